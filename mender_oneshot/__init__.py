@@ -1,0 +1,3 @@
+"""The Mender device client with no daemon."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,84 @@
+"""What can go wrong, and the exit code each thing has.
+
+Every message is one sentence for a person: what, why, and what now. None holds a token or a key.
+The codes are `sysexits.h`, clear of click's and Python's own 1 and 2; design.md section 2 lists them.
+"""
+
+import os
+
+BUG = 1
+NOTHING_IN_PROGRESS = 2
+UPDATE_AVAILABLE = 16
+
+
+class Error(Exception):
+    """Anything the world can do to us; the message is the whole story and `exit_code` what cron sees."""
+
+    exit_code = BUG
+
+
+class UsageError(Error):
+    """The words of the command line make no sense."""
+
+    exit_code = os.EX_USAGE
+
+
+class NothingInProgress(Error):
+    """There is no update to download, install or report (`mender-update` says 2 as well)."""
+
+    exit_code = NOTHING_IN_PROGRESS
+
+
+class ArtifactRefused(Error):
+    """The artifact is damaged, not signed by one of our keys, or not for this device."""
+
+    exit_code = os.EX_DATAERR
+
+
+class Refused(Error):
+    """The server, or TLS, says no for good: asking again the same way cannot help."""
+
+    exit_code = os.EX_UNAVAILABLE
+
+
+class NoSpace(Error):
+    """A file system is full, or a file cannot be created."""
+
+    exit_code = os.EX_CANTCREAT
+
+
+class DiskError(Error):
+    """Reading or writing a file failed."""
+
+    exit_code = os.EX_IOERR
+
+
+class TryLater(Error):
+    """The network, the server or another invocation is in the way for now.
+
+    `retry_after` is the time the server asked for, in seconds, or None.
+    """
+
+    exit_code = os.EX_TEMPFAIL
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class BadAnswer(Error):
+    """The server answered something that makes no sense."""
+
+    exit_code = os.EX_PROTOCOL
+
+
+class NotAccepted(Error):
+    """The server has not accepted this device (yet)."""
+
+    exit_code = os.EX_NOPERM
+
+
+class SettingsError(Error):
+    """The configuration, or a file the device must have, is missing or wrong."""
+
+    exit_code = os.EX_CONFIG
