@@ -66,6 +66,10 @@ class TryLater(Error):
         self.retry_after = retry_after
 
 
+class Busy(TryLater):
+    """Another invocation holds the lock of the data directory."""
+
+
 class BadAnswer(Error):
     """The server answered something that makes no sense."""
 
@@ -82,3 +86,15 @@ class SettingsError(Error):
     """The configuration, or a file the device must have, is missing or wrong."""
 
     exit_code = os.EX_CONFIG
+
+
+class Needs(Exception):
+    """No error yet: another step has to come first, after which this one can go on.
+
+    `step` names it; `otherwise` is the error to raise where it came and did not help.
+    """
+
+    def __init__(self, step: str, otherwise: Error) -> None:
+        super().__init__(step)
+        self.step = step
+        self.otherwise = otherwise

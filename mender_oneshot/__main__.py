@@ -1,0 +1,29 @@
+"""`mender-oneshot`, and `python -m mender_oneshot`."""
+
+import sys
+
+from .quiet import nothing_due
+from .request import quick
+
+
+def main() -> int:
+    """Read the command line, do what it says, and return the exit code."""
+    request = quick(sys.argv[1:])
+    # Somebody who looks on is told that nothing is due; a timer is not.
+    if request and not sys.stdout.isatty() and nothing_due(request):
+        return 0
+    if request is None:
+        from . import words  # click is dear
+
+        program = sys.argv[0].rpartition("/")[2]
+        read = words.read(sys.argv[1:], "mender-oneshot" if program == "__main__.py" else program)
+        if isinstance(read, int):
+            return read
+        request = read
+    from . import cli  # so is logging
+
+    return cli.execute(request)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,168 @@
+"""From a request to output and an exit code: settings, logging, one sentence on stdout, the one `except`."""
+
+import json
+import logging
+import os
+import sys
+from typing import Any
+
+from . import __package__ as package
+from . import errors, invocation, settings, status
+from .invocation import Done
+from .request import Request
+from .settings import Settings
+
+SCHEMA = 1
+
+log = logging.getLogger(__name__)
+
+_PRIORITIES = {"DEBUG": 7, "INFO": 6, "WARNING": 4, "ERROR": 3, "CRITICAL": 2}
+
+
+def execute(request: Request) -> int:
+    """Do what is asked and return the exit code; only a bug raises."""
+    try:
+        return _execute(request)
+    except BrokenPipeError:
+        # Nobody reads what we say; the work itself is done. Keep the interpreter from trying again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
+    except KeyboardInterrupt:
+        return 130
+
+
+def _execute(request: Request) -> int:
+    done: list[Done] = []
+    _log_to_stderr(request)
+
+    def tell(step: Done) -> None:
+        done.append(step)
+        if not request.json:
+            print(step.outcome.sentence, flush=True)
+
+    error: errors.Error | None = None
+    try:
+        chosen = settings.load(settings.find_places(request.config, request.fallback_config, request.data))
+        _log_as_chosen(request, chosen)
+        if request.command in ("status", "show-artifact"):
+            return _show(request, chosen)
+        invocation.carry_out(request, chosen, progress_bar(), tell)
+    except errors.Error as problem:
+        error = problem
+        quiet = request.command == "run" and isinstance(problem, errors.Busy)
+        log.log(logging.DEBUG if quiet else logging.ERROR, "%s", problem)
+    code = error.exit_code if error else _exit_code(request, done)
+    if request.json:
+        print(json.dumps(_as_json(request, done, error, code)), flush=True)
+    elif not done and error is None and sys.stdout.isatty():
+        print("Nothing is due; see mender-oneshot status.")
+    return code
+
+
+def _exit_code(request: Request, done: list[Done]) -> int:
+    if request.exit_code and any(step.outcome.word == "update" for step in done):
+        return errors.UPDATE_AVAILABLE
+    return 0
+
+
+def _as_json(request: Request, done: list[Done], error: errors.Error | None, code: int) -> dict[str, Any]:
+    """Say it all in one object; the keys are a promise."""
+    said = [
+        {"step": step, "outcome": outcome.word, "message": outcome.sentence, **outcome.facts}
+        for step, outcome in done
+    ]
+    whole: dict[str, Any] = {"schema": SCHEMA, "exit_code": code}
+    if request.command == "run":
+        whole["steps"] = said
+    elif said:
+        whole |= said[0]
+    if error:
+        whole["error"] = str(error)
+    return whole
+
+
+def _show(request: Request, chosen: Settings) -> int:
+    facts = status.describe(chosen)
+    if request.command == "show-artifact":
+        facts = {"artifact_name": facts["artifact_name"] or "unknown"}
+    if request.json:
+        print(json.dumps({"schema": SCHEMA, **facts}))
+    elif request.command == "show-artifact":
+        print(facts["artifact_name"])
+    else:
+        print("\n".join(status.lines(facts)))
+    return 0
+
+
+class _StderrFormatter(logging.Formatter):
+    """`<N>` priorities for the journal, which puts the time itself; plain words for everybody else."""
+
+    def __init__(self, journal: bool) -> None:
+        super().__init__()
+        self.journal = journal
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = record.getMessage().replace("\n", " ")
+        if self.journal:
+            return f"<{_PRIORITIES.get(record.levelname, 6)}>{text}"
+        return text if record.levelno >= logging.ERROR else f"{record.levelname.lower()}: {text}"
+
+
+def _log_to_stderr(request: Request) -> None:
+    root = logging.getLogger(package)
+    root.handlers.clear()
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_StderrFormatter(is_journal(2)))
+    handler.setLevel((request.log_level or "warning").upper())
+    root.addHandler(handler)
+    # The log of a deployment wants more than stderr: the handlers choose, not the logger.
+    root.setLevel(logging.DEBUG)
+    root.propagate = False
+
+
+def _log_as_chosen(request: Request, chosen: Settings) -> None:
+    root = logging.getLogger(package)
+    configured = chosen.log_level.upper()
+    if not request.log_level and configured in _PRIORITIES:
+        root.handlers[0].setLevel(configured)
+    if request.log_file:
+        try:
+            handler = logging.FileHandler(request.log_file)
+        except OSError as error:
+            raise errors.SettingsError(
+                f"The log file {request.log_file} cannot be opened ({error.strerror}); check --log-file."
+            ) from error
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        root.addHandler(handler)
+    for warning in chosen.warnings:
+        log.warning("%s", warning)
+
+
+def is_journal(descriptor: int) -> bool:
+    """Say whether a descriptor leads to the journal (systemd.exec(5), $JOURNAL_STREAM)."""
+    try:
+        target = os.fstat(descriptor)
+    except OSError:
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{target.st_dev}:{target.st_ino}"
+
+
+def progress_bar() -> invocation.Progress:
+    """Return a function that shows (bytes done, bytes in all) on a terminal, and nothing elsewhere."""
+    if not sys.stderr.isatty():
+        return lambda done, size: None
+    from click import progressbar  # only a person at a terminal pays for it
+
+    bar: Any = None
+
+    def show(done: int, size: int) -> None:
+        nonlocal bar
+        if size <= 0:
+            return
+        if bar is None:
+            bar = progressbar(length=size, file=sys.stderr, label="Downloading")
+        bar.update(done - bar.pos)
+        if done >= size:
+            bar.render_finish()
+
+    return show

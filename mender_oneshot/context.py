@@ -1,0 +1,47 @@
+"""What a step gets, and what it hands back."""
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .moment import Moment
+from .settings import Settings
+from .state import Store
+
+if TYPE_CHECKING:
+    # Named, not imported: the step that needs the network brings urllib3 along, no other.
+    from .server import Server
+
+
+class Outcome(NamedTuple):
+    """What a step did: a word for programs (`--json`), a sentence for people, and facts with stable names."""
+
+    word: str
+    sentence: str
+    facts: Mapping[str, Any] = {}
+
+
+class Context:
+    """The one argument of every step."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        clock: Callable[[], Moment],
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        self.settings = settings
+        self.store = store
+        self.now = clock
+        self.progress = progress or (lambda done, size: None)
+        self.server: Server | None = None
+
+    def close(self) -> None:
+        """Close the connection to the server, if there is one."""
+        if self.server:
+            self.server.close()
+            self.server = None
+
+    def data(self, name: str) -> str:
+        """Return the path of a file in the data directory."""
+        return self.settings.places.data(name)

@@ -1,0 +1,143 @@
+"""`deployment.log`: what happened to this deployment, for the server to show when it failed.
+
+Writes JSON lines, and makes what it reads fit the server's rules (device-api.md section 4): every entry has a
+time, a level and a message, none is empty, and the whole stays below 1 MiB by keeping the tail.
+"""
+
+import json
+import logging
+import os
+import time
+from typing import Any
+
+from . import disk
+
+FILE = "deployment.log"
+SUB_UPDATER_FILE = "sub-updater.log"
+BODY_LIMIT = 999_744
+"""Bytes of the upload; the reference client's figure, under the server's 1 MiB."""
+
+_LINE_LIMIT = 16_384
+_FILE_LIMIT = 2 << 20
+
+Message = dict[str, str]
+
+
+class Handler(logging.Handler):
+    """Appends what the program says while it works on a deployment to its log.
+
+    A full disk silences the log, not the update: the failure to write is left to those who write more
+    important things.
+    """
+
+    def __init__(self, directory: str) -> None:
+        super().__init__(logging.INFO)
+        self.path = f"{directory}/{FILE}"
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line; never raises."""
+        line = json.dumps(_message(record.created, record.levelname.lower(), record.getMessage())) + "\n"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+        try:
+            descriptor = os.open(self.path, flags, 0o600)
+        except OSError:
+            return
+        try:
+            if os.fstat(descriptor).st_size < _FILE_LIMIT:
+                os.write(descriptor, line.encode())
+        except OSError:
+            return
+        finally:
+            os.close(descriptor)
+
+
+def reset(log_directory: str, datastore: str) -> None:
+    """Begin the log of a new deployment: what the last one left goes."""
+    disk.remove(f"{log_directory}/{FILE}")
+    disk.remove(f"{datastore}/{SUB_UPDATER_FILE}")
+
+
+def collect(log_directory: str, datastore: str, at: float) -> list[Message]:
+    """Gather the entries to upload: ours, then the sub-updater's; `at` dates the lines that have no time."""
+    messages = _own(_tail(f"{log_directory}/{FILE}"), at)
+    messages += _lines(_tail(f"{datastore}/{SUB_UPDATER_FILE}"), at)
+    return fit(messages or [_message(at, "error", "The update failed and left no log.")])
+
+
+def fit(messages: list[Message], limit: int = BODY_LIMIT) -> list[Message]:
+    """Keep the newest entries whose JSON body stays within `limit` bytes, and say so where some had to go."""
+    room = limit - 512  # the frame of the body, and the entry that tells what is missing
+    kept: list[Message] = []
+    for message in reversed(messages):
+        room -= len(json.dumps(message)) + 2
+        if room < 0:
+            dropped = len(messages) - len(kept)
+            note = f"{dropped} older entries were left out to fit the server's limit."
+            kept.append({**message, "level": "warning", "message": note})
+            break
+        kept.append(message)
+    return kept[::-1]
+
+
+def _own(text: str, at: float) -> list[Message]:
+    """Read our JSON lines; one that a power cut spoiled is replaced by an entry that says so."""
+    messages: list[Message] = []
+    stamp = _stamp(at)
+    for line in text.splitlines():
+        if not line.strip("\0 \t"):
+            continue
+        entry = _entry(line)
+        if entry is None:
+            entry = {
+                "timestamp": stamp,
+                "level": "warning",
+                "message": f"unreadable log line: {line[:200]!r}",
+            }
+        stamp = entry["timestamp"]
+        messages.append(entry)
+    return messages
+
+
+def _entry(line: str) -> Message | None:
+    """Read one line, or say None where the server would refuse it."""
+    try:
+        entry: Any = json.loads(line)
+        stamp, level, message = (entry[key] for key in ("timestamp", "level", "message"))
+        time.strptime(stamp[:19] + stamp[-1], "%Y-%m-%dT%H:%M:%SZ")
+    except (ValueError, KeyError, TypeError, IndexError, RecursionError):
+        return None
+    if not (isinstance(level, str) and level and isinstance(message, str) and message.strip()):
+        return None
+    return {"timestamp": stamp, "level": level, "message": message[:_LINE_LIMIT]}
+
+
+def _lines(text: str, at: float) -> list[Message]:
+    """Make one entry of each line that the sub-updater wrote."""
+    return [_message(at, "info", line[:_LINE_LIMIT]) for line in text.splitlines() if line.strip("\0 \t")]
+
+
+def _tail(path: str) -> str:
+    """Read the end of a log, from the start of a line on; nothing where there is none to be read."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
+    except OSError:
+        return ""
+    with open(descriptor, "rb") as file:
+        try:
+            size = os.fstat(descriptor).st_size
+            file.seek(max(0, size - BODY_LIMIT))
+            content = file.read(BODY_LIMIT)
+        except OSError:
+            return ""
+    if size > BODY_LIMIT:
+        content = content.partition(b"\n")[2]
+    return content.decode("utf-8", "replace")
+
+
+def _message(at: float, level: str, message: str) -> Message:
+    return {"timestamp": _stamp(at), "level": level, "message": message}
+
+
+def _stamp(at: float) -> str:
+    """Format a time as RFC 3339 in UTC."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at))

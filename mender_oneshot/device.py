@@ -1,0 +1,163 @@
+"""What the device says of itself: identity, inventory, device type, artifact name.
+
+Runs the scripts and reads the files; knows nothing of the server.
+"""
+
+import logging
+import os
+import select
+import signal
+import subprocess
+import time
+
+from . import disk, errors
+from .settings import Settings
+
+SCRIPT_SECONDS = 60.0
+OUTPUT_LIMIT = 1 << 20
+
+log = logging.getLogger(__name__)
+
+Values = dict[str, list[str]]
+
+
+def identity(settings: Settings, form: str) -> dict[str, str | list[str]]:
+    """Run the identity script; raises `errors.SettingsError` when it yields no identity.
+
+    The form decides who we are: the server takes {"mac": "a"} and {"mac": ["a"]} for two devices
+    (device-api.md section 1.2), "string" being what the C++ and Go clients send, "list" what
+    mender-python-client sent.
+    """
+    script = f"{settings.places.scripts_dir}/identity/mender-device-identity"
+    try:
+        output = run_script(script, SCRIPT_SECONDS).decode()
+    except (errors.Error, UnicodeDecodeError) as error:
+        why = "what it prints is not UTF-8" if isinstance(error, UnicodeDecodeError) else error
+        raise errors.SettingsError(f"The identity script {script} failed: {why}; mend the script.") from error
+    values = parse_key_values(output, strip=form == "list")
+    if not values:
+        raise errors.SettingsError(
+            f"The identity script {script} printed no key=value line; mend the script."
+        )
+    return dict(values) if form == "list" else {key: single(value) for key, value in values.items()}
+
+
+def inventory(settings: Settings) -> dict[str, str | list[str]]:
+    """Run the inventory scripts in order of name and merge what they say; a bad one never spoils the rest."""
+    directory = f"{settings.places.scripts_dir}/inventory"
+    merged: Values = {}
+    try:
+        names = sorted(os.listdir(directory))
+    except OSError as error:
+        log.warning("No inventory scripts: %s cannot be read (%s).", directory, error.strerror)
+        names = []
+    for name in names:
+        path = f"{directory}/{name}"
+        if not name.startswith("mender-inventory-") or not os.access(path, os.X_OK) or os.path.isdir(path):
+            continue
+        try:
+            output = run_script(path, SCRIPT_SECONDS).decode()
+        except (errors.TryLater, errors.DiskError, UnicodeDecodeError) as error:
+            why = "what it prints is not UTF-8" if isinstance(error, UnicodeDecodeError) else error
+            log.warning("The inventory script %s is left out: %s.", path, why)
+            continue
+        for key, value in parse_key_values(output, strip=True).items():
+            merged.setdefault(key, []).extend(value)
+    return {key: single(value) for key, value in merged.items()}
+
+
+def device_type(settings: Settings) -> str:
+    """Read the device type; raises `errors.SettingsError` where the file is missing or says nothing."""
+    path = settings.device_type_file or settings.places.data("device_type")
+    values = _read_key_values(path)
+    if values is None:
+        raise errors.SettingsError(
+            f"There is no device type: put a line device_type=<your board> into {path}."
+        )
+    found = values.get("device_type", [""])[-1]
+    if not found:
+        raise errors.SettingsError(f"{path} has no line device_type=<your board>; add it.")
+    return found
+
+
+def provides(settings: Settings) -> dict[str, str]:
+    """Read `artifact_info`, with `artifact_name` always in it: "unknown" as in the reference client."""
+    values = _read_key_values(f"{settings.places.conf_dir}/artifact_info") or {}
+    return {"artifact_name": "unknown"} | {key: value[-1] for key, value in values.items() if value[-1]}
+
+
+def _read_key_values(path: str) -> Values | None:
+    try:
+        content = disk.read(path, 65536)
+        return None if content is None else parse_key_values(content.decode(), strip=True)
+    except (errors.Error, UnicodeDecodeError) as error:
+        why = error if isinstance(error, errors.Error) else "it is not UTF-8"
+        raise errors.SettingsError(f"{path} cannot be used: {why}; write it again.") from error
+
+
+def parse_key_values(text: str, *, strip: bool) -> Values:
+    """Collect `key=value` lines; a key that comes several times has several values, other lines are skipped.
+
+    With `strip` the blanks around a line go, as in mender-python-client; without, only the line end.
+    """
+    values: Values = {}
+    for line in text.split("\n"):
+        line = line.strip() if strip else line.removesuffix("\r")
+        key, separator, value = line.partition("=")
+        if separator and key:
+            values.setdefault(key, []).append(value)
+    return values
+
+
+def single(values: list[str]) -> str | list[str]:
+    """Say one value as itself, several as a list."""
+    return values[0] if len(values) == 1 else values
+
+
+def run_script(path: str, seconds: float) -> bytes:
+    """Run a script and return what it printed on stdout, at most 1 MiB.
+
+    Over at the script's own end, whatever its children still hold open; at the time limit its whole process
+    group is killed. Raises `errors.DiskError` (cannot start) or `errors.TryLater` (time, size, exit code).
+    """
+    try:
+        process = subprocess.Popen(
+            [path], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True, cwd="/"
+        )
+    except OSError as error:
+        raise errors.DiskError(f"it cannot be started ({error.strerror})") from error
+    with process:
+        try:
+            output = _output_of(process, time.monotonic() + seconds)
+        except subprocess.TimeoutExpired as error:
+            raise errors.TryLater("it did not end in time") from error
+        finally:
+            if process.returncode is None:
+                os.killpg(process.pid, signal.SIGKILL)
+    if process.returncode:
+        raise errors.TryLater(f"it ended with {process.returncode}")
+    return output
+
+
+def _output_of(process: subprocess.Popen[bytes], end: float) -> bytes:
+    """Read until the script has ended and its pipe is empty."""
+    pipe = process.stdout.fileno() if process.stdout else -1
+    os.set_blocking(pipe, False)
+    output = bytearray()
+    pause = 0.001
+    while True:
+        ended = process.poll() is not None
+        readable, _, _ = select.select([pipe], [], [], 0 if ended else pause)
+        pause = min(pause * 2, 0.1)
+        if readable:
+            piece = os.read(pipe, 65536)
+            output += piece
+            if not piece:
+                process.wait(max(0.0, end - time.monotonic()))
+                return bytes(output)
+        elif ended:
+            return bytes(output)
+        if len(output) > OUTPUT_LIMIT:
+            raise errors.TryLater(f"it prints more than {OUTPUT_LIMIT} bytes")
+        if time.monotonic() > end:
+            raise subprocess.TimeoutExpired(process.args, 0)

@@ -1,0 +1,202 @@
+"""One invocation: the lock, the state, the step or steps, the state again.
+
+Knows the order of events; knows nothing of HTTP, of files' contents or of words on a command line.
+"""
+
+import logging
+import os
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from . import disk, errors, moment, plan, state, steps
+from .context import Context, Outcome
+from .deadline import deadline
+from .deployment_log import FILE as DEPLOYMENT_LOG
+from .deployment_log import Handler
+from .moment import Moment
+from .request import Request
+from .settings import Settings
+from .state import State, Store
+
+log = logging.getLogger(__name__)
+
+MOST_STEPS = 20
+"""Steps in one `run --all`: more than any update has, so that a plan that went in circles would end."""
+
+
+class Done(NamedTuple):
+    """A step and what came of it."""
+
+    step: str
+    outcome: Outcome
+
+
+Progress = Callable[[int, int], None]
+
+
+def carry_out(request: Request, settings: Settings, progress: Progress, tell: Callable[[Done], None]) -> None:
+    """Do what is asked, telling of each step as it ends; raises the `errors.Error` that ended it all."""
+    with deadline(request.max_runtime), _context(request, settings, progress) as context:
+        if request.command == "run":
+            _run(context, request, tell)
+        elif request.command == "report":
+            tell(Done("report", _report(context, request.status)))
+        else:
+            tell(Done(request.command, _named(context, request)))
+
+
+@contextmanager
+def _context(request: Request, settings: Settings, progress: Progress) -> Iterator[Context]:
+    """Hold the lock and the state for the length of an invocation, and save the state whatever happened."""
+    disk.ensure_directory(settings.places.datastore)
+    lock = disk.take_lock(settings.places.data(state.LOCK), wait=request.command != "run")
+    try:
+        store = _open_store(settings)
+        context = Context(settings, store, lambda: moment.look(settings.places), progress)
+        handler = Handler(settings.log_directory)
+        root = logging.getLogger(__package__)
+        handler.addFilter(lambda record: bool(store.state.deployment or store.state.handoff))
+        root.addHandler(handler)
+        try:
+            yield context
+        finally:
+            root.removeHandler(handler)
+            context.close()
+            store.save()
+    finally:
+        os.close(lock)
+
+
+def _open_store(settings: Settings) -> Store:
+    """Load the state; an unreadable one is set aside, and the device goes on with an empty one.
+
+    Nothing is forgotten that matters: an update in the sub-updater's hands has its `update.lock`, and the
+    form of the identity, which decides who we are for the server, is looked for in the ruins.
+    """
+    path = settings.places.data(state.FILE)
+    try:
+        known = state.load(path)
+    except state.Unreadable as error:
+        ruins = disk.read(path) or b""
+        aside = state.set_aside(path)
+        log.error("The state %s cannot be used (%s); it is now %s, and we start afresh.", path, error, aside)
+        known = State(identity_format="list" if b'"identity_format": "list"' in ruins else "string")
+    store = Store(path, known)
+    if known.spread < 0:
+        first = known == State()
+        store.update(spread=random.SystemRandom().random())
+        if first and bears_traces_of_python_client(settings):
+            store.update(identity_format="list")
+    return store
+
+
+def bears_traces_of_python_client(settings: Settings) -> bool:
+    """Say whether mender-python-client ran here: its key and log, nobody else's store, no state of ours.
+
+    Then the device is known to the server under an identity made of lists (device-api.md section 1.2).
+    """
+    data = settings.places.data
+    ours = os.path.exists(settings.key_file) and os.path.exists(data(DEPLOYMENT_LOG))
+    return ours and not os.path.exists(data("mender-store"))
+
+
+def _run(context: Context, request: Request, tell: Callable[[Done], None]) -> None:
+    """Do the next step that is due, or with `--all` one after the other."""
+    if request.force:
+        context.settings = context.settings._replace(start_spread=0)
+        context.store.update(checked_at=0, inventory_at=0, failures={})
+    for _ in range(MOST_STEPS if request.every_step else 1):
+        step = plan.next_step(context.store.state, context.settings, context.now())
+        if step is None:
+            return
+        outcome = perform(context, step, paced=True)
+        tell(Done(step, outcome))
+        if outcome.word == "handed-off":
+            return
+
+
+def _named(context: Context, request: Request) -> Outcome:
+    """Do the step that was asked for by name, whatever the interval."""
+    if request.command == "bootstrap" and request.force:
+        from .steps import bootstrap
+
+        return bootstrap.replace(context)
+    now = context.now()
+    token, servers = context.store.state.token, context.settings.servers
+    if request.command == "auth" and not request.fresh and plan.token_is_good(token, servers, now.time):
+        return Outcome("kept", "The device is authorized, and its token is still good.")
+    return perform(context, request.command, paced=False)
+
+
+def perform(context: Context, name: str, *, paced: bool) -> Outcome:
+    """Do one step, and before it those that it turns out to need.
+
+    A refused token is no failure but a reason to authorize, once, and go on; an expired link one to check.
+    """
+    if name not in ("bootstrap", "tidy", "install"):
+        _respect_hold(context.store.state, context.now())
+    tried: set[str] = set()
+    token, servers = context.store.state.token, context.settings.servers
+    if name in plan.NEEDS_TOKEN and not plan.token_is_good(token, servers, context.now().time):
+        tried.add("auth")
+        perform(context, "auth", paced=paced)
+    while True:
+        try:
+            return _attempt(context, name, paced)
+        except errors.Needs as need:
+            if need.step in tried:
+                if need.step == "auth":
+                    context.store.update(token=None)
+                _count_failure(context, name, need.otherwise)
+                raise need.otherwise from need
+            tried.add(need.step)
+            log.info("%s", need.otherwise)
+            perform(context, need.step, paced=paced)
+
+
+def _attempt(context: Context, name: str, paced: bool) -> Outcome:
+    """Do one step by itself, and count its failures in a row."""
+    step = steps.load(name)
+    # Some steps do less when a timer asks than when a person does.
+    run = getattr(step, "run_paced", step.run) if paced else step.run
+    try:
+        outcome: Outcome = run(context)
+    except errors.Error as error:
+        if not isinstance(error, errors.NothingInProgress):
+            _count_failure(context, name, error)
+        raise
+    failures = {other: failure for other, failure in context.store.state.failures.items() if other != name}
+    context.store.update(failures=failures)
+    return outcome
+
+
+def _respect_hold(known: State, now: Moment) -> None:
+    wait = plan.hold_remaining(known, now.time)
+    if wait:
+        raise errors.TryLater(
+            f"The server asked for a pause of another {wait:.0f} s; the next run tries again."
+        )
+
+
+def _count_failure(context: Context, name: str, error: errors.Error) -> None:
+    store, now = context.store, context.now().time
+    failure = plan.failed_again(store.state.failures.get(name), now)
+    store.update(failures={**store.state.failures, name: failure})
+    if isinstance(error, errors.TryLater) and error.retry_after:
+        store.update(hold=state.Hold(now, error.retry_after))
+
+
+def _report(context: Context, status: str) -> Outcome:
+    """Take down the result, then try to send what is queued; what cannot be sent now is safe in the state."""
+    from .steps import report
+
+    outcome = report.record(context, status)
+    while outcome is None or (outcome.word != "already" and context.store.state.results):
+        try:
+            outcome = perform(context, "deliver", paced=False)
+        except errors.Error as error:
+            sentence = f"The result is queued and will be sent by a later run: {error}"
+            return Outcome("queued", sentence, {"status": status})
+    return outcome

@@ -1,0 +1,55 @@
+"""What the clock and the disk say now: the part of a decision that is not remembered but looked up."""
+
+import os
+import time
+from typing import NamedTuple
+
+from . import disk, errors
+from .settings import Places
+from .state import ARTIFACT, UPDATE_LOCK
+
+
+class Moment(NamedTuple):
+    """What the clock and the disk say when a decision is made."""
+
+    time: float  # seconds since 1970 by a clock that may be wrong
+    uptime: float  # seconds since the kernel started, sleep included
+    boot: str  # the kernel's boot id
+    lock: str | None = None  # the deployment id in `update.lock`; None: there is no such file
+    artifact: bool = False  # a downloaded artifact lies there, whole
+
+
+def look(places: Places) -> Moment:
+    """Look at the clock and the data directory."""
+    return Moment(
+        time=time.time(),
+        uptime=time.clock_gettime(time.CLOCK_BOOTTIME),
+        boot=_boot_id(),
+        lock=_update_lock(places.data(UPDATE_LOCK)),
+        artifact=os.path.isfile(places.data(ARTIFACT)),
+    )
+
+
+def _boot_id() -> str:
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return file.read().strip()
+
+
+def _update_lock(path: str) -> str | None:
+    """Read the deployment id in `update.lock`; whatever else stands there counts as a lock without an id.
+
+    mender-python-client writes it bare, hands of people with a newline behind.
+    """
+    try:
+        content = disk.read(path, 4096)
+    except errors.DiskError:
+        return ""
+    if content is None:
+        return None
+    text = content.decode("ascii", "replace").strip("\0 \r\n\t")
+    return text if is_deployment_id(text) else ""
+
+
+def is_deployment_id(text: str) -> bool:
+    """Say whether a text can be a deployment id: a UUID as a rule, in any case safe in a path."""
+    return 0 < len(text) <= 128 and text.isascii() and text.replace("-", "a").replace("_", "a").isalnum()

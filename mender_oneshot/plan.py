@@ -1,0 +1,178 @@
+"""Which step is next, and when: pure functions of values, with no disk, no network and no clock of their own.
+
+Imported by the quickest invocation of all, the one that finds nothing due, so it stands on the state and the
+settings alone.
+"""
+
+from .moment import Moment
+from .settings import Settings
+from .state import Failure, Result, State, Token
+
+SMALLEST_BACKOFF = 60.0
+USES_OF_AN_INTERVAL = 3
+LONGEST_HOLD = 86400.0
+INVENTORY_MAX_AGE = 86400.0
+SWEEP_GRACE = 60.0
+TOKEN_MARGIN = 300.0
+
+
+def next_step(state: State, settings: Settings, now: Moment) -> str | None:
+    """Name the step that is due, or None.
+
+    A queued result comes before everything, for the server marks a deployment failed that is asked about
+    with new software already running (device-api.md 3.3); then install, download, check, inventory.
+    """
+    return due(state, settings, now)[0]
+
+
+def due(state: State, settings: Settings, now: Moment) -> tuple[str | None, float]:
+    """Name the step that is due, or None, and the seconds until it is worth asking again."""
+    held = hold_remaining(state, now.time)
+    if held:
+        return None, held
+    name, wait = _wanted(state, settings, now)
+    if name is None or wait > 0:
+        return None, wait
+    if name in NEEDS_TOKEN and not token_is_good(state.token, settings.servers, now.time):
+        name, wait = "auth", backoff_remaining(state, settings, "auth", now.time)
+    return (name, 0) if wait <= 0 else (None, wait)
+
+
+NEEDS_TOKEN = ("deliver", "check-update", "download", "send-inventory")
+"""Steps that cannot do anything without a token; `install` can: it reports on the way, if it can."""
+
+
+def _wanted(state: State, settings: Settings, now: Moment) -> tuple[str | None, float]:
+    """Pick the step by the order of things, and the seconds it must still wait."""
+    if state.results:
+        return "deliver", backoff_remaining(state, settings, "deliver", now.time)
+    if state.handoff or now.lock is not None:
+        tidy_in = tidy_remaining(state, settings, now)
+        # The inventory goes on meanwhile: an operator wants to see a device that waits for its sub-updater.
+        inventory_in = _inventory_remaining(state, settings, now)
+        return ("tidy", tidy_in) if tidy_in <= inventory_in else ("send-inventory", inventory_in)
+    if state.deployment:
+        name = "install" if now.artifact else "download"
+        return name, backoff_remaining(state, settings, name, now.time)
+    if now.artifact:
+        return "tidy", backoff_remaining(state, settings, "tidy", now.time)
+    check_in = max(
+        remaining(state.checked_at, settings.update_poll_interval, now.time),
+        backoff_remaining(state, settings, "check-update", now.time),
+        spread_remaining(state, settings, now),
+    )
+    inventory_in = _inventory_remaining(state, settings, now)
+    if not state.checked_at and check_in > 0:
+        # The first inventory follows the first check that worked, as in the reference client.
+        inventory_in = max(inventory_in, check_in)
+    return ("check-update", check_in) if check_in <= inventory_in else ("send-inventory", inventory_in)
+
+
+def _inventory_remaining(state: State, settings: Settings, now: Moment) -> float:
+    return max(
+        remaining(state.inventory_at, settings.inventory_poll_interval, now.time),
+        backoff_remaining(state, settings, "send-inventory", now.time),
+        spread_remaining(state, settings, now),
+    )
+
+
+def remaining(since: float, interval: float, now: float) -> float:
+    """Seconds until `interval` has passed; 0 where it has, never began, or began in the future.
+
+    A time stamp from the future is the trace of a clock that was wrong, then or now: it must not block.
+    """
+    if not since or now < since:
+        return 0
+    return max(0.0, since + interval - now)
+
+
+def hold_remaining(state: State, now: float) -> float:
+    """Seconds that the server's last `Retry-After` still asks for, at most a day."""
+    return remaining(state.hold.at, min(state.hold.seconds, LONGEST_HOLD), now) if state.hold else 0
+
+
+def backoff(failures: int, longest: float, count: int = 0) -> float | None:
+    """Seconds to wait after so many failures in a row, or None when the retries are used up.
+
+    The reference client's rule (device-api.md section 6): 60 s three times, then doubled every third time, up
+    to `longest`, which is used three times itself; with a `count`, that many retries.
+    """
+    interval, tries = min(SMALLEST_BACKOFF, longest), 0
+    while True:
+        tries += USES_OF_AN_INTERVAL
+        if failures <= tries or (count and interval >= longest):
+            break
+        if interval >= longest:
+            return None
+        interval = min(interval * 2, longest)
+    return None if count and failures > count else interval
+
+
+def backoff_remaining(state: State, settings: Settings, step: str, now: float) -> float:
+    """Seconds that a step's failures still keep it back; the step's own interval when retries are used up."""
+    failed = state.failures.get(step)
+    if not failed:
+        return 0
+    wait = backoff(failed.times, settings.retry_poll_interval, settings.retry_poll_count)
+    if wait is None:
+        usual = {
+            "auth": settings.update_poll_interval,
+            "check-update": settings.update_poll_interval,
+            "send-inventory": settings.inventory_poll_interval,
+        }
+        wait = max(settings.retry_poll_interval, usual.get(step, 0))
+    return remaining(failed.at, wait, now)
+
+
+def failed_again(before: Failure | None, now: float) -> Failure:
+    """Count one more failure."""
+    return Failure(before.times + 1 if before else 1, now)
+
+
+def spread_remaining(state: State, settings: Settings, now: Moment) -> float:
+    """Seconds after power-up that this device leaves to the others of its fleet.
+
+    Counted from the start of the kernel, so that a street whose power comes back does not ask as one; after
+    that the intervals keep the devices apart by themselves.
+    """
+    spread = min(settings.start_spread, settings.update_poll_interval) * max(state.spread, 0)
+    return max(0.0, spread - now.uptime)
+
+
+def tidy_remaining(state: State, settings: Settings, now: Moment) -> float:
+    """Seconds until an update in other hands becomes our business again; infinite: never by itself.
+
+    A lock that the state does not know of is taken over at once, one of an update that was reported is swept
+    away after a grace (its sub-updater removes it itself), and a sub-updater silent for longer than
+    `InstallTimeoutSeconds` after the hand-off, or the boot that followed it, is given up.
+    """
+    blocked = backoff_remaining(state, settings, "tidy", now.time)
+    if state.handoff is None:
+        if state.last_result and state.last_result.deployment == now.lock:
+            return max(blocked, remaining(state.last_result.at, SWEEP_GRACE, now.time))
+        return blocked
+    if not settings.install_timeout:
+        return float("inf")
+    start = state.handoff.uptime if state.handoff.boot == now.boot else 0
+    return max(blocked, start + settings.install_timeout - now.uptime, 0)
+
+
+def token_is_good(token: Token | None, servers: tuple[str, ...], now: float) -> bool:
+    """Say whether a token is worth showing: from a server we still use, and shortly before its end at most.
+
+    Its age by our own clock counts as much as its `exp`: with a clock that stands in 1970 or 2099 one of the
+    two is still right, and where both err the server says 401.
+    """
+    if token is None or token.server not in servers:
+        return False
+    if not token.lifetime and not token.expires:
+        return True
+    margin = min(TOKEN_MARGIN, token.lifetime / 10)
+    if now < token.expires - margin:
+        return True
+    return token.at <= now < token.at + token.lifetime - margin
+
+
+def is_final_for(result: Result | None, deployment: str) -> bool:
+    """Say whether a final status for a deployment was given already: the first one stands."""
+    return result is not None and result.deployment == deployment

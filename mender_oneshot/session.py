@@ -1,0 +1,56 @@
+"""Talking to the server as an accepted device, and what the answers mean for the deployment in hand.
+
+What several steps share; no step of its own.
+"""
+
+import logging
+
+from . import disk, errors
+from .context import Context
+from .server import Server, Void
+from .state import ARTIFACT, PART, Result
+
+log = logging.getLogger(__name__)
+
+
+def connect(context: Context) -> Server:
+    """Return the server that gave us the token, ready to be asked; raises `errors.Needs` without a token."""
+    token = context.store.state.token
+    if token is None:
+        raise errors.Needs("auth", errors.NotAccepted("There is no token; run mender-oneshot auth."))
+    if context.server is None or context.server.url != token.server:
+        context.close()
+        context.server = Server(context.settings, token.server)
+    context.server.token = token.jwt
+    return context.server
+
+
+def report_progress(context: Context, deployment: str, status: str) -> bool:
+    """Report an intermediate status; False means that the server has withdrawn the deployment.
+
+    Then everything of it has been dropped. Raises an `errors.Error` where the server cannot be asked.
+    """
+    try:
+        connect(context).put_status(deployment, status)
+    except Void as void:
+        log.warning("The server has withdrawn deployment %s (%s); dropping it.", deployment, void)
+        drop(context)
+        return False
+    return True
+
+
+def drop(context: Context) -> None:
+    """Forget the deployment in hand and what was downloaded of it."""
+    context.store.save(deployment=None)
+    disk.remove(context.data(ARTIFACT), context.data(PART))
+
+
+def fail(context: Context, error: errors.Error) -> None:
+    """Give up the deployment in hand: queue `failure`, with the error as the last line of its log."""
+    state = context.store.state
+    if state.deployment is None:
+        return
+    log.error("%s", error)
+    result = Result(state.deployment.id, "failure", context.now().time)
+    context.store.save(deployment=None, results=(*state.results, result), last_result=result)
+    disk.remove(context.data(ARTIFACT), context.data(PART))

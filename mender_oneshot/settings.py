@@ -1,0 +1,301 @@
+"""The configuration: two JSON files and a few directories, read once, frozen.
+
+Says where everything lies and how often what is done; knows nothing of state, disk layout of others or
+network. Keys and precedence: device-api.md section 7.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from . import disk, errors
+
+
+class Places(NamedTuple):
+    """Where the files lie: from the environment, `--config`, `--fallback-config` and `--data`."""
+
+    config: str
+    fallback: str
+    explicit: bool  # --config was given: then it must exist
+    conf_dir: str
+    scripts_dir: str
+    datastore: str
+
+    def data(self, name: str) -> str:
+        """Return the path of a file in the data directory."""
+        return f"{self.datastore}/{name}"
+
+
+class Settings(NamedTuple):
+    """Everything the user can choose; times in seconds. Names follow the keys of `mender.conf`."""
+
+    places: Places
+    warnings: tuple[str, ...] = ()
+    servers: tuple[str, ...] = ()
+    tenant_token: str = ""
+    device_tier: str = ""
+    server_certificate: str = ""
+    skip_verify: bool = False
+    client_certificate: str = ""
+    client_key: str = ""
+    auth_private_key: str = ""
+    key_type: str = "ed25519"
+    update_poll_interval: int = 1800
+    inventory_poll_interval: int = 28800
+    retry_poll_interval: int = 300
+    retry_poll_count: int = 0
+    retry_download_count: int = 10
+    start_spread: int = 300
+    install_timeout: int = 14400
+    identity_format: str = ""
+    device_type_file: str = ""
+    update_log_path: str = ""
+    artifact_verify_keys: tuple[str, ...] = ()
+    log_level: str = ""
+    rootfs_part_a: str = ""
+    rootfs_part_b: str = ""
+
+    @property
+    def key_file(self) -> str:
+        """The device key: the configured one, or `mender-agent.pem` in the data directory."""
+        return self.auth_private_key or self.places.data("mender-agent.pem")
+
+    @property
+    def log_directory(self) -> str:
+        """Where `deployment.log` lies."""
+        return self.update_log_path or self.places.datastore
+
+
+_ONE_OF: dict[str, tuple[str, ...]] = {
+    "IdentityFormat": ("string", "list"),
+    "KeyType": ("ed25519", "rsa"),
+    "DeviceTier": ("standard", "system", "micro"),
+}
+
+_FIELDS: dict[str, tuple[type, str]] = {
+    "ServerURL": (str, "server_url"),
+    "Servers": (list, "servers"),
+    "TenantToken": (str, "tenant_token"),
+    "DeviceTier": (str, "device_tier"),
+    "ServerCertificate": (str, "server_certificate"),
+    "SkipVerify": (bool, "skip_verify"),
+    "HttpsClient.Certificate": (str, "client_certificate"),
+    "HttpsClient.Key": (str, "client_key"),
+    "HttpsClient.SSLEngine": (str, "ssl_engine"),
+    "Security.AuthPrivateKey": (str, "auth_private_key"),
+    "Security.SSLEngine": (str, "ssl_engine"),
+    "KeyType": (str, "key_type"),
+    "UpdatePollIntervalSeconds": (int, "update_poll_interval"),
+    "InventoryPollIntervalSeconds": (int, "inventory_poll_interval"),
+    "RetryPollIntervalSeconds": (int, "retry_poll_interval"),
+    "RetryPollCount": (int, "retry_poll_count"),
+    "RetryDownloadCount": (int, "retry_download_count"),
+    "StartSpreadSeconds": (int, "start_spread"),
+    "InstallTimeoutSeconds": (int, "install_timeout"),
+    "IdentityFormat": (str, "identity_format"),
+    "DeviceTypeFile": (str, "device_type_file"),
+    "UpdateLogPath": (str, "update_log_path"),
+    "ArtifactVerifyKey": (str, "artifact_verify_key"),
+    "ArtifactVerifyKeys": (list, "artifact_verify_keys"),
+    "DaemonLogLevel": (str, "log_level"),
+    "RootfsPartA": (str, "rootfs_part_a"),
+    "RootfsPartB": (str, "rootfs_part_b"),
+}
+
+_SECTIONS = ("HttpsClient", "Security")
+
+# Keys of the reference clients that have no meaning here; a shared file may well hold them.
+_OF_OTHERS = (
+    "BootUtilitiesGetNextActivePart",
+    "BootUtilitiesSetActivePart",
+    "ClientProtocol",
+    "Connectivity",
+    "DBus",
+    "ModuleTimeoutSeconds",
+    "RemoteTerminal",
+    "ShellCommand",
+    "StateScriptRetryIntervalSeconds",
+    "StateScriptRetryTimeoutSeconds",
+    "StateScriptTimeoutSeconds",
+    "UpdateControlMapBootExpirationTimeSeconds",
+    "UpdateControlMapExpirationTimeSeconds",
+    "UpdateControlMapPollIntervalSeconds",
+    "User",
+)
+
+_ZERO_HAS_MEANING = ("RetryPollCount", "InstallTimeoutSeconds", "StartSpreadSeconds")
+
+_KINDS = {
+    str: "a string",
+    bool: "true or false",
+    int: "a whole number, 0 or more",
+    list: "a list",
+    dict: "an object",
+}
+
+
+def find_places(config: str = "", fallback: str = "", datastore: str = "") -> Places:
+    """Say where everything lies: the command line first, then the environment, then the defaults."""
+    environment = os.environ
+    conf_dir = environment.get("MENDER_CONF_DIR") or "/etc/mender"
+    datastore = datastore or environment.get("MENDER_DATASTORE_DIR") or "/var/lib/mender"
+    datastore = os.path.abspath(datastore)
+    return Places(
+        config=config or f"{conf_dir}/mender.conf",
+        fallback=fallback or f"{datastore}/mender.conf",
+        explicit=bool(config),
+        conf_dir=conf_dir,
+        scripts_dir=environment.get("MENDER_DATA_DIR") or "/usr/share/mender",
+        datastore=datastore,
+    )
+
+
+def load(places: Places) -> Settings:
+    """Read both files and merge them, the first over the second, key by key.
+
+    Raises `errors.SettingsError` for a file that cannot be read, is not JSON, or has a value of the wrong
+    type. Unknown keys end up in `Settings.warnings`.
+    """
+    warnings: list[str] = []
+    merged: dict[str, Any] = {}
+    for path in (places.fallback, places.config):
+        try:
+            content = disk.read(path)
+        except errors.Error as error:
+            raise errors.SettingsError(str(error)) from error
+        if content is None:
+            if places.explicit and path == places.config:
+                raise errors.SettingsError(f"There is no configuration file {path}; check --config.")
+            continue
+        values = parse(path, content, warnings)
+        if "server_url" in values or "servers" in values:
+            merged.pop("server_url", None)
+            merged.pop("servers", None)
+        merged.update(values)
+    return _settle(places, merged, warnings)
+
+
+def parse(path: str, content: bytes, warnings: list[str]) -> dict[str, Any]:
+    """Turn one file into `{field: value}`, adding to `warnings`; raises `errors.SettingsError`."""
+    try:
+        text = content.decode("utf-8-sig")
+        values = json.loads(text)
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise errors.SettingsError(f"{path} is not JSON: {error.msg} at {where}; mend it.") from error
+    except (UnicodeDecodeError, RecursionError, ValueError) as error:
+        raise errors.SettingsError(f"{path} is not JSON in UTF-8; write it again.") from error
+    if not isinstance(values, dict):
+        raise errors.SettingsError(f"{path} must hold one JSON object: {{...}} at line 1, column 1; mend it.")
+    fields: dict[str, Any] = {}
+    for name, trail, value in _entries(path, text, values):
+        known = _KNOWN.get(name.lower())
+        if known is None:
+            warnings.append(_unknown(path, name))
+        elif known in _FIELDS:
+            kind, field = _FIELDS[known]
+            if not _fits(known, kind, value):
+                raise errors.SettingsError(_wrong(path, text, trail, known, _expected(known, kind)))
+            if kind is not int or value or known in _ZERO_HAS_MEANING:
+                fields[field] = value.lower() if known in _ONE_OF else value
+    return fields
+
+
+def _entries(path: str, text: str, values: Mapping[str, Any]) -> Iterable[tuple[str, list[str], Any]]:
+    """Yield (dotted name, the keys that lead to it, value), the two nested objects flattened."""
+    for key, value in values.items():
+        section = next((s for s in _SECTIONS if s.lower() == key.lower()), None)
+        if section is None:
+            yield key, [key], value
+        elif isinstance(value, dict):
+            for inner, inner_value in value.items():
+                yield f"{section}.{inner}", [key, inner], inner_value
+        else:
+            raise errors.SettingsError(_wrong(path, text, [key], section, "an object"))
+
+
+def _fits(name: str, kind: type, value: object) -> bool:
+    if kind is int:
+        return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= 2**31
+    if name == "Servers":
+        return isinstance(value, list) and all(_server_url(entry) is not None for entry in value)
+    if kind is list:
+        return isinstance(value, list) and all(isinstance(entry, str) for entry in value)
+    if name in _ONE_OF:
+        return isinstance(value, str) and value.lower() in _ONE_OF[name]
+    return isinstance(value, kind)
+
+
+def _server_url(entry: object) -> str | None:
+    """Return the URL in an element of `Servers`: `{"ServerURL": ...}`."""
+    if isinstance(entry, dict):
+        for key, value in entry.items():
+            if key.lower() == "serverurl" and isinstance(value, str):
+                return value
+    return None
+
+
+def _expected(name: str, kind: type) -> str:
+    if name == "Servers":
+        return 'a list of {"ServerURL": "https://..."}'
+    if name in _ONE_OF:
+        return " or ".join(f'"{choice}"' for choice in _ONE_OF[name])
+    return "a list of strings" if kind is list else _KINDS[kind]
+
+
+def _wrong(path: str, text: str, trail: list[str], name: str, expected: str) -> str:
+    line, column = _position(text, trail)
+    return f"{path}: {name} must be {expected} (line {line}, column {column}); mend it."
+
+
+def _position(text: str, trail: list[str]) -> tuple[int, int]:
+    """Find the line and column of the value that a trail of keys leads to (json keeps no positions)."""
+    import re  # only a mistake pays for it
+
+    start = 0
+    for key in trail:
+        found = re.compile(re.escape(json.dumps(key, ensure_ascii=False)) + r"\s*:\s*").search(text, start)
+        start = found.end() if found else start
+    return text.count("\n", 0, start) + 1, start - (text.rfind("\n", 0, start) + 1) + 1
+
+
+def _unknown(path: str, name: str) -> str:
+    from difflib import get_close_matches  # only a mistake pays for it
+
+    close = get_close_matches(name.lower(), _KNOWN, n=1)
+    hint = f"; did you mean {_KNOWN[close[0]]}?" if close else "; it has no effect."
+    return f"{path}: the key {name} is not known{hint}"
+
+
+def _settle(places: Places, merged: dict[str, Any], warnings: list[str]) -> Settings:
+    """Fold the few keys that belong together, and make the frozen result."""
+    if merged.pop("ssl_engine", ""):
+        raise errors.SettingsError(
+            "SSLEngine is set, but hardware key stores are not supported here; use a key file and remove it."
+        )
+    if bool(merged.get("client_certificate")) != bool(merged.get("client_key")):
+        raise errors.SettingsError("HttpsClient needs both Certificate and Key; add the one that is missing.")
+    first = merged.pop("server_url", "")
+    others = [_server_url(entry) or "" for entry in merged.pop("servers", [])]
+    if first and others:
+        warnings.append("Both ServerURL and Servers are set; ServerURL is tried first, then the others.")
+    servers = []
+    for url in [first, *others] if first else others:
+        url = url.rstrip("/")
+        if not url.lower().startswith(("https://", "http://")):
+            raise errors.SettingsError(f'The server "{url}" is not a URL; write it as https://host.')
+        if url not in servers:
+            servers.append(url)
+    verify_key = merged.pop("artifact_verify_key", "")
+    verify_keys = ([verify_key] if verify_key else []) + merged.pop("artifact_verify_keys", [])
+    return Settings(
+        places=places,
+        warnings=tuple(warnings),
+        servers=tuple(servers),
+        artifact_verify_keys=tuple(verify_keys),
+        **merged,
+    )
+
+
+_KNOWN = {name.lower(): name for name in [*_FIELDS, *_OF_OTHERS]}

@@ -1,0 +1,209 @@
+"""What one invocation leaves for the next: `mender-oneshot.json` in the data directory.
+
+Frozen values, parsed strictly at this border; members that a newer version wrote are kept. What the disk can
+tell (how much is downloaded, whether an update is in the sub-updater's hands) is not stored here.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from typing import Any, NamedTuple, TypeVar
+
+from . import disk
+
+SCHEMA = 1
+FILE = "mender-oneshot.json"
+LOCK = "mender-oneshot.lock"
+UPDATE_LOCK = "update.lock"
+PART = "artifact.part"
+ARTIFACT = "artifact.mender"
+
+
+class Unreadable(Exception):
+    """The state file holds something that this program never wrote; the text says what."""
+
+
+class Deployment(NamedTuple):
+    """An update the server has for us, from the answer of `next` until its final status is queued."""
+
+    id: str
+    artifact_id: str
+    artifact_name: str
+    uri: str
+    expires: float = 0  # end of the link's life by the server's clock, seconds since 1970; 0: unknown
+    etag: str = ""
+    last_modified: str = ""
+    size: int = -1  # bytes of the whole object; -1: the server has not said
+    boot: str = ""  # the kernel's boot id when the bytes on disk were written
+    stalls: int = 0  # attempts to download that brought no new byte, in a row
+
+
+class Handoff(NamedTuple):
+    """An update given into the hands of the sub-updater; kept until it is reported or given up."""
+
+    deployment: str
+    artifact_name: str
+    boot: str  # the kernel's boot id at the hand-off
+    uptime: float  # seconds from that boot to the hand-off: no clock can spoil them
+
+
+class Result(NamedTuple):
+    """A final status for the server."""
+
+    deployment: str
+    status: str
+    at: float
+    sent: bool = False  # the server has the status; the log is still to go
+    refusals: int = 0  # answers that were neither yes nor "void"
+
+
+class Failure(NamedTuple):
+    """How often in a row a step failed, and when it did last."""
+
+    times: int
+    at: float
+
+
+class Hold(NamedTuple):
+    """The server asked us to stay away (`Retry-After`)."""
+
+    at: float
+    seconds: float
+
+
+class Token(NamedTuple):
+    """The JWT, who gave it, and its life by two clocks: ours when it came, and the server's."""
+
+    jwt: str
+    server: str
+    at: float
+    lifetime: float = 0  # seconds; 0: the token does not say
+    expires: float = 0  # seconds since 1970 by the server's clock; 0: the token does not say
+
+
+class State(NamedTuple):
+    """Everything remembered between two invocations; times in seconds since 1970, by a clock that may err."""
+
+    spread: float = -1  # this device's place in the fleet, 0..1, drawn once; -1: not drawn yet
+    identity_format: str = ""
+    token: Token | None = None
+    form: str = ""  # the variant of `next` that the server knows: "v2" or "v1"
+    deployment: Deployment | None = None
+    handoff: Handoff | None = None
+    results: tuple[Result, ...] = ()  # final statuses not delivered yet, oldest first
+    last_result: Result | None = None  # the newest final status, delivered or not
+    checked_at: float = 0
+    inventory_at: float = 0
+    inventory_sent_at: float = 0
+    inventory_digest: str = ""
+    failures: Mapping[str, Failure] = {}
+    hold: Hold | None = None
+    unknown: Mapping[str, Any] = {}
+
+
+_T = TypeVar("_T")
+_PARTS: dict[str, type[Any]] = {
+    "token": Token,
+    "deployment": Deployment,
+    "handoff": Handoff,
+    "last_result": Result,
+    "hold": Hold,
+}
+
+
+def to_json(state: State) -> bytes:
+    """Write a state as JSON text."""
+    members: dict[str, Any] = {"schema": SCHEMA, **state.unknown}
+    for name, value in state._asdict().items():
+        if name == "unknown" or value == State._field_defaults.get(name):
+            continue
+        if name in _PARTS:
+            value = value._asdict()
+        elif name == "results":
+            value = [result._asdict() for result in value]
+        elif name == "failures":
+            value = {step: failure._asdict() for step, failure in value.items()}
+        members[name] = value
+    return json.dumps(members, indent=1).encode() + b"\n"
+
+
+def from_json(content: bytes) -> State:
+    """Read a state; raises `Unreadable` for anything that `to_json` could not have written."""
+    try:
+        members = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise Unreadable("it is not JSON") from error
+    if not isinstance(members, dict) or not isinstance(members.pop("schema", None), int):
+        raise Unreadable("it has no schema number")
+    known: dict[str, Any] = {}
+    for name in [name for name in members if name in State._fields and name != "unknown"]:
+        value = members.pop(name)
+        if name in _PARTS:
+            known[name] = _part(_PARTS[name], name, value)
+        elif name == "results":
+            known[name] = tuple(_part(Result, name, result) for result in _typed(list, name, value))
+        elif name == "failures":
+            steps = _typed(dict, name, value)
+            known[name] = {step: _part(Failure, name, failure) for step, failure in steps.items()}
+        else:
+            known[name] = _typed(State.__annotations__[name], name, value)
+    return State(**known, unknown=members)
+
+
+def _part(kind: type[_T], name: str, value: object) -> _T:
+    """Read one of the small tuples above; its members a newer version added are dropped."""
+    members = _typed(dict, name, value)
+    types = kind.__annotations__
+    try:
+        return kind(
+            **{key: _typed(types[key], f"{name}.{key}", members[key]) for key in types if key in members}
+        )
+    except TypeError as error:
+        raise Unreadable(f"{name} is incomplete") from error
+
+
+def _typed(kind: type[_T], name: str, value: Any) -> _T:
+    if kind in (int, float) and isinstance(value, (int, float)) and not isinstance(value, bool):
+        # A time may be written without a fraction; NaN and infinity are nobody's time.
+        if abs(value) < 1e15 and (kind is float or isinstance(value, int)):
+            return value  # type: ignore[return-value]  # an int is as good as a float
+    elif isinstance(value, kind) and (kind is bool) == isinstance(value, bool):
+        return value
+    raise Unreadable(f"{name} is not of type {kind.__name__}")
+
+
+class Store:
+    """Holds the state of this invocation and puts it on disk."""
+
+    def __init__(self, path: str, state: State) -> None:
+        self.path = path
+        self.state = state
+        self._saved: State | None = None if state == State() else state
+
+    def update(self, **changes: Any) -> None:
+        """Change the state in memory; the end of the invocation, or `save`, makes it last."""
+        self.state = self.state._replace(**changes)
+
+    def save(self, **changes: Any) -> None:
+        """Change the state and put it on disk now, whole; raises `errors.NoSpace` or `errors.DiskError`."""
+        self.update(**changes)
+        if self.state != self._saved:
+            disk.write_whole(self.path, to_json(self.state))
+            self._saved = self.state
+
+
+def load(path: str) -> State:
+    """Read the state file; none yet is an empty state. Raises `Unreadable` or `errors.DiskError`."""
+    content = disk.read(path)
+    return State() if content is None else from_json(content)
+
+
+def set_aside(path: str) -> str:
+    """Put an unreadable state file under another name, and say which; the one set aside before is lost."""
+    aside = path + ".unreadable"
+    try:
+        os.replace(path, aside)
+        disk.sync_directory(os.path.dirname(path))
+    except OSError as error:
+        raise disk.failure(f"set aside {path}", error) from error
+    return aside

@@ -1,0 +1,83 @@
+"""Get a token from the server, with the identity and the key of the device."""
+
+import base64
+import json
+import logging
+
+from .. import device, errors, keys
+from ..context import Context, Outcome
+from ..moment import Moment
+from ..server import Server
+from ..state import Token
+from ..transport import host
+
+log = logging.getLogger(__name__)
+
+
+def run(context: Context) -> Outcome:
+    """Ask each server in turn until one gives a token.
+
+    Raises `errors.NotAccepted` where a server knows the device but has not accepted it, else the last error.
+    """
+    settings = context.settings
+    if not settings.servers:
+        raise errors.SettingsError(
+            f'No server is configured; put {{"ServerURL": "https://..."}} into {settings.places.config}.'
+        )
+    body, signature = request(context)
+    refusal: errors.Error | None = None
+    for url in settings.servers:
+        context.close()
+        context.server = server = Server(settings, url)
+        try:
+            jwt = server.authorize(body, signature)
+        except errors.Error as error:
+            log.info("%s", error)
+            if not isinstance(refusal, errors.NotAccepted):
+                refusal = error
+            continue
+        token = read(jwt, url, context.now())
+        # A new token may mean that the server lost our record: the inventory goes again, and `next` is asked
+        # in its newer form again, unless a deployment is under way.
+        form = context.store.state.form if context.store.state.deployment else ""
+        context.store.save(token=token, inventory_digest="", form=form)
+        return Outcome("authorized", f"{host(url)} has accepted this device.", {"server": url})
+    if isinstance(refusal, errors.NotAccepted):
+        context.store.update(token=None)
+    raise refusal or errors.TryLater("No server was asked.")
+
+
+def request(context: Context) -> tuple[bytes, str]:
+    """Return the body of the request, and the signature over exactly these bytes."""
+    settings = context.settings
+    form = settings.identity_format or context.store.state.identity_format or "string"
+    identity = device.identity(settings, form)
+    context.store.update(identity_format=form)
+    key = keys.load(settings.key_file)
+    if key is None:
+        keys.make(settings)
+        key = keys.load(settings.key_file)
+    if key is None:
+        raise errors.DiskError(f"The device key {settings.key_file} is gone again; look at the file system.")
+    members = {
+        "id_data": json.dumps(identity, separators=(",", ":"), sort_keys=True),
+        "pubkey": keys.public_pem(key),
+        "tenant_token": settings.tenant_token,
+    }
+    if settings.device_tier:
+        members["tier"] = settings.device_tier
+    body = json.dumps(members, separators=(",", ":")).encode()
+    return body, base64.b64encode(keys.sign(key, body)).decode()
+
+
+def read(jwt: str, server: str, now: Moment) -> Token:
+    """Take the times out of a token (device-api.md section 1.5); one that has none is good until a 401."""
+    try:
+        payload = jwt.split(".")[1]
+        claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+        expires, issued = float(claims["exp"]), float(claims["iat"])
+    except (ValueError, KeyError, TypeError, IndexError, RecursionError, OverflowError):
+        return Token(jwt, server, now.time)
+    if not 0 < issued < expires < 1e12:
+        return Token(jwt, server, now.time)
+    return Token(jwt, server, now.time, lifetime=expires - issued, expires=expires)

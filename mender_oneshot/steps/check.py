@@ -1,0 +1,76 @@
+"""Ask the server for the next deployment."""
+
+import logging
+
+from .. import deployment_log, device, disk, errors, session
+from ..context import Context, Outcome
+from ..plan import is_final_for
+from ..server import DeviceChanged
+from ..state import ARTIFACT, PART, Deployment, Result
+
+log = logging.getLogger(__name__)
+
+NOTHING = Outcome("nothing", "There is no update for this device.", {"deployment": None})
+
+
+def run(context: Context) -> Outcome:
+    """Ask, and note what is to be done.
+
+    Asked while a deployment is in hand, the answer renews its link, replaces it, or withdraws it.
+    Raises `errors.TryLater` while a result is queued or an update is in the sub-updater's hands: asking then
+    makes the server fail the deployment (device-api.md section 3.3).
+    """
+    store = context.store
+    if store.state.results:
+        raise errors.TryLater("A result is still to be delivered, and goes first; the next run sends it.")
+    if store.state.handoff or context.now().lock is not None:
+        raise errors.TryLater("An update is in the sub-updater's hands; ask again when it has reported.")
+    provides = device.provides(context.settings) | {"device_type": device.device_type(context.settings)}
+    try:
+        found, form = session.connect(context).next_deployment(provides, store.state.form)
+    except DeviceChanged:
+        session.drop(context)
+        store.update(checked_at=context.now().time)
+        return Outcome(
+            "conflict",
+            "The device's type or artifact name changed during a deployment, so the server has failed it.",
+            {"deployment": None},
+        )
+    store.update(form=form, checked_at=context.now().time)
+    return _take(context, found)
+
+
+def _take(context: Context, found: Deployment | None) -> Outcome:
+    """Fit the answer to what is in hand."""
+    store, held = context.store, context.store.state.deployment
+    if found is None:
+        if held is None:
+            return NOTHING
+        session.drop(context)
+        return Outcome(
+            "withdrawn", f"The server has withdrawn deployment {held.id}; dropped it.", {"deployment": None}
+        )
+    if is_final_for(store.state.last_result, found.id):
+        return _repeat(context, found.id)
+    if held and (held.id, held.artifact_id) == (found.id, found.artifact_id):
+        store.save(deployment=held._replace(uri=found.uri, expires=found.expires))
+    else:
+        # First the files, then the state: what lies there always belongs to the deployment in the state.
+        disk.remove(context.data(ARTIFACT), context.data(PART))
+        deployment_log.reset(context.settings.log_directory, context.settings.places.datastore)
+        store.save(deployment=found)
+        log.info("Deployment %s offers %s.", found.id, found.artifact_name)
+    facts = {"deployment": found.id, "artifact_name": found.artifact_name}
+    return Outcome("update", f"There is an update: {found.artifact_name} (deployment {found.id}).", facts)
+
+
+def _repeat(context: Context, deployment: str) -> Outcome:
+    """Answer an offer of a deployment that is over with the result it had: it is never installed twice."""
+    last = context.store.state.last_result
+    if last is not None:
+        context.store.save(results=(Result(deployment, last.status, last.at),))
+    return Outcome(
+        "over",
+        f"The server offers deployment {deployment} again, which is over; its result will be sent again.",
+        {"deployment": None},
+    )

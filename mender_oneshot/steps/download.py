@@ -1,0 +1,237 @@
+"""Fetch the artifact of the deployment in hand, from where the last invocation came to."""
+
+import logging
+import os
+
+from .. import disk, errors, resume, session
+from ..context import Context, Outcome
+from ..resume import Known, Move
+from ..server import Server
+from ..state import ARTIFACT, PART, Deployment
+from ..transport import Response, host
+
+SYNC_BYTES = 1 << 20
+"""Bytes between two fsyncs, and thus the most that a power cut can spoil at the end of `artifact.part`."""
+
+LINK_MARGIN = 60.0
+FRESH_LINK = 300.0
+
+log = logging.getLogger(__name__)
+
+
+def run(context: Context) -> Outcome:
+    """Download the artifact; raises `errors.NothingInProgress`, or what kept it from being completed.
+
+    Attempts that bring nothing are counted, and after `RetryDownloadCount` of them the deployment has failed.
+    """
+    deployment = context.store.state.deployment
+    if deployment is None:
+        raise errors.NothingInProgress("There is no update to download; ask for one with check-update.")
+    if os.path.isfile(context.data(ARTIFACT)):
+        return Outcome("downloaded", f"{deployment.artifact_name} is downloaded already.", _facts(deployment))
+    if link_is_stale(deployment, context.store.state.checked_at, context.now().time):
+        raise errors.Needs(
+            "check-update", errors.TryLater("The artifact's link has expired; asking again later.")
+        )
+    if not session.report_progress(context, deployment.id, "downloading"):
+        return Outcome("withdrawn", f"The server has withdrawn deployment {deployment.id}; dropped it.")
+    part = Part(context.data(PART))
+    try:
+        before = part.size
+        _fetch(context, part)
+        part.finish(context.data(ARTIFACT))
+    except (errors.Error, errors.Needs) as error:
+        _count(context, error, progress=part.size > before)
+        raise
+    finally:
+        part.close()
+    deployment = context.store.state.deployment or deployment
+    sentence = f"Downloaded {deployment.artifact_name}, {megabytes(part.size)}."
+    return Outcome("downloaded", sentence, _facts(deployment) | {"bytes": part.size})
+
+
+def link_is_stale(deployment: Deployment, checked_at: float, now: float) -> bool:
+    """Say whether the link is at its end; one that came just now is not, whatever our clock makes of it."""
+    just_now = checked_at <= now < checked_at + FRESH_LINK
+    return bool(deployment.expires) and now >= deployment.expires - LINK_MARGIN and not just_now
+
+
+def _facts(deployment: Deployment) -> dict[str, object]:
+    return {"deployment": deployment.id, "artifact_name": deployment.artifact_name}
+
+
+def _count(context: Context, error: errors.Error | errors.Needs, *, progress: bool) -> None:
+    """Count an attempt that brought nothing; the last one that is allowed makes the deployment a failure."""
+    store = context.store
+    deployment = store.state.deployment
+    if deployment is None:
+        return
+    if progress:
+        # The link works after all: the pauses begin at the shortest again.
+        failures = {step: failure for step, failure in store.state.failures.items() if step != "download"}
+        store.update(deployment=deployment._replace(stalls=0), failures=failures)
+        return
+    store.update(deployment=deployment._replace(stalls=deployment.stalls + 1))
+    allowed = context.settings.retry_download_count
+    if deployment.stalls + 1 >= allowed:
+        cause = error.otherwise if isinstance(error, errors.Needs) else error
+        final = errors.Refused(
+            f"Gave up on {deployment.artifact_name} after {allowed} attempts without a new byte: {cause}"
+        )
+        session.fail(context, final)
+        raise final from cause
+
+
+def _fetch(context: Context, part: "Part") -> None:
+    """Bring the part file to its full size."""
+    server = session.connect(context)
+    deployment = context.store.state.deployment
+    if deployment is None:
+        return
+    boot = context.now().boot
+    if part.size and deployment.boot != boot:
+        part.truncate(trusted(part.size))
+        context.store.save(deployment=deployment._replace(boot=boot))
+    known = Known(part.size, deployment.size, deployment.etag, deployment.last_modified)
+    if known.size >= 0 and known.offset == known.size:
+        return
+    if not (resume.can_resume(known) and known.offset < known.size):
+        known = Known()
+    if not _request(context, server, part, known):
+        log.info("What is on disk does not fit the object on %s; starting over.", host(deployment.uri))
+        part.truncate(0)
+        _request(context, server, part, Known())
+
+
+def trusted(size: int) -> int:
+    """Return how much of a part file can be believed after a power cut.
+
+    Everything but the last megabyte was synced; what came after may be lost, or zeros.
+    """
+    return max(0, size - SYNC_BYTES)
+
+
+def _request(context: Context, server: Server, part: "Part", known: Known) -> bool:
+    """Ask once and write what comes; False means that the bytes on disk are of no use."""
+    deployment = context.store.state.deployment
+    if deployment is None:
+        return True
+    where = host(deployment.uri)
+    with server.open_artifact(deployment.uri, known) as response:
+        answer = resume.answer(response.status, response.headers)
+        decision = resume.decide(answer, known)
+        if decision.move is Move.AGAIN:
+            return False
+        if decision.move is Move.COMPLETE:
+            return True
+        if decision.move is Move.EXPIRED:
+            error = errors.TryLater(
+                f"{where} answered {answer.status} to a fresh link; the next run asks again."
+            )
+            raise errors.Needs("check-update", error)
+        if decision.move is Move.ENCODED:
+            raise errors.BadAnswer(
+                f"Something before {where} compresses the artifact on the way; switch it off."
+            )
+        if decision.move is Move.REFUSED:
+            raise server.artifact_error(response)
+        if decision.move is Move.FRESH:
+            part.truncate(0)
+            deployment = deployment._replace(
+                size=decision.size,
+                etag=answer.etag,
+                last_modified=answer.last_modified,
+                boot=context.now().boot,
+            )
+            context.store.save(deployment=deployment)
+        else:
+            log.info("Resuming at %s of %s.", megabytes(part.size), megabytes(decision.size))
+        _write(context, response, part, decision.size)
+    return True
+
+
+def _write(context: Context, response: Response, part: "Part", size: int) -> None:
+    """Write the body, and raise `errors.TryLater` where it ends before the object does."""
+    part.make_room(size)
+    for piece in response.pieces():
+        part.append(piece)
+        if part.size > size >= 0:
+            part.truncate(0)
+            raise errors.BadAnswer("The artifact is longer than its server said; look at the storage.")
+        context.progress(part.size, size)
+    if part.size < size:
+        raise errors.TryLater(
+            f"The link broke off at {megabytes(part.size)} of {megabytes(size)}; the next run goes on there."
+        )
+
+
+def megabytes(size: int) -> str:
+    """Write a size for people, in millions of bytes."""
+    return f"{size / 1e6:.1f} MB"
+
+
+class Part:
+    """`artifact.part`: written behind its end, synced every megabyte."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        try:
+            self._descriptor = os.open(path, flags, 0o600)
+            self.size = os.fstat(self._descriptor).st_size
+        except OSError as error:
+            raise disk.failure(f"open {path}", error) from error
+        self._synced = self.size
+
+    def close(self) -> None:
+        """Sync what was written and close; an error here has nobody left to act on it."""
+        try:
+            os.fsync(self._descriptor)
+        except OSError as error:
+            log.warning("%s", disk.failure(f"sync {self.path}", error))
+        finally:
+            os.close(self._descriptor)
+
+    def make_room(self, size: int) -> None:
+        """Raise `errors.NoSpace` where the rest of the object, and the state after it, will not fit."""
+        missing = max(size - self.size, 0) + disk.STATE_RESERVE
+        room = os.fstatvfs(self._descriptor)
+        if room.f_bavail * room.f_frsize < missing:
+            raise errors.NoSpace(
+                f"No room for the artifact: {megabytes(missing)} are needed in {os.path.dirname(self.path)}, "
+                f"{megabytes(room.f_bavail * room.f_frsize)} are free; make room, the next run goes on."
+            )
+
+    def append(self, piece: bytes) -> None:
+        """Write behind the end; raises `errors.NoSpace` or `errors.DiskError`, and what fitted stays."""
+        view = memoryview(piece)
+        try:
+            while view:
+                written = os.write(self._descriptor, view)
+                self.size += written
+                view = view[written:]
+            if self.size - self._synced >= SYNC_BYTES:
+                os.fsync(self._descriptor)
+                self._synced = self.size
+        except OSError as error:
+            raise disk.failure(f"write {self.path}", error) from error
+        if self._synced == self.size:
+            self.make_room(0)
+
+    def truncate(self, size: int) -> None:
+        """Cut the file."""
+        try:
+            os.ftruncate(self._descriptor, size)
+            os.fsync(self._descriptor)
+        except OSError as error:
+            raise disk.failure(f"cut {self.path}", error) from error
+        self.size = self._synced = size
+
+    def finish(self, target: str) -> None:
+        """Give the complete file its final name, durably."""
+        try:
+            os.fsync(self._descriptor)
+            os.replace(self.path, target)
+            disk.sync_directory(os.path.dirname(target))
+        except OSError as error:
+            raise disk.failure(f"write {target}", error) from error

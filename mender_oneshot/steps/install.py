@@ -1,0 +1,144 @@
+"""Verify the artifact, then give it into the hands of the sub-updater."""
+
+import logging
+import os
+import subprocess
+from collections.abc import Callable
+
+from .. import artifact, device, disk, errors, session
+from ..context import Context, Outcome
+from ..deployment_log import SUB_UPDATER_FILE
+from ..state import ARTIFACT, UPDATE_LOCK, Deployment, Handoff, Result
+
+log = logging.getLogger(__name__)
+
+
+def run(context: Context) -> Outcome:
+    """Verify, report `installing`, write `update.lock`, start the sub-updater.
+
+    Raises `errors.NothingInProgress`, `errors.ArtifactRefused`, or `errors.Refused` where the sub-updater
+    cannot be started; the last two leave a queued `failure` and no lock.
+    """
+    state = context.store.state
+    if state.handoff is not None:
+        raise errors.TryLater(
+            f"Deployment {state.handoff.deployment} is in the sub-updater's hands; wait for its report."
+        )
+    deployment = state.deployment
+    if deployment is None:
+        raise errors.NothingInProgress("There is no update to install; ask for one with check-update.")
+    if not os.path.isfile(context.data(ARTIFACT)):
+        raise errors.NothingInProgress(
+            f"{deployment.artifact_name} is not downloaded yet; run download first."
+        )
+    program = f"{context.settings.places.scripts_dir}/install"
+    try:
+        name = _verify(context)
+        if not os.access(program, os.X_OK) or os.path.isdir(program):
+            raise errors.Refused(
+                f"The sub-updater {program} is missing or not executable; the update has failed."
+            )
+    except (errors.ArtifactRefused, errors.Refused) as error:
+        session.fail(context, error)
+        raise
+    if not _announce(context, deployment):
+        return Outcome("withdrawn", f"The server has withdrawn deployment {deployment.id}; dropped it.")
+    _hand_off(context, deployment, program)
+    facts = {"deployment": deployment.id, "artifact_name": name}
+    return Outcome("handed-off", f"Handed {name} to the sub-updater {program}.", facts)
+
+
+def _verify(context: Context) -> str:
+    """Verify the artifact and return its name; what is verified here is what is handed off."""
+    path = context.data(ARTIFACT)
+    try:
+        with open(path, "rb") as file:
+            verified = artifact.verify(
+                file,
+                device_type=device.device_type(context.settings),
+                provides=device.provides(context.settings),
+                check_signature=_signature_check(context),
+            )
+    except OSError as error:
+        raise disk.failure(f"read {path}", error) from error
+    log.info("%s is intact%s.", verified.name, " and signed" if verified.signed else "")
+    return verified.name
+
+
+def _signature_check(context: Context) -> Callable[[bytes, bytes], bool] | None:
+    """Return the test of a signature, or None where no key to test with is configured."""
+    paths = context.settings.artifact_verify_keys
+    if not paths:
+        return None
+    from .. import keys as key_files  # `cryptography` is dear; only who signs artifacts pays for it
+
+    keys = key_files.load_verify_keys(paths)
+    return lambda manifest, signature: key_files.signed_by_one_of(keys, manifest, signature)
+
+
+def _announce(context: Context, deployment: Deployment) -> bool:
+    """Report `installing`; False where the server has withdrawn the deployment.
+
+    A server out of reach does not hold up an artifact that is here and verified: the reference client goes on
+    as well (device-api.md section 3.2), and the result waits in its queue.
+    """
+    try:
+        return session.report_progress(context, deployment.id, "installing")
+    except errors.TryLater as error:
+        log.warning("The server does not know that the installation begins: %s", error)
+        return True
+
+
+def _hand_off(context: Context, deployment: Deployment, program: str) -> None:
+    """Start the sub-updater so that it outlives us.
+
+    The intention is on disk before the act that cannot be undone: killed anywhere in between, a later
+    invocation sees an update in other hands and never starts it a second time.
+    """
+    store, now = context.store, context.now()
+    handoff = Handoff(deployment.id, deployment.artifact_name, now.boot, now.uptime)
+    store.save(handoff=handoff, deployment=None)
+    lock = context.data(UPDATE_LOCK)
+    try:
+        disk.write_whole(lock, deployment.id.encode())
+        _start(context, deployment, program)
+    except (OSError, errors.Error) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        failure = errors.Refused(
+            f"The sub-updater {program} cannot be started ({why}); the update has failed."
+        )
+        log.error("%s", failure)
+        result = Result(deployment.id, "failure", now.time)
+        store.save(handoff=None, results=(*store.state.results, result), last_result=result)
+        disk.remove(lock)
+        raise failure from error
+
+
+def _start(context: Context, deployment: Deployment, program: str) -> None:
+    """Start it in a session of its own, what it says going to `sub-updater.log`."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+    output = os.open(context.data(SUB_UPDATER_FILE), flags, 0o600)
+    try:
+        subprocess.Popen(
+            [program, context.data(ARTIFACT)],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            cwd="/",
+            env=_environment(context, deployment),
+            start_new_session=True,
+        )
+    finally:
+        os.close(output)
+
+
+def _environment(context: Context, deployment: Deployment) -> dict[str, str]:
+    settings = context.settings
+    return {
+        **os.environ,
+        "MENDER_DEPLOYMENT_ID": deployment.id,
+        "MENDER_ARTIFACT_NAME": deployment.artifact_name,
+        "MENDER_DATASTORE_DIR": settings.places.datastore,
+        "MENDER_ROOTFS_PART_A": settings.rootfs_part_a,
+        "MENDER_ROOTFS_PART_B": settings.rootfs_part_b,
+    }

@@ -1,0 +1,38 @@
+"""Take down the final status that a sub-updater reports. Sending it is the step `deliver`."""
+
+import os
+
+from .. import errors
+from ..context import Context, Outcome
+from ..plan import is_final_for
+from ..state import Result
+
+
+def record(context: Context, status: str) -> Outcome | None:
+    """Put "success" or "failure" into the state, durably; None: the way to the server is free for it.
+
+    The first result of a deployment stands: saying it again is fine, and changes nothing. Raises
+    `errors.NothingInProgress` where no update is in anybody's hands, or another one than the caller's.
+    """
+    store, now = context.store, context.now()
+    state = store.state
+    in_hand = state.handoff.deployment if state.handoff else now.lock or ""
+    # What the sub-updater was told at the hand-off; it is gone after a reboot.
+    deployment = os.environ.get("MENDER_DEPLOYMENT_ID") or in_hand
+    last = state.last_result
+    if last and deployment and is_final_for(last, deployment):
+        if last.status == status:
+            sentence = f"Deployment {last.deployment} is reported as {status} already; nothing to do."
+            return None if state.results else Outcome("already", sentence, {"deployment": last.deployment})
+        raise errors.NothingInProgress(
+            f"Deployment {last.deployment} is reported as {last.status} already, and the first result stands."
+        )
+    if not in_hand:
+        raise errors.NothingInProgress("No update is in progress, so there is nothing to report.")
+    if deployment != in_hand:
+        raise errors.NothingInProgress(
+            f"Deployment {deployment} is not in progress, but {in_hand} is; nothing was reported."
+        )
+    result = Result(deployment, status, now.time)
+    store.save(handoff=None, deployment=None, results=(*state.results, result), last_result=result)
+    return None

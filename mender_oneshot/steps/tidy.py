@@ -1,0 +1,39 @@
+"""Put in order what nobody else will: locks and artifacts left behind, and a sub-updater gone silent."""
+
+import logging
+
+from .. import disk, plan
+from ..context import Context, Outcome
+from ..state import ARTIFACT, PART, UPDATE_LOCK, Handoff, Result
+
+log = logging.getLogger(__name__)
+
+
+def run(context: Context) -> Outcome:
+    """Take over a lock the state does not know, sweep away one that is over, or give up on a sub-updater."""
+    store, now = context.store, context.now()
+    state = store.state
+    if state.handoff is not None:
+        return _give_up(context, state.handoff)
+    if now.lock is not None and not plan.is_final_for(state.last_result, now.lock):
+        store.save(handoff=Handoff(now.lock, "", now.boot, now.uptime), deployment=None)
+        return Outcome(
+            "adopted", f"{UPDATE_LOCK} says that deployment {now.lock} is being installed; waiting for it."
+        )
+    disk.remove(context.data(UPDATE_LOCK), context.data(ARTIFACT), context.data(PART))
+    return Outcome("swept", "Removed what the last update left behind.")
+
+
+def _give_up(context: Context, handoff: Handoff) -> Outcome:
+    """Report a failure in the name of a sub-updater that has not said anything for too long."""
+    seconds = context.settings.install_timeout
+    sentence = (
+        f"The sub-updater has not reported deployment {handoff.deployment} within {seconds} s; giving it up."
+    )
+    log.error("%s", sentence)
+    results = context.store.state.results
+    result = Result(handoff.deployment, "failure", context.now().time)
+    if handoff.deployment:
+        results = (*results, result)
+    context.store.save(handoff=None, deployment=None, results=results, last_result=result)
+    return Outcome("gave-up", sentence, {"deployment": handoff.deployment})

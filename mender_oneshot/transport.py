@@ -1,0 +1,218 @@
+"""Connections: TLS, proxies, time limits, and what can go wrong with them, in words. The only file that knows
+`urllib3`.
+
+Nobody above sees a library's exception or an errno of the network, also not while a body is being read. Knows
+nothing of Mender.
+"""
+
+import http.client
+import logging
+import os
+import re
+import ssl
+import time
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import Any
+from urllib.parse import urlsplit
+
+import urllib3
+from urllib3.exceptions import HTTPError
+
+from . import __version__, errors
+from .settings import Settings
+
+CONNECT_SECONDS = 30.0
+READ_SECONDS = 60.0
+PIECE = 65536
+
+_FAILURES = (HTTPError, http.client.HTTPException, OSError, ValueError)
+
+log = logging.getLogger(__name__)
+
+
+class Response:
+    """An answer whose body has not been read yet; a context manager that closes what is left of it."""
+
+    def __init__(self, url: str, response: Any) -> None:
+        self.url = url
+        # urllib3 2 has a base class that 1.26 lacks, so there is no type that holds in both worlds.
+        self._response = response
+        self.status: int = response.status
+        self.headers: dict[str, str] = {name.lower(): value for name, value in response.headers.items()}
+
+    def __enter__(self) -> "Response":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._response.close()
+
+    def read(self, limit: int) -> bytes:
+        """Return the whole body, or its first `limit` bytes, and free the connection for the next request."""
+        try:
+            content: bytes = self._response.read(limit) or b""
+        except _FAILURES as error:
+            raise in_words(self.url, error) from error
+        if len(content) < limit:
+            self._response.release_conn()
+        return content
+
+    def pieces(self) -> Iterator[bytes]:
+        """Yield the body as it comes in, at most 64 KiB at once, without waiting for a piece to fill.
+
+        Raises `errors.TryLater` when the link breaks.
+        """
+        # urllib3 1.26 has no read1; there the object below, http.client's own, does the same.
+        read1 = getattr(self._response, "read1", None) or self._response._fp.read1
+        while True:
+            try:
+                piece: bytes = read1(PIECE)
+            except _FAILURES as error:
+                raise in_words(self.url, error) from error
+            if not piece:
+                return
+            yield piece
+
+
+class Transport:
+    """Connections kept open between the requests of one invocation."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._trust = _trust(settings)
+        self._pools: dict[str, urllib3.PoolManager] = {}
+
+    def close(self) -> None:
+        """Close every connection."""
+        for pool in self._pools.values():
+            pool.clear()
+
+    def send(self, method: str, url: str, body: bytes | None, headers: Mapping[str, str]) -> Response:
+        """Send one request, redirects not followed; raises an `errors.Error` where no answer comes."""
+        log.debug("%s %s", method, url.partition("?")[0])
+        proxy = _proxy(url)
+        if proxy not in self._pools:
+            self._pools[proxy] = _connect_through(proxy, self._trust)
+        try:
+            response = self._pools[proxy].request(
+                method,
+                url,
+                body=body,
+                headers={"User-Agent": f"mender-oneshot/{__version__}", **headers},
+                timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS),
+                retries=False,
+                redirect=False,
+                preload_content=False,
+                decode_content=False,
+            )
+        except _FAILURES as error:
+            raise in_words(url, error) from error
+        return Response(url, response)
+
+
+def host(url: str) -> str:
+    """The host of a URL, for a sentence; never the query, which can hold a signature."""
+    try:
+        return urlsplit(url).netloc.rpartition("@")[2] or "the server"
+    except ValueError:
+        return "the server"
+
+
+def _trust(settings: Settings) -> ssl.SSLContext:
+    """Make the one TLS configuration: the system's CAs and the configured one, the client's certificate."""
+    context = ssl.create_default_context()
+    if settings.server_certificate:
+        try:
+            context.load_verify_locations(settings.server_certificate)
+        except OSError as error:
+            # As the reference clients: a leftover line must not cut off a device whose server needs no CA.
+            log.warning("ServerCertificate %s cannot be used: %s.", settings.server_certificate, error)
+    if settings.client_certificate:
+        try:
+            context.load_cert_chain(settings.client_certificate, settings.client_key)
+        except OSError as error:
+            path = settings.client_certificate
+            raise errors.SettingsError(
+                f"HttpsClient.Certificate {path} or its Key cannot be used: {error}; mend it."
+            ) from error
+    if settings.skip_verify:
+        log.warning("SkipVerify is set: anybody on the network can pose as the server.")
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _proxy(url: str) -> str:
+    """Return the proxy that the environment names for a URL, "" for none.
+
+    `no_proxy` may be separated by blanks, as in the C++ client, or by commas.
+    """
+    if not any(name.lower().endswith("_proxy") for name in os.environ):
+        return ""
+    import urllib.request  # dear, and hardly any device has a proxy
+
+    proxies: dict[str, str] = urllib.request.getproxies_environment()
+    proxies["no"] = ",".join(proxies.get("no", "").replace(",", " ").split())
+    parts = urlsplit(url)
+    # typeshed does not know this one; the documentation does not either, but every Unix has it.
+    if urllib.request.proxy_bypass_environment(parts.netloc.rpartition("@")[2], proxies):  # type: ignore[attr-defined]
+        return ""
+    return proxies.get(parts.scheme) or proxies.get("all") or ""
+
+
+def _connect_through(proxy: str, trust: ssl.SSLContext) -> urllib3.PoolManager:
+    if not proxy:
+        return urllib3.PoolManager(ssl_context=trust)
+    try:
+        parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+        login = urllib3.make_headers(proxy_basic_auth=parts.netloc.rpartition("@")[0])
+        address = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+        return urllib3.ProxyManager(
+            address, ssl_context=trust, proxy_headers=login if "@" in parts.netloc else None
+        )
+    except (ValueError, HTTPError) as error:
+        raise errors.SettingsError(
+            "The proxy in the environment is not a URL; mend http(s)_proxy."
+        ) from error
+
+
+def in_words(url: str, error: Exception) -> errors.Error:
+    """Put a failure of the network or of TLS into words."""
+    where = host(url)
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return _certificate(where, cause, time.time())
+        # urllib3 hangs the reason on the exception, Python on the chain.
+        cause = _next_cause(cause)
+    text = re.sub(r"\s+", " ", str(error))
+    # The text of urllib3 names the object first and, after "url:", the query with its signature.
+    why = re.sub(r"^.*?0x[0-9a-f]+>: ", "", text.rpartition("Caused by ")[2] or text)
+    why = re.sub(r"url: \S+", "", why)[:160]
+    return errors.TryLater(f"No connection to {where} ({why.strip()}); the next run tries again.")
+
+
+def _next_cause(error: BaseException) -> BaseException | None:
+    for candidate in (getattr(error, "reason", None), error.__cause__, error.__context__, *error.args):
+        if isinstance(candidate, BaseException) and candidate is not error:
+            return candidate
+    return None
+
+
+def _certificate(where: str, error: ssl.SSLCertVerificationError, now: float) -> errors.Error:
+    """Say why a certificate was refused; OpenSSL's X509_V_ERR_CERT_NOT_YET_VALID is 9, _HAS_EXPIRED 10."""
+    clock = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(now))
+    if error.verify_code == 9:
+        return errors.TryLater(
+            f"The certificate of {where} is not valid yet by this device's clock ({clock}); set the clock."
+        )
+    if error.verify_code == 10:
+        return errors.Refused(
+            f"The certificate of {where} has expired by this device's clock ({clock}); "
+            "renew it, or set the clock."
+        )
+    return errors.Refused(
+        f"The certificate of {where} is not trusted ({error.verify_message}); "
+        "put its CA into ServerCertificate, or correct ServerURL."
+    )

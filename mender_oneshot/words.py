@@ -1,0 +1,212 @@
+"""The command line, as click reads it. Turns words into a `Request`; does nothing itself.
+
+The plainest command lines never come here: `request.quick` understands them without click.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from . import __version__
+from .request import Request
+
+EXIT_CODES = """\b
+Exit codes:
+  0   done, or nothing to do
+  1   a bug: traceback on stderr
+  2   report, install, download: no update in progress
+  16  check-update --exit-code: an update is available
+  64  wrong usage
+  65  the artifact is refused
+  69  the server, or TLS, says no for good
+  73  no space, or a file cannot be created
+  74  input/output error
+  75  try again later: network, server busy, lock held, time limit
+  76  the server answered something that makes no sense
+  77  the device is not accepted (yet)
+  78  configuration
+"""
+
+LEVELS = ("debug", "info", "warning", "error", "critical")
+
+_options = Callable[[Callable[..., Request]], Callable[..., Request]]
+
+
+class _Commands(click.Group):
+    """Says what to use instead of the old client's daemon."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name == "daemon":
+            ctx.fail(
+                "there is no daemon here; let a timer or cron call 'run' (see cron/ and systemd-timers/)."
+            )
+        return super().get_command(ctx, cmd_name)
+
+
+@click.group(cls=_Commands, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("-c", "--config", metavar="FILE", default="", help="Configuration file.")
+@click.option(
+    "-b", "--fallback-config", metavar="FILE", default="", help="Configuration file of second rank."
+)
+@click.option("-d", "--data", metavar="DIR", default="", help="Data directory.")
+@click.option(
+    "-l", "--log-level", type=click.Choice(LEVELS, case_sensitive=False), help="What goes to stderr."
+)
+@click.option("-L", "--log-file", metavar="FILE", default="", help="Append the log to a file as well.")
+@click.option("--no-syslog", is_flag=True, help="Accepted for the old client's sake; has no effect.")
+@click.option("-F", "--forcebootstrap", is_flag=True, hidden=True)
+@click.option("--max-runtime", type=click.FloatRange(min=0), metavar="SECONDS", help="See the commands.")
+@click.version_option(__version__, "-v", "--version", message="%(version)s")
+@click.pass_context
+def cli(
+    ctx: click.Context,
+    config: str,
+    fallback_config: str,
+    data: str,
+    log_level: str | None,
+    log_file: str,
+    no_syslog: bool,
+    forcebootstrap: bool,
+    max_runtime: float | None,
+) -> None:
+    """The Mender device client with no daemon: each call does one step and ends."""
+    ctx.obj = {
+        "config": config,
+        "fallback_config": fallback_config,
+        "data": data,
+        "log_level": (log_level or "").lower(),
+        "log_file": log_file,
+        "force": forcebootstrap,
+        "max_runtime": max_runtime,
+    }
+
+
+def _command(name: str, *options: Any) -> Callable[[Callable[..., Any]], click.Command]:
+    """Make a command out of a docstring: its function only returns the members of the request it sets."""
+
+    def make(function: Callable[..., Any]) -> click.Command:
+        def callback(**words: Any) -> Request:
+            inherited = click.get_current_context().find_object(dict) or {}
+            limit = words.pop("max_runtime", None)
+            limit = inherited.get("max_runtime") if limit is None else limit
+            members = {**inherited, "max_runtime": 900.0 if limit is None else limit}
+            members["json"] = words.pop("json", False)
+            members["force"] = words.pop("force", False) or (name == "bootstrap" and members["force"])
+            return Request(name, **members)._replace(**function(**words))
+
+        command: Any = click.option("--json", is_flag=True, help="One JSON object on stdout.")(callback)
+        for option in reversed(options):
+            command = option(command)
+        return cli.command(name, help=function.__doc__)(command)
+
+    return make
+
+
+_limit = click.option(
+    "--max-runtime",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    help="End after so many seconds whatever happens; 0: no limit. Default: 900.",
+)
+
+
+@_command(
+    "run",
+    click.option(
+        "--all", "every_step", is_flag=True, help="Step after step, until nothing is due or one fails."
+    ),
+    click.option(
+        "--force", is_flag=True, help="Whatever our own intervals; a pause the server wants is kept."
+    ),
+    _limit,
+)
+def _run(every_step: bool) -> dict[str, Any]:
+    """Do the next step that is due."""
+    return {"every_step": every_step}
+
+
+@_command(
+    "bootstrap",
+    click.option(
+        "-F", "--force", "--forcebootstrap", "force", is_flag=True, help="A new key, whatever is there."
+    ),
+    _limit,
+)
+def _bootstrap() -> dict[str, Any]:
+    """Make the device key."""
+    return {}
+
+
+@_command(
+    "auth", click.option("--fresh", is_flag=True, help="Get a new token even if the old one is good."), _limit
+)
+def _auth(fresh: bool) -> dict[str, Any]:
+    """Authorize with the server."""
+    return {"fresh": fresh}
+
+
+@_command("send-inventory", _limit)
+def _send_inventory() -> dict[str, Any]:
+    """Push the inventory."""
+    return {}
+
+
+@_command(
+    "check-update",
+    click.option("--exit-code", is_flag=True, help="Exit with 16 when there is an update."),
+    _limit,
+)
+def _check_update(exit_code: bool) -> dict[str, Any]:
+    """Ask the server for the next deployment."""
+    return {"exit_code": exit_code}
+
+
+@_command("download", _limit)
+def _download() -> dict[str, Any]:
+    """Fetch the artifact of the deployment found, resuming what is there."""
+    return {}
+
+
+@_command("install", _limit)
+def _install() -> dict[str, Any]:
+    """Verify the artifact, then hand it to the sub-updater."""
+    return {}
+
+
+@_command(
+    "report",
+    click.option("--success", is_flag=True, help="The update is installed and works."),
+    click.option("--failure", is_flag=True, help="The update failed; the logs are sent along."),
+    _limit,
+)
+def _report(success: bool, failure: bool) -> dict[str, Any]:
+    """Report the final status of an update; called by the sub-updater."""
+    if not success and not failure:
+        raise click.UsageError("Say --success or --failure.")
+    # Both given means success, as in mender-python-client (device-api.md section 10).
+    return {"status": "success" if success else "failure"}
+
+
+@_command("status")
+def _status() -> dict[str, Any]:
+    """Show where the device stands; touches no network."""
+    return {}
+
+
+@_command("show-artifact")
+def _show_artifact() -> dict[str, Any]:
+    """Print the name of the installed artifact."""
+    return {}
+
+
+def read(words: list[str], program: str) -> Request | int:
+    """Read a command line; an exit code where nothing is left to do (--help, --version, wrong usage)."""
+    try:
+        request: Request | int | None = cli.main(words, prog_name=program, standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return 64
+    except click.Abort:
+        return 130
+    return 0 if request is None else request
