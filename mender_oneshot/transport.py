@@ -8,7 +8,7 @@ nothing of Mender.
 import http.client
 import logging
 import os
-import re
+import socket
 import ssl
 import time
 from collections.abc import Iterator, Mapping
@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import urllib3
+import urllib3.exceptions
 from urllib3.exceptions import HTTPError
 
 from . import __version__, errors
@@ -26,7 +27,7 @@ CONNECT_SECONDS = 30.0
 READ_SECONDS = 60.0
 PIECE = 65536
 
-_FAILURES = (HTTPError, http.client.HTTPException, OSError, ValueError)
+_FAILURES = (HTTPError, http.client.HTTPException, OSError, UnicodeError)
 
 log = logging.getLogger(__name__)
 
@@ -136,6 +137,10 @@ def _trust(settings: Settings) -> ssl.SSLContext:
             raise errors.SettingsError(
                 f"HttpsClient.Certificate {path} or its Key cannot be used: {error}; mend it."
             ) from error
+    if not hasattr(urllib3, "BaseHTTPResponse"):  # urllib3 1.26
+        # It hides IP addresses from the context, which then cannot check them. With this it compares names
+        # and addresses itself, after the handshake and before a byte is sent, as with contexts of its own.
+        context.check_hostname = False
     if settings.skip_verify:
         log.warning("SkipVerify is set: anybody on the network can pose as the server.")
         context.check_hostname = False
@@ -177,24 +182,40 @@ def _connect_through(proxy: str, trust: ssl.SSLContext) -> urllib3.PoolManager:
         ) from error
 
 
-def in_words(url: str, error: Exception) -> errors.Error:
+def in_words(url: str, error: BaseException) -> errors.Error:
     """Put a failure of the network or of TLS into words."""
     where = host(url)
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return _certificate(where, cause, time.time())
-        # urllib3 hangs the reason on the exception, Python on the chain.
-        cause = _next_cause(cause)
-    text = re.sub(r"\s+", " ", str(error))
-    # The text of urllib3 names the object first and, after "url:", the query with its signature.
-    why = re.sub(r"^.*?0x[0-9a-f]+>: ", "", text.rpartition("Caused by ")[2] or text)
-    why = re.sub(r"url: \S+", "", why)[:160]
-    return errors.TryLater(f"No connection to {where} ({why.strip()}); the next run tries again.")
+    for _ in range(20):
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return _certificate(where, error, time.time())
+        if type(error).__name__ == "CertificateError":
+            # urllib3's own comparison of names; the class has moved between its versions.
+            return errors.Refused(f"The certificate of {where} is for another name; correct ServerURL.")
+        cause = _cause(error)
+        if cause is None:
+            break
+        error = cause
+    return errors.TryLater(f"No answer from {where}: {_why(error)}; the next run tries again.")
 
 
-def _next_cause(error: BaseException) -> BaseException | None:
-    for candidate in (getattr(error, "reason", None), error.__cause__, error.__context__, *error.args):
+def _why(error: BaseException) -> str:
+    """Name the root of a failure; never its own text where that could hold a URL and the secret in it."""
+    if isinstance(error, socket.gaierror):
+        return "its name cannot be looked up"
+    if isinstance(error, (TimeoutError, urllib3.exceptions.TimeoutError)):
+        return "it is silent for too long"
+    if isinstance(error, ssl.SSLError):
+        return f"TLS fails ({error.reason or error.strerror})"
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno)
+    if isinstance(error, (http.client.HTTPException, urllib3.exceptions.ProtocolError)):
+        return "the connection broke off"
+    return type(error).__name__
+
+
+def _cause(error: BaseException) -> BaseException | None:
+    """Go one step towards the root: urllib3 hangs the reason on the exception, Python on the chain."""
+    for candidate in (getattr(error, "reason", None), *error.args, error.__cause__, error.__context__):
         if isinstance(candidate, BaseException) and candidate is not error:
             return candidate
     return None

@@ -153,16 +153,18 @@ def _request(context: Context, server: Server, part: "Part", known: Known) -> bo
 def _write(context: Context, response: Response, part: "Part", size: int) -> None:
     """Write the body, and raise `errors.TryLater` where it ends before the object does."""
     part.make_room(size)
-    for piece in response.pieces():
-        part.append(piece)
-        if part.size > size >= 0:
-            part.truncate(0)
-            raise errors.BadAnswer("The artifact is longer than its server said; look at the storage.")
-        context.progress(part.size, size)
-    if part.size < size:
-        raise errors.TryLater(
-            f"The link broke off at {megabytes(part.size)} of {megabytes(size)}; the next run goes on there."
-        )
+    try:
+        for piece in response.pieces():
+            part.append(piece)
+            if part.size > size >= 0:
+                part.truncate(0)
+                raise errors.BadAnswer("The artifact is longer than its server said; look at the storage.")
+            context.progress(part.size, size)
+        if part.size < size:
+            raise errors.TryLater("The link broke off; the next run goes on there.")
+    except errors.TryLater as error:
+        total = megabytes(size) if size >= 0 else "an unknown size"
+        raise errors.TryLater(f"At {megabytes(part.size)} of {total}: {error}") from error
 
 
 def megabytes(size: int) -> str:

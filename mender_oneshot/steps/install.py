@@ -119,7 +119,7 @@ def _start(context: Context, deployment: Deployment, program: str) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
     output = os.open(context.data(SUB_UPDATER_FILE), flags, 0o600)
     try:
-        subprocess.Popen(
+        process = subprocess.Popen(
             [program, context.data(ARTIFACT)],
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -128,6 +128,8 @@ def _start(context: Context, deployment: Deployment, program: str) -> None:
             env=_environment(context, deployment),
             start_new_session=True,
         )
+        # Nobody waits for it; without this, Python would complain of that when we end.
+        process.returncode = 0
     finally:
         os.close(output)
 

@@ -1,0 +1,129 @@
+"""The nested archives of an artifact, decompressed piece by piece in bounded memory.
+
+Knows gzip, xz and zstd streams; knows nothing of what is in them.
+"""
+
+import importlib
+import zlib
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+from .errors import ArtifactRefused
+from .tar import PIECE, damaged, shown
+
+SUFFIXES = ("", ".gz", ".xz", ".zst")
+
+# mender-artifact compresses with xz -9, whose dictionary of 64 MiB needs 65 MiB to decompress. The pages are
+# taken only as far as the content goes: what is smaller than 64 MiB costs its own size.
+XZ_MEMORY_MAX = 66 * 1024 * 1024
+# 32 MiB, the window of mender-artifact's highest level (zstd_best).
+ZSTD_WINDOW_LOG_MAX = 25
+
+
+class _Decompressor(Protocol):
+    """What `lzma` and `compression.zstd` offer: at most so much output a call, the rest when asked again."""
+
+    @property
+    def eof(self) -> bool: ...
+    @property
+    def needs_input(self) -> bool: ...
+    @property
+    def unused_data(self) -> bytes: ...
+    def decompress(self, data: bytes, max_length: int, /) -> bytes: ...
+
+
+class _Gzip:
+    def __init__(self) -> None:
+        self._stream = zlib.decompressobj(16 + zlib.MAX_WBITS)
+        self.needs_input = True
+
+    eof = property(lambda self: self._stream.eof)
+    unused_data = property(lambda self: self._stream.unused_data)
+
+    def decompress(self, data: bytes, max_length: int, /) -> bytes:
+        part = self._stream.decompress(self._stream.unconsumed_tail + data, max_length)
+        # zlib may hold more output with no input left: then the piece before was filled to the brim.
+        self.needs_input = len(part) < max_length
+        return part
+
+
+class _Zstandard:
+    """The `zstandard` package, which cannot bound its output: 4 bytes may become 128 KiB, so it gets few."""
+
+    FEW = 256
+
+    def __init__(self, package: Any) -> None:
+        self._stream = package.ZstdDecompressor(max_window_size=1 << ZSTD_WINDOW_LOG_MAX).decompressobj()
+        self._waiting = b""
+
+    eof = property(lambda self: self._stream.eof)
+    needs_input = property(lambda self: not self._waiting)
+    unused_data = property(lambda self: self._stream.unused_data + self._waiting)
+
+    def decompress(self, data: bytes, _max_length: int, /) -> bytes:
+        data = self._waiting or data
+        self._waiting = data[self.FEW :]
+        part: bytes = self._stream.decompress(data[: self.FEW])
+        return part
+
+
+def _decompressor(suffix: str, name: str) -> tuple[_Decompressor, type[Exception]]:
+    """The decompressor for a suffix, and what it raises; imported only now, for most artifacts need gzip."""
+    if suffix == ".gz":
+        return _Gzip(), zlib.error
+    if suffix == ".xz":
+        lzma = _imported("lzma")
+        if lzma:
+            return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=XZ_MEMORY_MAX), lzma.LZMAError
+        raise _unsupported(name, "Python's lzma module")
+    if zstd := _imported("compression.zstd"):  # Python 3.14
+        options = {zstd.DecompressionParameter.window_log_max: ZSTD_WINDOW_LOG_MAX}
+        return zstd.ZstdDecompressor(options=options), zstd.ZstdError
+    if zstandard := _imported("zstandard"):
+        return _Zstandard(zstandard), zstandard.ZstdError
+    raise _unsupported(name, "Python 3.14 or the zstandard package")
+
+
+def _imported(module: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        return None
+
+
+def _unsupported(name: str, needed: str) -> ArtifactRefused:
+    return ArtifactRefused(
+        f"The artifact's {name} needs {needed} to be decompressed; "
+        "install that, or build the artifact with --compression gzip."
+    )
+
+
+def uncompressed(stored: Iterator[bytes], name: str) -> Iterator[bytes]:
+    """The content of a nested archive; one stream with nothing after it, as mender-artifact writes."""
+    suffix = name.rpartition(".tar")[2]
+    if not suffix:
+        yield from stored
+        return
+    stream, error = _decompressor(suffix, name)
+    for piece in stored:
+        waiting = piece
+        while True:
+            try:
+                part = stream.decompress(waiting, PIECE)
+            except MemoryError:
+                raise ArtifactRefused(
+                    f"The artifact's {name} needs more memory to be decompressed than this device has; "
+                    "build the artifact with --compression gzip."
+                ) from None
+            except error as reason:
+                raise damaged(f"{name} cannot be decompressed ({shown(str(reason))})") from None
+            waiting = b""
+            if part:
+                yield part
+            if stream.eof:
+                if stream.unused_data or next(stored, b""):
+                    raise damaged(f"{name} goes on after its end")
+                return
+            if stream.needs_input:
+                break
+    raise damaged(f"{name} ends too early")

@@ -1,0 +1,84 @@
+"""Reads what the server must know of a `.mender` file: its header, never its payload.
+
+The format is that of `reference/device-api.md` 11. Checksums and signatures are the client's to verify.
+"""
+
+import json
+import tarfile
+import zlib
+from dataclasses import dataclass
+from lzma import LZMAError
+from pathlib import Path
+from typing import Any
+
+
+class BadArtifact(ValueError):
+    """The file is not a Mender artifact of version 3; the message says why."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What the header of an artifact says."""
+
+    name: str
+    device_types: tuple[str, ...]
+    provides: dict[str, str]
+    depends: dict[str, Any]
+    clears_provides: tuple[str, ...]
+    payload_types: tuple[str | None, ...]
+    signed: bool
+
+
+def read_header(path: Path) -> Header:
+    """Read the header of the artifact at `path`, which may be as large as it likes."""
+    try:
+        with tarfile.open(path, "r:") as outer:
+            return _read(outer)
+    except (tarfile.TarError, EOFError, zlib.error, LZMAError, KeyError, TypeError, ValueError) as error:
+        raise BadArtifact(f"Cannot parse artifact file: {error}") from None
+
+
+def _read(outer: tarfile.TarFile) -> Header:
+    version = _json(outer, outer.next())
+    if version != {"format": "mender", "version": 3}:
+        raise BadArtifact(f"unsupported format {version}")
+    signed = False
+    while entry := outer.next():
+        if entry.name == "manifest.sig":
+            signed = True
+        elif entry.name.startswith("header.tar"):
+            # Mode "r:*" finds out about gzip and xz by itself; zstd only from Python 3.14 on.
+            with tarfile.open(fileobj=outer.extractfile(entry), mode="r:*") as inner:
+                return _header(inner, signed)
+        elif entry.name.startswith("data/"):
+            break
+    raise BadArtifact("there is no header")
+
+
+def _header(inner: tarfile.TarFile, signed: bool) -> Header:
+    info = _json(inner, inner.next())
+    provides = dict(info["artifact_provides"])
+    depends = dict(info["artifact_depends"])
+    clears: list[str] = []
+    for entry in inner:
+        if entry.name.endswith("/type-info"):
+            type_info = _json(inner, entry)
+            provides |= type_info.get("artifact_provides") or {}
+            depends |= type_info.get("artifact_depends") or {}
+            clears += type_info.get("clears_artifact_provides") or []
+    return Header(
+        name=str(info["artifact_provides"]["artifact_name"]),
+        device_types=tuple(info["artifact_depends"]["device_type"]),
+        provides=provides,
+        depends=depends,
+        clears_provides=tuple(clears),
+        payload_types=tuple(payload["type"] for payload in info["payloads"]),
+        signed=signed,
+    )
+
+
+def _json(archive: tarfile.TarFile, entry: tarfile.TarInfo | None) -> Any:
+    file = archive.extractfile(entry) if entry else None
+    if file is None:
+        raise BadArtifact("an entry is missing")
+    return json.loads(file.read(1024 * 1024))

@@ -1,0 +1,207 @@
+"""Deployments and what becomes of them on each device: the rules of device-api.md 3, its traps included."""
+
+import uuid
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from mender_oneshot.devserver.rules import FINAL, Refusal
+from mender_oneshot.devserver.store import Artifact, Store
+
+NOT_FOUND = "Resource not found"
+
+
+@dataclass
+class DeviceDeployment:
+    """One deployment on one device; it exists from the device's first `next` on, as on the real server."""
+
+    device_id: str
+    created: float
+    status: str = "pending"
+    substate: str | None = None
+    history: list[str] = field(default_factory=list)
+    request: dict[str, Any] | None = None
+    artifact: Artifact | None = None
+    log: list[dict[str, Any]] | None = None
+    started: float | None = None
+    finished: float | None = None
+
+    @property
+    def active(self) -> bool:
+        """Whether `next` still offers it. Nothing keeps a late status from making it so again (3.2)."""
+        return self.status not in FINAL
+
+
+@dataclass
+class Deployment:
+    """One deployment: a name, the artifacts of one artifact name, the devices meant."""
+
+    id: str
+    order: int
+    name: str
+    artifact_name: str
+    artifact_ids: tuple[str, ...]
+    device_ids: tuple[str, ...]
+    created: float
+    force_installation: bool = False
+    configuration: bytes | None = None
+    aborted: bool = False
+    devices: dict[str, DeviceDeployment] = field(default_factory=dict)
+
+    @property
+    def status(self) -> str:
+        """What the management API calls it: pending, inprogress or finished."""
+        if self.aborted:
+            return "finished"
+        if not self.devices or all(d.status == "pending" for d in self.devices.values()):
+            return "pending"
+        done = all(i in self.devices and not self.devices[i].active for i in self.device_ids)
+        return "finished" if done else "inprogress"
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What `next` hands out; without an artifact it is a configuration deployment."""
+
+    deployment: Deployment
+    artifact: Artifact | None
+
+
+class Deployments:
+    """All deployments, oldest first."""
+
+    def __init__(self, store: Store, clock: Callable[[], float]) -> None:
+        self._store = store
+        self._clock = clock
+        self.all: dict[str, Deployment] = {}
+
+    def create(
+        self,
+        name: str,
+        artifact_name: str,
+        device_ids: Iterable[str],
+        *,
+        force_installation: bool = False,
+        configuration: bytes | None = None,
+    ) -> Deployment:
+        """Add a deployment; without an artifact of that name it is refused, as the real server does (422)."""
+        artifacts = () if configuration is not None else tuple(a.id for a in self._store.named(artifact_name))
+        if configuration is None and not artifacts:
+            raise Refusal(422, "No artifact for the deployment")
+        deployment = Deployment(
+            str(uuid.uuid4()),
+            len(self.all),
+            name,
+            artifact_name,
+            artifacts,
+            tuple(device_ids),
+            self._clock(),
+            force_installation,
+            configuration,
+        )
+        self.all[deployment.id] = deployment
+        return deployment
+
+    def get(self, deployment_id: str) -> Deployment:
+        """The deployment of this id, or 404."""
+        if deployment_id not in self.all:
+            raise Refusal(404, NOT_FOUND)
+        return self.all[deployment_id]
+
+    def on_device(self, deployment_id: str, device_id: str) -> DeviceDeployment:
+        """A deployment as it stands on one device, or 404."""
+        deployment = self.all.get(deployment_id)
+        if deployment is None or device_id not in deployment.devices:
+            raise Refusal(404, NOT_FOUND)
+        return deployment.devices[device_id]
+
+    def next(self, device_id: str, request: dict[str, Any]) -> Offer | None:
+        """The deployment to hand out, with all that asking for it changes (3.1, 3.3)."""
+        deployment = self._current(device_id)
+        if deployment is None:
+            return None
+        mine = deployment.devices[device_id]
+        if mine.request is not None and mine.request != request:
+            # Trap 1: different data during an active deployment end it, and the device only sees 409.
+            self._change(mine, "failure")
+            raise Refusal(409, "Device provided conflicting request data")
+        mine.request = request
+        if deployment.configuration is not None:
+            return Offer(deployment, None)
+        if mine.artifact is None:
+            mine.artifact = self._suitable(deployment, request["device_type"])
+        if mine.artifact is None:
+            self._change(mine, "noartifact")  # Trap 3
+            return None
+        installed = mine.artifact.name == request["artifact_name"]
+        if installed and mine.status == "pending" and not deployment.force_installation:
+            self._change(mine, "already-installed")  # Trap 2: the device never learns the id
+            return None
+        if not mine.artifact.path.exists():
+            raise Refusal(500, "internal error")  # 3.1: the link is only made after a look at the object
+        return Offer(deployment, self._store.artifacts.get(mine.artifact.id, mine.artifact))
+
+    def _current(self, device_id: str) -> Deployment | None:
+        """The oldest active one, else a first one that is newer than all that ended on the device."""
+        mine = [d for d in self.all.values() if device_id in d.devices]
+        for deployment in mine:
+            if deployment.devices[device_id].active:
+                return deployment
+        last = max((d.order for d in mine), default=-1)
+        for deployment in self.all.values():
+            if deployment.order > last and device_id in deployment.device_ids and not deployment.aborted:
+                deployment.devices[device_id] = DeviceDeployment(device_id, deployment.created)
+                return deployment
+        return None
+
+    def _suitable(self, deployment: Deployment, device_type: str) -> Artifact | None:
+        for artifact_id in deployment.artifact_ids:
+            artifact = self._store.artifacts.get(artifact_id)
+            if artifact and device_type in artifact.header.device_types:
+                return artifact
+        return None
+
+    def report(self, deployment_id: str, device_id: str, status: str, substate: str | None) -> None:
+        """Take a device's status; no order is enforced, only an abort says no (3.2)."""
+        mine = self.on_device(deployment_id, device_id)
+        if mine.status == "aborted":
+            raise Refusal(409, "Deployment aborted")
+        if mine.status == "decommissioned":
+            raise Refusal(409, "Device decommissioned")
+        if status == mine.status:
+            mine.history.append(status)  # A no-op for the server, yet 204: tests want to see it.
+            return
+        mine.substate = substate
+        self._change(mine, status)
+
+    def _change(self, mine: DeviceDeployment, status: str) -> None:
+        now = self._clock()
+        mine.status = status
+        mine.history.append(status)
+        mine.started = mine.started or now
+        mine.finished = None if mine.active else now
+
+    def put_log(self, deployment_id: str, device_id: str, messages: list[dict[str, Any]]) -> None:
+        """Keep a log in place of the one before (4)."""
+        self.on_device(deployment_id, device_id).log = messages
+
+    def abort(self, deployment_id: str) -> None:
+        """Abort on every device where it has not ended; those learn of it by a 409 to their next status."""
+        deployment = self.get(deployment_id)
+        if deployment.status == "finished":
+            raise Refusal(422, "Deployment already finished")
+        deployment.aborted = True
+        for mine in deployment.devices.values():
+            if mine.active:
+                self._change(mine, "aborted")
+
+    def decommission(self, device_id: str) -> None:
+        """End what is active on a device that goes."""
+        for deployment in self.all.values():
+            mine = deployment.devices.get(device_id)
+            if mine and mine.active:
+                self._change(mine, "decommissioned")
+
+    def uses(self, artifact_id: str) -> bool:
+        """Whether an artifact belongs to a deployment that has not ended."""
+        return any(artifact_id in d.artifact_ids and d.status != "finished" for d in self.all.values())

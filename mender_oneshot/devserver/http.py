@@ -1,0 +1,307 @@
+"""Listens, speaks HTTP/1.1 with keep-alive and TLS, records, and makes faults happen. Knows no endpoint."""
+
+import contextlib
+import socket
+import ssl
+import sys
+import threading
+import time
+import traceback
+import uuid
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler
+from typing import cast
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import mender_oneshot
+from mender_oneshot.devserver.faults import Faults
+from mender_oneshot.devserver.messages import Answer, Request, Route, Site, error_answer
+from mender_oneshot.devserver.record import Record
+from mender_oneshot.devserver.rules import BODY_LIMIT, Refusal
+from mender_oneshot.devserver.sending import Broken, Transmission, spoilt
+
+DRAIN_LIMIT = 16 * 1024 * 1024
+CONTROL = "/devserver/"
+
+
+class Listener:
+    """One origin: a port, and a thread for each connection to it.
+
+    Not `http.server.ThreadingHTTPServer`: that one wakes up twice a second to see whether it shall stop,
+    looks its own name up in the DNS, and has no handle on connections that wait.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        address: tuple[str, int],
+        site: Site,
+        context: ssl.SSLContext | None,
+        faults: Faults,
+        record: Record,
+    ) -> None:
+        self.name = name
+        self.site = site
+        self.faults = faults
+        self.record = record
+        self.stopping = threading.Event()
+        self._context = context
+        self._lock = threading.Lock()
+        self._open: set[socket.socket] = set()
+        self._threads: list[threading.Thread] = []
+        self._socket = socket.create_server(
+            address, family=socket.AF_INET6 if ":" in address[0] else socket.AF_INET, backlog=128
+        )
+        self.port: int = self._socket.getsockname()[1]
+        self._acceptor = threading.Thread(target=self._accept, name=f"devserver-{name}", daemon=True)
+
+    def start(self) -> None:
+        """Accept connections from now on."""
+        self._acceptor.start()
+
+    def stop(self) -> None:
+        """Close the port and every connection, and wait for their threads; soon, whatever they do."""
+        self.stopping.set()
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)  # wakes accept()
+        if self._acceptor.ident is not None:
+            self._acceptor.join()
+        self._socket.close()
+        with self._lock:
+            for connection in self._open:
+                with contextlib.suppress(OSError):
+                    # Not SSLSocket.shutdown, which takes the TLS state away from under the other thread.
+                    socket.socket.shutdown(connection, socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join()
+
+    def _accept(self) -> None:
+        while not self.stopping.is_set():
+            try:
+                connection, peer = self._socket.accept()
+            except OSError:
+                return
+            thread = threading.Thread(
+                target=self._serve,
+                args=(connection, peer[0]),
+                name=f"devserver-{self.name}-{peer[1]}",
+                daemon=True,
+            )
+            thread.start()
+            # Only here and after this thread's end in `stop`: a thread that took itself off the list
+            # could not be waited for in its last moments.
+            self._threads = [t for t in self._threads if t.is_alive()] + [thread]
+
+    def _serve(self, connection: socket.socket, peer: str) -> None:
+        try:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self._context:
+                connection = self._context.wrap_socket(
+                    connection, server_side=True, do_handshake_on_connect=False
+                )
+            with self._lock:
+                self._open.add(connection)
+            if self.stopping.is_set():
+                return
+            if isinstance(connection, ssl.SSLSocket):
+                connection.do_handshake()
+            Connection(connection, (peer, 0), self)  # type: ignore[arg-type]  # it only asks to keep it
+        except OSError:
+            return  # The client has gone, or our certificate did not please it: its business.
+        finally:
+            with self._lock:
+                self._open.discard(connection)
+            connection.close()
+
+
+class Connection(BaseHTTPRequestHandler):
+    """One connection: reads requests, has them answered, sends the answers."""
+
+    protocol_version = "HTTP/1.1"
+    connection: socket.socket
+
+    @property
+    def listener(self) -> Listener:
+        """The origin this connection belongs to."""
+        return cast(Listener, self.server)
+
+    def version_string(self) -> str:
+        """What the Server header says."""
+        return f"mender-oneshot-devserver/{mender_oneshot.__version__}"
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Keep quiet: the record tells the story."""
+
+    def handle(self) -> None:
+        """Serve requests until one of the sides has had enough."""
+        with contextlib.suppress(Broken, OSError):
+            super().handle()
+            self._say_goodbye()
+
+    def _say_goodbye(self) -> None:
+        # A TLS end without close_notify looks like a cut to clients that read up to the end.
+        if isinstance(self.connection, ssl.SSLSocket):
+            self.connection.settimeout(0)
+            with contextlib.suppress(OSError, ValueError):
+                self.connection.unwrap()
+
+    def serve(self) -> None:
+        """Serve one request."""
+        at = time.time()
+        try:
+            body = Body(self)
+        except Refusal as refusal:
+            self.close_connection = True
+            self.send_error(refusal.status, refusal.text)
+            return
+        request = self._request(body)
+        control = request.path.startswith(CONTROL) and request.origin == "api"
+        route = self.listener.site.route(self.command, request.raw_path)
+        request.fault = None if control else self.listener.faults.take(self.command, request.path)
+        answer = self._answer(request, route, body)
+        try:
+            transmission = Transmission(request, answer, self.connection, self.listener, at, silent=control)
+            transmission.send(self._head(transmission))
+        finally:
+            answer.close()
+
+    do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = serve
+
+    def _request(self, body: "Body") -> Request:
+        split = urlsplit(self.path)
+        host = urlsplit(f"//{self.headers.get('Host', '')}").hostname
+        pairs = parse_qsl(split.query, keep_blank_values=True)
+        return Request(
+            origin=self.listener.name,
+            method=self.command,
+            target=self.path,
+            path=unquote(split.path),
+            query=dict(reversed(pairs)),  # of several, the first counts, as in Go
+            headers=self.headers,
+            client=self.client_address[0],
+            host=host or "127.0.0.1",
+            length=body.length,
+            chunks=body.pieces(),
+        )
+
+    def _answer(self, request: Request, route: Route | Refusal, body: "Body") -> Answer:
+        """Read what there is to read, then answer; whatever is left of the body goes to nobody."""
+        instead = spoilt(request.fault, request.target)
+        try:
+            if instead or isinstance(route, Refusal) or not route.streams:
+                request.body, whole = body.read(BODY_LIMIT)
+                if instead:
+                    return instead
+                if not whole:
+                    # device-api.md 2: by Content-Length 413, chunked only found out while decoding.
+                    raise Refusal(413 if body.length else 400, "http: request body too large")
+            return self.listener.site.answer(request, route)
+        except Refusal as refusal:
+            return error_answer(refusal)
+        except OSError:
+            raise
+        except Exception:  # noqa: BLE001  # a bug here must show, and must not look like a dead network
+            traceback.print_exc(file=sys.stderr)
+            return error_answer(Refusal(500, "a bug in the development server; see its output"))
+        finally:
+            body.drain(DRAIN_LIMIT)
+            self.close_connection = self.close_connection or not body.finished
+
+    def _head(self, transmission: Transmission) -> bytes:
+        """The answer's first lines."""
+        answer, fault = transmission.answer, transmission.fault
+        headers = dict(answer.headers)
+        if transmission.answer.status and self.listener.name == "api":
+            headers.setdefault("X-MEN-RequestID", str(uuid.uuid4()))
+        bodiless = answer.status == 204 or answer.status == 304
+        if transmission.chunked:
+            headers["Transfer-Encoding"] = "chunked"
+        elif fault.no_length:
+            self.close_connection = True
+        elif not bodiless:
+            headers["Content-Length"] = str(answer.length)
+        if fault.no_etag:
+            headers.pop("ETag", None)
+        headers.update(fault.extra_headers)
+        if self.close_connection:
+            headers["Connection"] = "close"
+        lines = [
+            f"HTTP/1.1 {answer.status} {self.responses.get(answer.status, ('Unknown',))[0]}",
+            f"Server: {self.version_string()}",
+            f"Date: {self.date_time_string()}",
+            *(f"{name}: {value}" for name, value in headers.items()),
+        ]
+        return "\r\n".join([*lines, "", ""]).encode("latin-1", "replace")
+
+
+class Body:
+    """A request's body on its way in, by length or chunked."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._read: Callable[[int], bytes] = connection.rfile.read
+        self._readline: Callable[[int], bytes] = connection.rfile.readline
+        self.length: int | None = 0
+        self.finished = True
+        if "chunked" in connection.headers.get("Transfer-Encoding", "").lower():
+            self.length = None
+        elif "Content-Length" in connection.headers:
+            text = connection.headers["Content-Length"].strip()
+            if not text.isdecimal():
+                raise Refusal(400, "bad Content-Length")
+            self.length = int(text)
+        self.finished = self.length == 0
+        self._pieces = self._chunked() if self.length is None else self._plain(self.length)
+
+    def pieces(self) -> Iterator[bytes]:
+        """What has not been read yet."""
+        return self._pieces
+
+    def read(self, limit: int) -> tuple[bytes, bool]:
+        """At most about `limit` bytes, and whether that was all."""
+        parts, size = [], 0
+        if self.length is not None and self.length > limit:
+            return b"", False
+        for piece in self._pieces:
+            parts.append(piece)
+            size += len(piece)
+            if size > limit:
+                return b"".join(parts), False
+        return b"".join(parts), True
+
+    def drain(self, limit: int) -> None:
+        """Read on and forget, so that the client finds time to read the answer."""
+        for piece in self._pieces:
+            limit -= len(piece)
+            if limit < 0:
+                return
+
+    def _plain(self, left: int) -> Iterator[bytes]:
+        while left:
+            piece = self._read(min(65536, left))
+            if not piece:
+                raise Broken
+            left -= len(piece)
+            self.finished = not left
+            yield piece
+
+    def _chunked(self) -> Iterator[bytes]:
+        while size := self._chunk_size():
+            yield from self._chunk(size)
+            self._readline(100)
+        while self._readline(65536).strip():
+            pass  # trailers
+        self.finished = True
+
+    def _chunk_size(self) -> int:
+        try:
+            return int(self._readline(100).split(b";")[0], 16)
+        except ValueError:
+            raise Broken from None
+
+    def _chunk(self, left: int) -> Iterator[bytes]:
+        while left:
+            piece = self._read(min(65536, left))
+            if not piece:
+                raise Broken
+            left -= len(piece)
+            yield piece

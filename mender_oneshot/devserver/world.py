@@ -1,0 +1,173 @@
+"""The model: devices and their auth sets, artifacts, deployments. No sockets, no HTTP, no threads.
+
+Callers hold `World.lock` around every call; the methods themselves take the world as it is.
+"""
+
+import hashlib
+import json
+import threading
+import uuid
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from mender_oneshot.devserver import rules
+from mender_oneshot.devserver.deployments import Deployments
+from mender_oneshot.devserver.rules import Attribute, Refusal
+from mender_oneshot.devserver.store import Store
+from mender_oneshot.devserver.tokens import Signer
+
+
+@dataclass
+class AuthSet:
+    """One key of one device, and what the user decided about it: pending, accepted or rejected."""
+
+    id: str
+    pubkey: str
+    created: float
+    status: str = "pending"
+    has_token: bool = False
+    """Whether there is a token record; one serves all tokens of the set (device-api.md 1.5)."""
+
+
+@dataclass
+class Device:
+    """One identity, told apart by the SHA-256 of its canonical JSON (device-api.md 1.2)."""
+
+    id: str
+    identity: dict[str, Any]
+    created: float
+    updated: float
+    auth_sets: list[AuthSet] = field(default_factory=list)
+    inventory: dict[str, Attribute] | None = None
+    """None until the first PUT or PATCH: until then PATCH knows no limit (device-api.md 2)."""
+
+    @property
+    def status(self) -> str:
+        """What the auth sets amount to."""
+        found = {auth_set.status for auth_set in self.auth_sets}
+        return next((status for status in ("accepted", "pending") if status in found), "rejected")
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """The values of scope `inventory` by name."""
+        return {attribute.name: attribute.value for attribute in (self.inventory or {}).values()}
+
+    @property
+    def all_attributes(self) -> list[Attribute]:
+        """The attributes of every scope; an identity value `status` is not copied (device-api.md 1.2)."""
+        copied = [Attribute(n, v, "identity") for n, v in self.identity.items() if n != "status"]
+        state = Attribute("status", self.status, "identity")
+        return [*copied, state, *(self.inventory or {}).values()]
+
+
+class World:
+    """Everything the server knows."""
+
+    def __init__(
+        self, store: Store, clock: Callable[[], float], *, accept_all: bool, jwt_lifetime: float
+    ) -> None:
+        self.lock = threading.RLock()
+        self.clock = clock
+        self.accept_all = accept_all
+        self.jwt_lifetime = jwt_lifetime
+        self.signer = Signer()
+        self.store = store
+        self.deployments = Deployments(store, clock)
+        self.devices: dict[str, Device] = {}
+
+    def authenticate(self, identity: dict[str, Any], pubkey: str) -> str:
+        """A token for an accepted key; 401 for any other, remembered as pending (device-api.md 1.4)."""
+        device = self._device(identity)
+        known = next((s for s in device.auth_sets if s.pubkey == pubkey), None)
+        if known is None:
+            known = AuthSet(str(uuid.uuid4()), pubkey, self.clock())
+            device.auth_sets.append(known)
+            if self.accept_all:
+                self.set_status(device.id, known.id, "accepted")
+        if known.status != "accepted":
+            raise Refusal(401, "dev auth: unauthorized")
+        known.has_token = True
+        now = int(self.clock())
+        return self.signer.jwt(
+            {
+                "jti": known.id,
+                "sub": device.id,
+                "iss": "Mender",
+                "exp": int(self.clock() + self.jwt_lifetime),
+                "iat": now,
+                "mender.device": True,
+                "mender.plan": "enterprise",
+                "mender.trial": False,
+                "mender.addons": [],
+            }
+        )
+
+    def _device(self, identity: dict[str, Any]) -> Device:
+        canonical = fingerprint(identity)
+        for device in self.devices.values():
+            if fingerprint(device.identity) == canonical:
+                return device
+        now = self.clock()
+        device = Device(str(uuid.uuid4()), identity, now, now)
+        self.devices[device.id] = device
+        return device
+
+    def device_of(self, token: str) -> Device | None:
+        """The device a token speaks for, None when the token is no longer good (device-api.md 1.5)."""
+        claims = self.signer.claims(token)
+        if not claims or not claims.get("mender.device") or self.clock() >= claims["exp"]:
+            return None
+        device = self.devices.get(claims["sub"])
+        for auth_set in device.auth_sets if device else ():
+            if auth_set.id == claims["jti"] and auth_set.status == "accepted" and auth_set.has_token:
+                return device
+        return None
+
+    def set_status(self, device_id: str, auth_set_id: str, status: str) -> None:
+        """Accept, reject or reset one auth set; accepting one takes the place of the one accepted before."""
+        device = self.device(device_id)
+        chosen = next((s for s in device.auth_sets if s.id == auth_set_id), None)
+        if chosen is None:
+            raise Refusal(404, "authorization set not found")
+        for other in device.auth_sets if status == "accepted" else ():
+            if other is not chosen and other.status == "accepted":
+                other.status, other.has_token = "rejected", False
+        chosen.status = status
+        chosen.has_token = chosen.has_token and status == "accepted"
+        device.updated = self.clock()
+
+    def device(self, device_id: str) -> Device:
+        """The device of this id, or 404."""
+        if device_id not in self.devices:
+            raise Refusal(404, "device not found")
+        return self.devices[device_id]
+
+    def decommission(self, device_id: str) -> None:
+        """Forget a device: its tokens are void, its deployments end as `decommissioned`."""
+        self.device(device_id)
+        self.deployments.decommission(device_id)
+        del self.devices[device_id]
+
+    def revoke_tokens(self, device: Device) -> None:
+        """Delete the token records of a device; it stays accepted and may ask for a new token."""
+        for auth_set in device.auth_sets:
+            auth_set.has_token = False
+
+    def put_inventory(self, device: Device, sent: dict[str, Attribute], *, keep: bool) -> None:
+        """Replace (PUT) or extend (PATCH, `keep`) the inventory, within its limit (device-api.md 2)."""
+        after = {**(device.inventory or {}), **sent} if keep else sent
+        if len(after) > rules.ATTRIBUTE_LIMIT and not (keep and device.inventory is None):
+            raise Refusal(400, f"too many attributes: the limit is {rules.ATTRIBUTE_LIMIT}")
+        device.inventory = after
+        device.updated = self.clock()
+
+    def accepted(self) -> Iterable[Device]:
+        """The devices that may take part in a deployment."""
+        return [device for device in self.devices.values() if device.status == "accepted"]
+
+
+def fingerprint(identity: dict[str, Any]) -> str:
+    """What the server tells devices apart by; value types count: "a" and ["a"] differ (device-api.md 1.2)."""
+    canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()

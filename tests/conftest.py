@@ -1,0 +1,178 @@
+"""A device and a server for the tests: real processes, real sockets, real files."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from artifacts import make_artifact
+
+from mender_oneshot.devserver import DevServer
+
+REPO = Path(__file__).parent.parent
+
+IDENTITY = "#!/bin/sh\necho mac=de:ad:be:ef:00:01\n"
+
+
+class Run(NamedTuple):
+    """What a finished invocation left: the code, and what it said."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> dict[str, Any]:
+        answer: dict[str, Any] = json.loads(self.out)
+        return answer
+
+
+class Device:
+    """A device of its own: its directories, its scripts, and the command run against them."""
+
+    def __init__(self, root: Path, python: str) -> None:
+        self.root = root
+        self.python = python
+        self.conf = root / "etc"
+        self.scripts = root / "share"
+        self.data = root / "lib"
+        self.settings: dict[str, Any] = {"StartSpreadSeconds": 0}
+        self.environment: dict[str, str] = {}
+        for directory in (self.conf, self.data, self.scripts / "identity", self.scripts / "inventory"):
+            directory.mkdir(parents=True)
+        self.script("identity/mender-device-identity", IDENTITY)
+        (self.data / "device_type").write_text("device_type=board\n")
+        (self.conf / "artifact_info").write_text("artifact_name=release-1\n")
+        self.configure()
+
+    def configure(self, **changes: Any) -> None:
+        """Change `mender.conf`."""
+        self.settings |= changes
+        (self.conf / "mender.conf").write_text(json.dumps(self.settings))
+
+    def script(self, name: str, text: str, mode: int = 0o755) -> Path:
+        """Put a script into the scripts' directory."""
+        path = self.scripts / name
+        path.write_text(text)
+        path.chmod(mode)
+        return path
+
+    def sub_updater(self, text: str = "exit 0\n") -> None:
+        """Install a sub-updater; `$ONESHOT` in it is the client."""
+        self.script("install", f"#!/bin/sh\nONESHOT='{self.python} -m mender_oneshot'\n{text}")
+
+    def env(self) -> dict[str, str]:
+        """The environment of an invocation."""
+        inherited = {key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy")}
+        return (
+            inherited
+            | {
+                "MENDER_CONF_DIR": str(self.conf),
+                "MENDER_DATA_DIR": str(self.scripts),
+                "MENDER_DATASTORE_DIR": str(self.data),
+                "PYTHONPATH": str(REPO),
+                "PYTHONWARNINGS": "error",
+            }
+            | self.environment
+        )
+
+    def start(self, *words: str, wrapper: tuple[str, ...] = (), **options: Any) -> "subprocess.Popen[str]":
+        """Start an invocation and leave it running."""
+        return subprocess.Popen(
+            [*wrapper, self.python, "-m", "mender_oneshot", *words],
+            env=self.env(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd="/",
+            **options,
+        )
+
+    def run(self, *words: str, wrapper: tuple[str, ...] = (), **options: Any) -> Run:
+        """Run one invocation to its end; a traceback fails the test, unless the test is about one."""
+        process = self.start(*words, wrapper=wrapper, **options)
+        try:
+            out, err = process.communicate(timeout=60)
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGKILL)
+                process.wait()
+        assert "Traceback" not in err, err
+        return Run(process.returncode, out, err)
+
+    def ok(self, *words: str) -> Run:
+        """Run one invocation that has to end well."""
+        done = self.run(*words)
+        assert done.code == 0, done
+        return done
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """The state file."""
+        known: dict[str, Any] = json.loads((self.data / "mender-oneshot.json").read_text())
+        return known
+
+    def alter_state(self, **changes: Any) -> None:
+        """Write members of the state file, as another invocation (or time) would have; None removes."""
+        known = self.state | changes
+        known = {name: value for name, value in known.items() if value is not None}
+        (self.data / "mender-oneshot.json").write_text(json.dumps(known))
+
+
+def _has_the_libraries(python: str) -> bool:
+    command = [python, "-c", "import click, urllib3, cryptography"]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+@pytest.fixture(params=["newest", pytest.param("debian", marks=pytest.mark.real)])
+def python(request: pytest.FixtureRequest) -> str:
+    """The interpreter of the client: with the newest libraries from PyPI, and with Debian 12's own."""
+    if request.param == "newest":
+        return sys.executable
+    python = "/usr/bin/python3"
+    if not _has_the_libraries(python):
+        pytest.skip("Debian's python3-click, python3-urllib3 and python3-cryptography are not all installed")
+    return python
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[DevServer]:
+    """A development server that accepts nobody by itself."""
+    with DevServer(tmp_path / "server") as running:
+        yield running
+
+
+@pytest.fixture
+def device(tmp_path: Path, server: DevServer, python: str) -> Device:
+    """A fresh device, configured for the server."""
+    made = Device(tmp_path / "device", python)
+    made.configure(ServerURL=server.url, ServerCertificate=str(server.ca))
+    return made
+
+
+@pytest.fixture
+def accepted(device: Device, server: DevServer) -> Device:
+    """A device that the server has accepted and that has its token."""
+    assert device.run("auth").code == 77
+    server.accept()
+    device.ok("auth")
+    return device
+
+
+@pytest.fixture
+def release(tmp_path: Path, server: DevServer) -> Callable[..., str]:
+    """A function that uploads a release with some payload and deploys it; returns the deployment's id."""
+
+    def make(name: str = "release-2", size: int = 1000, **options: Any) -> str:
+        content = (b"0123456789abcdef" * (size // 16 + 1))[:size]
+        options = {"compression": "none", "payload": {"app": content}} | options
+        server.upload(make_artifact(tmp_path / f"{name}.mender", name=name, **options))
+        return server.deploy(name)
+
+    return make
