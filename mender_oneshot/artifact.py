@@ -105,8 +105,8 @@ def _expect(member: Member | None, *names: str) -> Member:
         raise damaged(f"it ends where {names[0]} should be")
     if member.name in _AUGMENTED:
         raise ArtifactRefused(
-            f"The artifact has an unsigned part ({member.name}), which is not supported; "
-            "deploy one without augmented headers."
+            f"The artifact has an augmented part ({member.name}), which is not supported; "
+            "deploy one that was built without."
         )
     if member.name not in names:
         raise damaged(f"{shown(member.name)} stands where {names[0]} should be")
@@ -215,18 +215,18 @@ def _verified(info: dict[str, Any], type_info: dict[str, Any], *, signed: bool) 
         raise damaged("its header-info and its type-info name different payload types")
 
     named = _object(info.get("artifact_provides"), "artifact_provides")
-    group = named.get("artifact_group")
     depends = _texts_by_key(info.get("artifact_depends"), "artifact_depends")
     if not depends.get("device_type"):
         raise damaged("its header-info names no device type")
     for key, texts in _texts_by_key(_given(type_info, "artifact_depends", {}), "artifact_depends").items():
-        # Named in both places, both must hold.
-        depends[key] = tuple(text for text in depends.get(key, texts) if text in texts)
+        # Named in both places, both must hold. A set: two long lists would take minutes.
+        allowed = set(texts)
+        depends[key] = tuple(text for text in depends.get(key, texts) if text in allowed)
     device_types = depends.pop("device_type")
     provides = _object(_given(type_info, "artifact_provides", {}), "artifact_provides")
     return Verified(
         name=_text(named.get("artifact_name"), "artifact_name"),
-        group=_text(group, "artifact_group") if group else "",
+        group=_text(_given(named, "artifact_group", ""), "artifact_group", True),
         device_types=device_types,
         payload_type=payload_type,
         provides={_text(key, "artifact_provides"): _text(provides[key], key, True) for key in provides},

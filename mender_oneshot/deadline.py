@@ -15,7 +15,7 @@ GRACE = 2.0
 
 @contextlib.contextmanager
 def deadline(seconds: float) -> Iterator[None]:
-    """Raise `errors.TryLater` when the time is over; 0 means no end.
+    """Raise `errors.TimeOver` when the time is over; 0 means no end.
 
     A signal ends everything that Python or the kernel can interrupt. A name look-up cannot be interrupted:
     a thread ends the whole process where the signal found no ear. That is as safe as a power cut, which
@@ -27,12 +27,12 @@ def deadline(seconds: float) -> Iterator[None]:
     message = f"The time limit of {seconds:g} s is over; the next run goes on."
 
     def over(number: int, frame: FrameType | None) -> None:
-        raise errors.TryLater(message)
+        raise errors.TimeOver(message)
 
     def end() -> None:
         if not done.wait(seconds):
             os.write(2, f"{message}\n".encode())
-            os._exit(errors.TryLater.exit_code)
+            os._exit(errors.TimeOver.exit_code)
 
     done = threading.Event()
     before = signal.signal(signal.SIGALRM, over)

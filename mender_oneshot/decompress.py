@@ -54,17 +54,22 @@ class _Zstandard:
 
     def __init__(self, package: Any) -> None:
         self._stream = package.ZstdDecompressor(max_window_size=1 << ZSTD_WINDOW_LOG_MAX).decompressobj()
-        self._waiting = b""
+        self._data = b""
+        self._at = 0
 
     eof = property(lambda self: self._stream.eof)
-    needs_input = property(lambda self: not self._waiting)
-    unused_data = property(lambda self: self._stream.unused_data + self._waiting)
+    needs_input = property(lambda self: self._at >= len(self._data))
+    unused_data = property(lambda self: self._stream.unused_data + self._data[self._at :])
 
-    def decompress(self, data: bytes, _max_length: int, /) -> bytes:
-        data = self._waiting or data
-        self._waiting = data[self.FEW :]
-        part: bytes = self._stream.decompress(data[: self.FEW])
-        return part
+    def decompress(self, data: bytes, max_length: int, /) -> bytes:
+        if data:
+            self._data, self._at = data, 0
+        parts = []
+        while max_length > 0 and not self.needs_input and not self.eof:
+            parts.append(self._stream.decompress(self._data[self._at : self._at + self.FEW]))
+            self._at += self.FEW
+            max_length -= len(parts[-1])
+        return b"".join(parts)
 
 
 def _decompressor(suffix: str, name: str) -> tuple[_Decompressor, type[Exception]]:

@@ -31,7 +31,7 @@ def identity(settings: Settings, form: str) -> dict[str, str | list[str]]:
     script = f"{settings.places.scripts_dir}/identity/mender-device-identity"
     try:
         output = run_script(script, SCRIPT_SECONDS).decode()
-    except (errors.Error, UnicodeDecodeError) as error:
+    except (errors.ScriptFailed, UnicodeDecodeError) as error:
         why = "what it prints is not UTF-8" if isinstance(error, UnicodeDecodeError) else error
         raise errors.SettingsError(f"The identity script {script} failed: {why}; mend the script.") from error
     values = parse_key_values(output, strip=form == "list")
@@ -57,7 +57,7 @@ def inventory(settings: Settings) -> dict[str, str | list[str]]:
             continue
         try:
             output = run_script(path, SCRIPT_SECONDS).decode()
-        except (errors.TryLater, errors.DiskError, UnicodeDecodeError) as error:
+        except (errors.ScriptFailed, UnicodeDecodeError) as error:
             why = "what it prints is not UTF-8" if isinstance(error, UnicodeDecodeError) else error
             log.warning("The inventory script %s is left out: %s.", path, why)
             continue
@@ -118,46 +118,53 @@ def run_script(path: str, seconds: float) -> bytes:
     """Run a script and return what it printed on stdout, at most 1 MiB.
 
     Over at the script's own end, whatever its children still hold open; at the time limit its whole process
-    group is killed. Raises `errors.DiskError` (cannot start) or `errors.TryLater` (time, size, exit code).
+    group is killed. Raises `errors.ScriptFailed`, with the last it had to say on stderr.
     """
     try:
         process = subprocess.Popen(
-            [path], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True, cwd="/"
+            [path],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+            cwd="/",
         )
     except OSError as error:
-        raise errors.DiskError(f"it cannot be started ({error.strerror})") from error
+        raise errors.ScriptFailed(f"it cannot be started ({error.strerror})") from error
     with process:
+        output, complaint = bytearray(), bytearray()
         try:
-            output = _output_of(process, time.monotonic() + seconds)
-        except subprocess.TimeoutExpired as error:
-            raise errors.TryLater("it did not end in time") from error
+            _listen(process, output, complaint, time.monotonic() + seconds)
         finally:
-            if process.returncode is None:
+            if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
+    words = " ".join(complaint.decode("utf-8", "replace").split())[-200:]
+    log.debug("%s said on stderr: %s", path, words)
     if process.returncode:
-        raise errors.TryLater(f"it ended with {process.returncode}")
-    return output
+        raise errors.ScriptFailed(f"it ended with {process.returncode}" + (f" ({words})" if words else ""))
+    return bytes(output)
 
 
-def _output_of(process: subprocess.Popen[bytes], end: float) -> bytes:
-    """Read until the script has ended and its pipe is empty."""
-    pipe = process.stdout.fileno() if process.stdout else -1
-    os.set_blocking(pipe, False)
-    output = bytearray()
+def _listen(process: subprocess.Popen[bytes], output: bytearray, complaint: bytearray, end: float) -> None:
+    """Collect what a process says until it has ended; of its complaints only the last are kept."""
+    heard = {
+        pipe.fileno(): kept for pipe, kept in ((process.stdout, output), (process.stderr, complaint)) if pipe
+    }
     pause = 0.001
     while True:
         ended = process.poll() is not None
-        readable, _, _ = select.select([pipe], [], [], 0 if ended else pause)
+        readable, _, _ = select.select(list(heard), [], [], 0 if ended else pause)
+        if ended and not readable:
+            return
+        # The end of a process is no event to select: look for it at first often, then less so.
         pause = min(pause * 2, 0.1)
-        if readable:
+        for pipe in readable:
             piece = os.read(pipe, 65536)
-            output += piece
+            heard[pipe] += piece
             if not piece:
-                process.wait(max(0.0, end - time.monotonic()))
-                return bytes(output)
-        elif ended:
-            return bytes(output)
+                del heard[pipe]
+        del complaint[:-4096]
         if len(output) > OUTPUT_LIMIT:
-            raise errors.TryLater(f"it prints more than {OUTPUT_LIMIT} bytes")
+            raise errors.ScriptFailed(f"it prints more than {OUTPUT_LIMIT} bytes")
         if time.monotonic() > end:
-            raise subprocess.TimeoutExpired(process.args, 0)
+            raise errors.ScriptFailed("it did not end in time")

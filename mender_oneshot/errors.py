@@ -70,6 +70,16 @@ class Busy(TryLater):
     """Another invocation holds the lock of the data directory."""
 
 
+class TimeOver(Error):
+    """The time limit of the invocation is over; of no other kind, so that nobody takes it for an answer."""
+
+    exit_code = os.EX_TEMPFAIL
+
+
+class ScriptFailed(Error):
+    """A script of the device's failed; the message is the end of a sentence that names the script."""
+
+
 class BadAnswer(Error):
     """The server answered something that makes no sense."""
 

@@ -17,7 +17,7 @@ from .deployment_log import FILE as DEPLOYMENT_LOG
 from .deployment_log import Handler
 from .moment import Moment
 from .request import Request
-from .settings import Settings
+from .settings import Settings, no_server
 from .state import State, Store
 
 log = logging.getLogger(__name__)
@@ -104,6 +104,8 @@ def bears_traces_of_python_client(settings: Settings) -> bool:
 
 def _run(context: Context, request: Request, tell: Callable[[Done], None]) -> None:
     """Do the next step that is due, or with `--all` one after the other."""
+    if not context.settings.servers:
+        raise no_server(context.settings)
     if request.force:
         context.settings = context.settings._replace(start_spread=0)
         context.store.update(checked_at=0, inventory_at=0, failures={})

@@ -138,7 +138,7 @@ class Server:
             if response.status not in (301, 302, 303, 307, 308):
                 return response
             with response:
-                target = urljoin(uri, response.headers.get("location", ""))
+                target = _join(uri, response.headers.get("location", ""))
             if not _is_url(target) or (_scheme(uri) == "https" and _scheme(target) != "https"):
                 raise errors.BadAnswer(
                     f"The artifact's link at {host(uri)} redirects away from https; it is not followed."
@@ -259,6 +259,13 @@ def _http_date(text: str) -> float | None:
 
 def _scheme(url: str) -> str:
     return url.partition(":")[0].lower()
+
+
+def _join(base: str, target: str) -> str:
+    try:
+        return urljoin(base, target)
+    except ValueError:
+        return ""
 
 
 def _is_url(text: str) -> bool:

@@ -151,6 +151,13 @@ def find_places(config: str = "", fallback: str = "", datastore: str = "") -> Pl
     )
 
 
+def no_server(settings: Settings) -> errors.SettingsError:
+    """Say that there is no server to talk to."""
+    return errors.SettingsError(
+        f'No server is configured; put {{"ServerURL": "https://..."}} into {settings.places.config}.'
+    )
+
+
 def load(places: Places) -> Settings:
     """Read both files and merge them, the first over the second, key by key.
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import urllib3
 import urllib3.exceptions
@@ -145,6 +145,8 @@ def _trust(settings: Settings) -> ssl.SSLContext:
         log.warning("SkipVerify is set: anybody on the network can pose as the server.")
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
+        # Said above, once, and in our own words.
+        urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
     return context
 
 
@@ -167,15 +169,17 @@ def _proxy(url: str) -> str:
 
 
 def _connect_through(proxy: str, trust: ssl.SSLContext) -> urllib3.PoolManager:
+    # urllib3 1.26 would put its own verify_mode into the context, were it not told the same twice.
+    options: Any = {"ssl_context": trust, "cert_reqs": trust.verify_mode}
     if not proxy:
-        return urllib3.PoolManager(ssl_context=trust)
+        return urllib3.PoolManager(**options)
     try:
         parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-        login = urllib3.make_headers(proxy_basic_auth=parts.netloc.rpartition("@")[0])
-        address = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
-        return urllib3.ProxyManager(
-            address, ssl_context=trust, proxy_headers=login if "@" in parts.netloc else None
-        )
+        login, _, address = parts.netloc.rpartition("@")
+        if not parts.hostname:
+            raise ValueError("no host")
+        headers = urllib3.make_headers(proxy_basic_auth=unquote(login)) if login else None
+        return urllib3.ProxyManager(f"{parts.scheme}://{address}", proxy_headers=headers, **options)
     except (ValueError, HTTPError) as error:
         raise errors.SettingsError(
             "The proxy in the environment is not a URL; mend http(s)_proxy."
@@ -208,6 +212,8 @@ def _why(error: BaseException) -> str:
         return f"TLS fails ({error.reason or error.strerror})"
     if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno)
+    if isinstance(error, OSError) and "Tunnel connection failed" in str(error):
+        return "the proxy does not let us through" + (" without a login" if " 407 " in str(error) else "")
     if isinstance(error, (http.client.HTTPException, urllib3.exceptions.ProtocolError)):
         return "the connection broke off"
     return type(error).__name__

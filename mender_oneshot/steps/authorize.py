@@ -8,6 +8,7 @@ from .. import device, errors, keys
 from ..context import Context, Outcome
 from ..moment import Moment
 from ..server import Server
+from ..settings import no_server
 from ..state import Token
 from ..transport import host
 
@@ -21,9 +22,7 @@ def run(context: Context) -> Outcome:
     """
     settings = context.settings
     if not settings.servers:
-        raise errors.SettingsError(
-            f'No server is configured; put {{"ServerURL": "https://..."}} into {settings.places.config}.'
-        )
+        raise no_server(settings)
     body, signature = request(context)
     refusal: errors.Error | None = None
     for url in settings.servers:
@@ -31,6 +30,8 @@ def run(context: Context) -> Outcome:
         context.server = server = Server(settings, url)
         try:
             jwt = server.authorize(body, signature)
+        except errors.TimeOver:
+            raise
         except errors.Error as error:
             log.info("%s", error)
             if not isinstance(refusal, errors.NotAccepted):

@@ -162,9 +162,9 @@ def _write(context: Context, response: Response, part: "Part", size: int) -> Non
             context.progress(part.size, size)
         if part.size < size:
             raise errors.TryLater("The link broke off; the next run goes on there.")
-    except errors.TryLater as error:
+    except (errors.TryLater, errors.TimeOver) as error:
         total = megabytes(size) if size >= 0 else "an unknown size"
-        raise errors.TryLater(f"At {megabytes(part.size)} of {total}: {error}") from error
+        raise type(error)(f"At {megabytes(part.size)} of {total}: {error}") from error
 
 
 def megabytes(size: int) -> str:

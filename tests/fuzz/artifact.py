@@ -67,12 +67,30 @@ def mend(data: bytes) -> bytes:
     return bytes(whole)
 
 
+SEPARATOR = b"\n\n"
+
+
+def from_parts(data: bytes, suffix: str) -> bytes:
+    """A well-formed artifact around texts and a payload that are not: this reaches what `mend` cannot."""
+    texts = [*data.split(SEPARATOR, 4), b"", b"", b"", b""]
+    return corpus.Artifact(
+        header_info=texts[0],
+        type_info=texts[1],
+        meta_data=texts[2] or None,
+        signature=texts[3] or None,
+        payload_tar=texts[4] or None,
+        suffix=suffix,
+    ).bytes()
+
+
 def one_input(data: bytes) -> None:
-    """The first byte says whether to mend and whether there is a verify key; the rest is the file."""
+    """The first byte says what the rest is, and whether there is a verify key."""
     if not data:
         return
     choice, data = data[0], data[1:]
-    if choice % 2 == 0:
+    if choice & 4:
+        data = from_parts(data, (".gz", ".xz", "", "")[choice >> 3 & 3])
+    elif choice & 1:
         data = mend(data)
     check = (lambda manifest, signature: len(signature) > 2) if choice & 2 else None
     try:
@@ -108,7 +126,21 @@ def seeds() -> list[bytes]:
         type_info={"type": None},
     )
     made = [whole, named, empty, corpus.Artifact(suffix=".gz"), corpus.Artifact(suffix=".xz")]
-    return [bytes([choice]) + one.bytes() for one in made for choice in (0, 1, 2)]
+    texts = [
+        SEPARATOR.join(
+            [
+                corpus.as_json(one.header_info),
+                corpus.as_json(one.type_info),
+                b'{"a":1}',
+                b"c2lnbmF0dXJl",
+                one.payload_tar or b"",
+            ]
+        )
+        for one in (whole, named, empty)
+    ]
+    return [bytes([choice]) + one.bytes() for one in made for choice in (0, 1, 2)] + [
+        bytes([choice]) + text for text in texts for choice in (4, 6, 12, 20)
+    ]
 
 
 if __name__ == "__main__":

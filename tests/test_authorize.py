@@ -1,0 +1,218 @@
+"""Who the device is, and how the server lets it in."""
+
+import json
+import stat
+from pathlib import Path
+
+import pytest
+from conftest import Device
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+
+from mender_oneshot.devserver import DevServer, Seen
+
+
+def auth_requests(server: DevServer) -> list[Seen]:
+    return [seen for seen in server.requests if seen.path.endswith("/auth_requests")]
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_bootstrap_makes_a_key_once(device: Device) -> None:
+    device.run("bootstrap")
+    key = (device.data / "mender-agent.pem").read_bytes()
+    assert mode(device.data / "mender-agent.pem") == 0o600
+    assert "nothing to do" in device.ok("bootstrap").out
+    assert (device.data / "mender-agent.pem").read_bytes() == key
+    device.ok("bootstrap", "--force")
+    assert (device.data / "mender-agent.pem").read_bytes() != key
+
+
+@pytest.mark.parametrize(
+    "words", [("-F", "bootstrap"), ("bootstrap", "-F"), ("bootstrap", "--forcebootstrap")]
+)
+def test_the_old_spellings_of_force(accepted: Device, words: tuple[str, ...]) -> None:
+    key = (accepted.data / "mender-agent.pem").read_bytes()
+    accepted.ok(*words)
+    assert (accepted.data / "mender-agent.pem").read_bytes() != key
+    assert "token" not in accepted.state
+
+
+def test_key_and_state_are_private_whatever_the_umask(device: Device, server: DevServer) -> None:
+    device.run("auth", umask=0)
+    server.accept()
+    assert device.run("auth", umask=0).code == 0
+    assert mode(device.data / "mender-agent.pem") == 0o600
+    assert mode(device.data / "mender-oneshot.json") == 0o600
+
+
+@pytest.mark.parametrize("kind", ["ed25519", "rsa"])
+def test_new_keys_are_of_the_configured_type(device: Device, server: DevServer, kind: str) -> None:
+    device.configure(KeyType=kind)
+    device.run("auth")
+    server.accept()
+    device.ok("auth")
+    key = serialization.load_pem_private_key((device.data / "mender-agent.pem").read_bytes(), None)
+    assert kind in type(key).__name__.lower()
+
+
+@pytest.mark.parametrize("form", ["TraditionalOpenSSL", "PKCS8"])
+@pytest.mark.parametrize("kind", ["rsa", "ecdsa"])
+def test_keys_made_elsewhere_are_used_as_they_are(
+    device: Device, server: DevServer, kind: str, form: str
+) -> None:
+    key = rsa.generate_private_key(65537, 2048) if kind == "rsa" else ec.generate_private_key(ec.SECP256R1())
+    pem = key.private_bytes(
+        serialization.Encoding.PEM,
+        getattr(serialization.PrivateFormat, form),
+        serialization.NoEncryption(),
+    )
+    (device.data / "mender-agent.pem").write_bytes(pem)
+    assert device.run("auth").code == 77
+    server.accept()
+    device.ok("auth")
+    assert (device.data / "mender-agent.pem").read_bytes() == pem
+
+
+def test_a_configured_key_is_used_and_never_made(device: Device, server: DevServer, tmp_path: Path) -> None:
+    device.configure(Security={"AuthPrivateKey": str(tmp_path / "own.pem")})
+    for words in (["bootstrap"], ["bootstrap", "--force"], ["auth"]):
+        done = device.run(*words)
+        assert done.code == 78
+        assert "AuthPrivateKey" in done.err
+    assert not (tmp_path / "own.pem").exists()
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\0" * 500, b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"]
+)
+def test_a_damaged_key_is_never_replaced_by_itself(device: Device, content: bytes) -> None:
+    (device.data / "mender-agent.pem").write_bytes(content)
+    for words in (["auth"], ["bootstrap"], ["run", "--force"]):
+        done = device.run(*words)
+        assert done.code == 78
+        assert "bootstrap --force" in done.err
+    assert (device.data / "mender-agent.pem").read_bytes() == content
+
+
+def test_a_token_is_kept_until_it_is_near_its_end(accepted: Device, server: DevServer) -> None:
+    accepted.ok("auth")
+    assert len(auth_requests(server)) == 2
+    accepted.ok("auth", "--fresh")
+    assert len(auth_requests(server)) == 3
+    token = accepted.state["token"]
+    accepted.alter_state(token=token | {"at": 1.0, "expires": 604801.0})
+    accepted.ok("check-update")
+    # The expired token was not shown: the real server would delete its successor with it.
+    assert [seen.status for seen in server.requests[-3:]] == [200, 404, 204]
+
+
+def test_a_refused_token_costs_one_authorization_and_the_step_goes_on(
+    accepted: Device, server: DevServer
+) -> None:
+    server.revoke_tokens()
+    asked = len(server.requests)
+    assert accepted.ok("check-update").out == "There is no update for this device.\n"
+    assert [seen.status for seen in server.requests[asked:]] == [401, 200, 404, 204]
+
+
+def test_a_rejected_device_says_so_and_does_not_hammer(accepted: Device, server: DevServer) -> None:
+    server.reject()
+    asked = len(server.requests)
+    done = accepted.run("send-inventory")
+    assert done.code == 77
+    assert "accept it under" in done.err
+    assert [seen.status for seen in server.requests[asked:]] == [401, 401]
+    accepted.run("run")
+    accepted.run("run", "--all")
+    assert len(server.requests) == asked + 2
+    server.accept(server.device().id)
+    accepted.ok("send-inventory")
+
+
+def test_a_server_that_never_takes_a_token_ends_the_run(accepted: Device, server: DevServer) -> None:
+    server.faults.add(match="PUT */attributes", count=None, status=401)
+    asked = len(server.requests)
+    assert accepted.run("send-inventory").code == 77
+    assert [seen.status for seen in server.requests[asked:]] == [401, 200, 401]
+
+
+def test_the_next_server_is_asked_when_one_is_dead(device: Device, server: DevServer) -> None:
+    device.settings.pop("ServerURL")
+    device.configure(Servers=[{"ServerURL": "https://127.0.0.1:9"}, {"ServerURL": server.url}])
+    assert device.run("auth").code == 77
+    server.accept()
+    assert device.ok("auth", "--json").json["server"] == server.url
+    device.ok("check-update")
+
+
+def test_a_token_is_never_shown_to_another_server(
+    accepted: Device, server: DevServer, tmp_path: Path
+) -> None:
+    with DevServer(tmp_path / "other") as other:
+        accepted.configure(ServerURL=other.url, ServerCertificate=str(other.ca))
+        assert accepted.run("check-update").code == 77
+        assert all(seen.path.endswith("/auth_requests") for seen in other.requests)
+
+
+@pytest.mark.parametrize(
+    ("traces", "setting", "expected"),
+    [
+        ((), None, "de:ad:be:ef:00:01"),
+        (("mender-agent.pem", "deployment.log"), None, ["de:ad:be:ef:00:01"]),
+        (("mender-agent.pem", "deployment.log", "mender-store"), None, "de:ad:be:ef:00:01"),
+        (("mender-agent.pem",), None, "de:ad:be:ef:00:01"),
+        (("mender-agent.pem", "deployment.log"), "string", "de:ad:be:ef:00:01"),
+        ((), "list", ["de:ad:be:ef:00:01"]),
+    ],
+    ids=["fresh", "python client", "reference client", "only a key", "setting string", "setting list"],
+)
+def test_the_identity_keeps_the_form_the_server_knows(
+    device: Device, server: DevServer, traces: tuple[str, ...], setting: str | None, expected: object
+) -> None:
+    if traces:
+        device.ok("bootstrap")
+        (device.data / "mender-oneshot.json").unlink()
+    for name in traces[1:]:
+        (device.data / name).touch()
+    if setting:
+        device.configure(IdentityFormat=setting)
+    device.run("auth")
+    # Our own log and state must not be taken for traces the second time.
+    (device.data / "deployment.log").touch()
+    device.run("auth")
+    identities = [json.loads(json.loads(seen.body)["id_data"]) for seen in auth_requests(server)]
+    assert identities == [{"mac": expected}] * 2
+    assert len(server.devices) == 1
+
+
+def test_several_values_of_a_key_are_a_list_in_both_forms(device: Device, server: DevServer) -> None:
+    device.script("identity/mender-device-identity", "#!/bin/sh\necho mac=a\necho mac=b\necho serial=1=2\n")
+    device.run("auth")
+    assert server.devices[0].identity == {"mac": ["a", "b"], "serial": "1=2"}
+
+
+def test_no_secret_is_ever_said(accepted: Device, server: DevServer, tmp_path: Path) -> None:
+    token = accepted.state["token"]["jwt"]
+    log = tmp_path / "log"
+    server.faults.add(match="*/next", status=500)
+    said = ""
+    for words in (
+        ["auth", "--fresh"],
+        ["check-update"],
+        ["send-inventory"],
+        ["status"],
+        ["status", "--json"],
+    ):
+        done = accepted.run("-l", "debug", "-L", str(log), *words)
+        said += done.out + done.err
+    said += log.read_text()
+    secrets = {token, accepted.state["token"]["jwt"]} | {line for line in _lines(accepted) if len(line) > 40}
+    assert not [secret for secret in secrets if secret in said]
+    assert "Bearer" not in said
+
+
+def _lines(device: Device) -> list[str]:
+    return (device.data / "mender-agent.pem").read_text().splitlines()

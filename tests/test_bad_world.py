@@ -1,0 +1,344 @@
+"""What bad input gets: one sentence, the exit code of the contract, and nothing lost."""
+
+import json
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Device, Run
+
+from mender_oneshot.devserver import DevServer
+
+
+def says(done: Run, code: int, *words: str) -> None:
+    """One sentence on stderr that holds the words, and the exit code."""
+    assert done.code == code, done
+    assert len(done.err.strip().splitlines()) == 1, done.err
+    for word in words:
+        assert word in done.err
+
+
+def test_no_configuration_at_all(device: Device) -> None:
+    (device.conf / "mender.conf").unlink()
+    says(device.run("auth"), 78, "No server is configured", "ServerURL")
+    says(device.run("run"), 78, "No server is configured")
+    assert device.ok("status").err == ""
+    says(device.run("-c", "/no/such/file", "status"), 78, "/no/such/file")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"ServerURL": "https://x",\n  oops}', ("line 2, column 3",)),
+        (
+            '{"ServerURL": "https://x",\n "UpdatePollIntervalSeconds": "60"}',
+            ("line 2, column 31", "whole number"),
+        ),
+        ('{"ServerURL": "x.example.com"}', ("https://host",)),
+        ("", ("not JSON",)),
+        ("\0\0\0\0", ("not JSON",)),
+        ("[" * 100_000, ("not JSON",)),
+    ],
+    ids=["syntax", "type", "url", "empty", "nul", "deep"],
+)
+def test_a_broken_configuration(device: Device, text: str, words: tuple[str, ...]) -> None:
+    (device.conf / "mender.conf").write_text(text)
+    for command in ("run", "auth", "report", "status"):
+        done = device.run(command, *(["--failure"] if command == "report" else []))
+        says(done, 78, str(device.conf / "mender.conf"), *words) if "host" not in words[0] else says(
+            done, 78, *words
+        )
+
+
+def test_an_unknown_key_is_a_warning_with_the_nearest_known(accepted: Device) -> None:
+    accepted.configure(UpdatePollIntervallSeconds=60)
+    says(accepted.run("check-update"), 0, "mender.conf", "did you mean UpdatePollIntervalSeconds?")
+
+
+def test_no_device_type(accepted: Device) -> None:
+    (accepted.data / "device_type").unlink()
+    says(accepted.run("check-update"), 78, "device_type=", str(accepted.data))
+    (accepted.data / "device_type").write_text("board\n")
+    says(accepted.run("send-inventory"), 78, "has no line device_type=")
+    (accepted.data / "device_type").unlink()
+    os.mkfifo(accepted.data / "device_type")
+    says(accepted.run("check-update"), 78, "not a regular file")
+
+
+@pytest.mark.parametrize(
+    ("text", "mode", "words"),
+    [
+        (None, 0, "cannot be started (No such file"),
+        ("#!/bin/sh\necho mac=1\n", 0o644, "Permission denied"),
+        ("#!/bin/sh\necho broken >&2\nexit 4\n", 0o755, "it ended with 4 (broken)"),
+        ("#!/bin/sh\necho no pair\n", 0o755, "printed no key=value"),
+        ("#!/bin/sh\nprintf 'mac=\\377'\n", 0o755, "not UTF-8"),
+        ("mac=1\n", 0o755, "Exec format"),
+    ],
+    ids=["missing", "not executable", "fails", "says nothing", "not text", "no interpreter line"],
+)
+def test_a_bad_identity_script(device: Device, text: str | None, mode: int, words: str) -> None:
+    script = device.scripts / "identity/mender-device-identity"
+    script.unlink()
+    if text is not None:
+        device.script("identity/mender-device-identity", text, mode)
+    says(device.run("auth"), 78, str(script), words)
+
+
+def test_no_artifact_info_is_no_obstacle(accepted: Device) -> None:
+    (accepted.conf / "artifact_info").unlink()
+    assert accepted.ok("show-artifact").out == "unknown\n"
+    accepted.ok("check-update")
+
+
+def test_a_server_that_is_a_web_site(device: Device, server: DevServer) -> None:
+    page: Any = {"body": "<html>Welcome</html>", "headers": {"Content-Type": "text/html"}}
+    server.faults.add(status=200, count=None, **page)
+    says(device.run("auth"), 76, "text/html", "portal")
+    server.faults.clear()
+    server.faults.add(status=404, count=None, **page)
+    says(device.run("auth"), 69, "answered 404")
+    server.faults.clear()
+    server.faults.add(redirect="https://elsewhere.example/", count=None)
+    says(device.run("auth"), 76, "302")
+
+
+def test_no_network(device: Device) -> None:
+    device.configure(ServerURL="https://127.0.0.1:9")
+    says(device.run("auth"), 75, "Connection refused")
+    device.configure(ServerURL="https://no-such-host.invalid")
+    says(device.run("auth"), 75, "cannot be looked up")
+
+
+def test_a_certificate_nobody_vouches_for(device: Device, server: DevServer) -> None:
+    device.settings.pop("ServerCertificate")
+    device.configure()
+    says(device.run("auth"), 69, "not trusted", "ServerCertificate")
+    assert not server.requests
+    device.configure(ServerCertificate="/no/such/file")
+    done = device.run("auth")
+    assert done.code == 69
+    assert "/no/such/file cannot be used" in done.err
+
+
+def test_skip_verify_is_the_users_word_and_is_said_each_time(device: Device, server: DevServer) -> None:
+    device.settings.pop("ServerCertificate")
+    device.configure(SkipVerify=True)
+    done = device.run("auth")
+    assert done.code == 77
+    assert "SkipVerify" in done.err
+
+
+def test_a_certificate_for_another_name(tmp_path: Path, python: str) -> None:
+    with DevServer(tmp_path / "server") as server:
+        device = Device(tmp_path / "device", python)
+        # The same address in other words, which the certificate does not have.
+        url = server.url.replace("127.0.0.1", "127.1")
+        device.configure(ServerURL=url, ServerCertificate=str(server.ca))
+        done = device.run("auth")
+        assert done.code == 69, done
+        assert "certificate" in done.err
+        assert not server.requests
+
+
+@pytest.mark.parametrize(
+    ("valid", "code", "words"),
+    [
+        ((datetime(2090, 1, 1, tzinfo=UTC), datetime(2099, 1, 1, tzinfo=UTC)), 75, "set the clock"),
+        (
+            (datetime(1990, 1, 1, tzinfo=UTC), datetime(1999, 1, 1, tzinfo=UTC)),
+            69,
+            "has expired by this device's clock",
+        ),
+    ],
+    ids=["clock behind", "expired"],
+)
+def test_a_clock_that_is_wrong_is_named(
+    tmp_path: Path, python: str, valid: Any, code: int, words: str
+) -> None:
+    with DevServer(tmp_path / "server", certificate_validity=valid) as server:
+        device = Device(tmp_path / "device", python)
+        device.configure(ServerURL=server.url, ServerCertificate=str(server.ca))
+        says(device.run("auth"), code, words)
+
+
+@contextmanager
+def silent_after(words: bytes) -> Iterator[int]:
+    """A server on loopback that takes what comes, says `words`, and then nothing more; yields its port."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    connections = []
+
+    def serve() -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            connections.append(connection)
+            if words:
+                connection.recv(65536)
+                connection.sendall(words)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join()
+        for connection in connections:
+            connection.close()
+
+
+@pytest.mark.parametrize(
+    ("scheme", "words"),
+    [
+        ("https", b""),
+        ("http", b""),
+        ("http", b"HTTP/1.1 200 OK\r\nContent-"),
+        ("http", b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf"),
+    ],
+    ids=["handshake", "answer", "headers", "body"],
+)
+def test_silence_ends_at_the_time_limit(device: Device, scheme: str, words: bytes) -> None:
+    # An exception in the middle of a handshake leaves the socket to the interpreter's end.
+    device.environment["PYTHONWARNINGS"] = "error,ignore::ResourceWarning"
+    with silent_after(words) as port:
+        device.configure(ServerURL=f"{scheme}://127.0.0.1:{port}")
+        says(device.run("--max-runtime", "3", "auth"), 75, "time limit of 3 s")
+    # The attempt is counted: the next run keeps its distance.
+    assert device.state["failures"]["auth"]["times"] == 1
+
+
+@pytest.mark.parametrize("name", ["identity/mender-device-identity", "inventory/mender-inventory-hangs"])
+def test_a_script_that_hangs_ends_at_the_time_limit(accepted: Device, tmp_path: Path, name: str) -> None:
+    pid = tmp_path / "pid"
+    accepted.script(name, f"#!/bin/sh\necho $$ > {pid}\nsleep 100 & wait\n")
+    accepted.alter_state(token=None)
+    accepted.run("auth") if "inventory" in name else None
+    says(accepted.run("--max-runtime", "3", "send-inventory"), 75, "time limit of 3 s")
+    assert not Path(f"/proc/{pid.read_text().strip()}").exists()
+
+
+def test_the_lock_is_given_way_to_or_waited_for(accepted: Device) -> None:
+    import fcntl
+
+    with (accepted.data / "mender-oneshot.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = accepted.run("run")
+        assert (done.code, done.out, done.err) == (75, "", "")
+        says(accepted.run("check-update", "--max-runtime", "3"), 75, "time limit")
+        # Looking on is always possible.
+        accepted.ok("status")
+        waiting = accepted.start("check-update")
+        fcntl.flock(lock, fcntl.LOCK_UN)
+        out, _ = waiting.communicate(timeout=30)
+    assert out == "There is no update for this device.\n"
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can mount a small file system")
+def test_a_full_disk_loses_nothing(accepted: Device, tmp_path: Path) -> None:
+    before = accepted.state
+    script = (
+        "set -e; mkdir /tmp/full.$$; mount -t tmpfs -o size=64k none /tmp/full.$$; "
+        f"cp -a {accepted.data}/. /tmp/full.$$; cat /dev/zero > /tmp/full.$$/filler 2>/dev/null || true; "
+        "export MENDER_DATASTORE_DIR=/tmp/full.$$; set +e; "
+        '"$@"; code=$?; cat /tmp/full.$$/mender-oneshot.json > $0; '
+        "umount /tmp/full.$$; rmdir /tmp/full.$$; exit $code"
+    )
+    kept = tmp_path / "kept.json"
+    wrapper = ("unshare", "-m", "sh", "-c", script, str(kept))
+    done = accepted.run("check-update", wrapper=wrapper)
+    says(done, 73, "No space left on device", "the next run goes on")
+    assert json.loads(kept.read_text()) == before
+
+
+def test_a_data_directory_that_cannot_be_made(device: Device, tmp_path: Path) -> None:
+    dangling = tmp_path / "dangling"
+    dangling.symlink_to("/no/such/disk")
+    device.environment["MENDER_DATASTORE_DIR"] = str(dangling)
+    done = device.run("run")
+    assert done.code in (73, 74)
+    assert str(dangling) in done.err
+    # A missing one is made, private.
+    device.environment["MENDER_DATASTORE_DIR"] = str(tmp_path / "new" / "lib")
+    device.ok("bootstrap")
+    assert (tmp_path / "new/lib").stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\0" * 100, b"{}", b"[]", b'{"schema": 1, "results": 7}', b"{" * 100_000]
+)
+def test_an_unreadable_state_is_set_aside(accepted: Device, server: DevServer, content: bytes) -> None:
+    key = (accepted.data / "mender-agent.pem").read_bytes()
+    (accepted.data / "mender-oneshot.json").write_bytes(content)
+    assert accepted.ok("status", "--json").json["trouble"]
+    assert (accepted.data / "mender-oneshot.json").read_bytes() == content
+    says(accepted.run("auth"), 0, "mender-oneshot.json.unreadable", "start afresh")
+    assert (accepted.data / "mender-oneshot.json.unreadable").read_bytes() == content
+    assert (accepted.data / "mender-agent.pem").read_bytes() == key
+    assert len(server.devices) == 1
+
+
+def test_members_of_a_newer_version_survive(accepted: Device) -> None:
+    accepted.alter_state(schema=2, from_the_future={"deep": [1]})
+    accepted.ok("check-update")
+    assert accepted.state["from_the_future"] == {"deep": [1]}
+
+
+@pytest.mark.parametrize(
+    "words", [[], ["frobnicate"], ["run", "--no-such"], ["report"], ["--max-runtime", "x", "run"]]
+)
+def test_wrong_usage(device: Device, words: list[str]) -> None:
+    assert device.run(*words).code == 64
+
+
+def test_errors_come_as_json_too(device: Device) -> None:
+    done = device.run("auth", "--json")
+    assert done.json["exit_code"] == done.code == 77
+    assert done.json["schema"] == 1
+    assert "accept it under" in done.json["error"]
+
+
+def test_nobody_reads_what_we_say(accepted: Device) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    process = accepted.start("status")
+    process.communicate()
+    import subprocess
+
+    done = subprocess.run(
+        [accepted.python, "-m", "mender_oneshot", "status"],
+        env=accepted.env(),
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    os.close(writer)
+    assert b"Traceback" not in done.stderr
+    assert done.returncode == 0
+
+
+def test_under_the_journal_lines_have_priorities(device: Device) -> None:
+    reader, writer = os.pipe()
+    pipe = os.fstat(writer)
+    device.environment["JOURNAL_STREAM"] = f"{pipe.st_dev}:{pipe.st_ino}"
+    import subprocess
+
+    subprocess.run(
+        [device.python, "-m", "mender_oneshot", "auth"],
+        env=device.env(),
+        stderr=writer,
+        stdout=writer,
+        check=False,
+    )
+    os.close(writer)
+    with os.fdopen(reader) as journal:
+        assert journal.read().startswith("<3>")

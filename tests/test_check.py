@@ -1,0 +1,224 @@
+"""Asking for an update, and the traps of the answer (device-api.md section 3)."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from artifacts import make_artifact
+from conftest import Device
+
+from mender_oneshot.devserver import DevServer
+
+Release = Callable[..., str]
+
+
+def nexts(server: DevServer) -> list[tuple[str, int]]:
+    return [(f"{s.method} {s.path[13:15]}", s.status) for s in server.requests if s.path.endswith("/next")]
+
+
+def test_nothing_and_something(accepted: Device, release: Release) -> None:
+    assert accepted.run("check-update", "--exit-code").code == 0
+    assert accepted.ok("check-update", "--json").json["deployment"] is None
+    deployment = release()
+    done = accepted.run("check-update", "--exit-code", "--json")
+    assert done.code == 16
+    assert done.json["deployment"] == deployment
+    assert done.json["artifact_name"] == "release-2"
+    assert accepted.ok("check-update").out == f"There is an update: release-2 (deployment {deployment}).\n"
+
+
+def test_the_older_form_on_404_only_and_remembered(
+    accepted: Device, server: DevServer, release: Release
+) -> None:
+    accepted.ok("check-update")
+    accepted.ok("check-update")
+    assert nexts(server) == [("POST v2", 404), ("GET v1", 204), ("GET v1", 204)]
+    server.faults.add(match="* */next", status=500)
+    assert accepted.run("check-update").code == 75
+    assert nexts(server)[-1] == ("GET v1", 500)
+    accepted.ok("auth", "--fresh")
+    accepted.ok("check-update")
+    assert nexts(server)[4:] == [("POST v2", 404), ("GET v1", 204)]
+
+
+def test_the_form_is_not_changed_during_a_deployment(
+    accepted: Device, server: DevServer, release: Release
+) -> None:
+    """The server fails a deployment about which it is asked in two forms."""
+    release()
+    accepted.run("check-update")
+    accepted.ok("auth", "--fresh")
+    accepted.run("check-update")
+    assert nexts(server) == [("POST v2", 404), ("GET v1", 200), ("GET v1", 200)]
+
+
+def test_a_server_with_the_newer_form_gets_all_provides(tmp_path: Path, python: str) -> None:
+    with DevServer(tmp_path / "server", v2=True, accept_all=True) as server:
+        device = Device(tmp_path / "device", python)
+        device.configure(ServerURL=server.url, ServerCertificate=str(server.ca))
+        (device.conf / "artifact_info").write_text("artifact_name=release-1\nrootfs-image.version=7\n")
+        device.ok("auth")
+        device.ok("check-update")
+        seen = server.requests[-1]
+        assert (seen.method, seen.status) == ("POST", 204)
+        assert json.loads(seen.body)["device_provides"] == {
+            "artifact_name": "release-1",
+            "device_type": "board",
+            "rootfs-image.version": "7",
+        }
+
+
+def test_a_device_that_changed_in_the_middle_lets_go(
+    accepted: Device, server: DevServer, release: Release
+) -> None:
+    deployment = release()
+    accepted.ok("check-update")
+    (accepted.data / "artifact.part").write_bytes(b"half")
+    (accepted.conf / "artifact_info").write_text("artifact_name=release-1b\n")
+    assert accepted.ok("check-update", "--json").json["outcome"] == "conflict"
+    assert server.status(deployment) == "failure"
+    assert not (accepted.data / "artifact.part").exists()
+    assert "deployment" not in accepted.state
+
+
+def test_a_withdrawn_deployment_is_dropped(accepted: Device, server: DevServer, release: Release) -> None:
+    deployment = release()
+    accepted.ok("check-update")
+    server.abort(deployment)
+    assert accepted.ok("check-update", "--json").json["outcome"] == "withdrawn"
+    assert accepted.run("download").code == 2
+
+
+def test_a_newer_deployment_replaces_the_one_in_hand(
+    accepted: Device, server: DevServer, release: Release
+) -> None:
+    first = release()
+    accepted.ok("check-update")
+    (accepted.data / "artifact.part").write_bytes(b"half of release-2")
+    server.abort(first)
+    second = release("release-3")
+    assert accepted.ok("check-update", "--json").json["deployment"] == second
+    assert not (accepted.data / "artifact.part").exists()
+
+
+def test_a_deployment_that_is_over_is_never_done_again(
+    accepted: Device, server: DevServer, release: Release
+) -> None:
+    """A late status makes the server offer a finished deployment again."""
+    deployment = release()
+    accepted.ok("run", "--all") if False else accepted.ok("check-update")
+    (accepted.data / "update.lock").write_text(deployment)
+    accepted.ok("report", "--failure")
+    (accepted.data / "update.lock").unlink()
+    server.faults.add(match="GET */next", status=200, body=json.dumps(answer(deployment)))
+    assert accepted.ok("check-update", "--json").json["outcome"] == "over"
+    assert accepted.ok("run", "--json").json["steps"][0]["outcome"] == "delivered"
+    assert server.status_history(deployment) == ["failure", "failure"]
+
+
+def answer(deployment: str = "a-b-c", **artifact: Any) -> dict[str, Any]:
+    return {
+        "id": deployment,
+        "artifact": {
+            "artifact_name": "release-2",
+            "source": {"uri": "https://127.0.0.1:9/x", "expire": "2099-01-01T00:00:00.123456789Z"},
+            "device_types_compatible": ["board"],
+        }
+        | artifact,
+    }
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "<html>Please log in</html>",
+        "",
+        "[]",
+        "null",
+        "{}",
+        "[" * 100_000,
+        json.dumps(answer("../../../etc")),
+        json.dumps(answer("a\nb")),
+        json.dumps(answer(source={"uri": "file:///etc/shadow"})),
+        json.dumps(answer(source={})),
+        json.dumps(answer(artifact_name=7)),
+        '{"id": "a", "artifact": {"artifact_name": "x" ' + " " * 2_000_000,
+    ],
+    ids=[
+        "html",
+        "empty",
+        "list",
+        "null",
+        "object",
+        "deep",
+        "path",
+        "newline",
+        "file",
+        "no uri",
+        "number",
+        "huge",
+    ],
+)
+def test_answers_that_make_no_sense(accepted: Device, server: DevServer, body: str) -> None:
+    accepted.ok("check-update")
+    server.faults.add(match="GET */next", status=200, body=body)
+    done = accepted.run("check-update")
+    assert done.code == 76
+    assert "check that ServerURL is a Mender server" in done.err
+    assert len(done.err.splitlines()) == 1
+    assert "deployment" not in accepted.state
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 408])
+def test_a_server_in_trouble_is_asked_again_later(accepted: Device, server: DevServer, status: int) -> None:
+    accepted.ok("check-update")
+    accepted.alter_state(checked_at=None)
+    server.faults.add(match="GET */next", status=status)
+    assert accepted.run("run").code == 75
+    asked = len(server.requests)
+    accepted.ok("run", "--all")
+    # Only the inventory went out: the check keeps its distance of a minute.
+    assert [seen.path.rpartition("/")[2] for seen in server.requests[asked:]] in ([], ["attributes"])
+    accepted.alter_state(failures={"check-update": {"times": 1, "at": 1.0}})
+    assert accepted.ok("run", "--json").json["steps"][0]["step"] == "check-update"
+    assert "failures" not in accepted.state
+
+
+def test_a_pause_the_server_wants_binds_everybody(accepted: Device, server: DevServer) -> None:
+    server.faults.add(match="* */next", retry_after=600)
+    assert accepted.run("check-update").code == 75
+    asked = len(server.requests)
+    for words in (["check-update"], ["send-inventory"], ["run"], ["run", "--force"]):
+        done = accepted.run(*words)
+        assert done.code in (0, 75), done
+    assert len(server.requests) == asked
+    assert "asked for a pause" in accepted.run("check-update").err
+    accepted.alter_state(hold=accepted.state["hold"] | {"at": 1.0})
+    accepted.ok("check-update")
+
+
+def test_nothing_is_asked_while_a_result_waits(accepted: Device, server: DevServer, release: Release) -> None:
+    """`next` with the new software running makes the server fail the deployment."""
+    deployment = release()
+    accepted.ok("check-update")
+    (accepted.data / "update.lock").write_text(deployment)
+    server.faults.add(match="PUT */status", status=503)
+    assert accepted.ok("report", "--success", "--json").json["outcome"] == "queued"
+    (accepted.conf / "artifact_info").write_text("artifact_name=release-2\n")
+    assert accepted.run("check-update").code == 75
+    assert accepted.ok("run", "--force", "--json").json["steps"][0]["outcome"] == "delivered"
+    (accepted.data / "update.lock").unlink()
+    accepted.ok("check-update")
+    assert server.status_history(deployment) == ["success"]
+
+
+def test_incompatible_and_installed_releases_are_the_servers_business(
+    accepted: Device, server: DevServer, tmp_path: Path
+) -> None:
+    server.upload(make_artifact(tmp_path / "other.mender", name="other", device_types=("other",)))
+    server.upload(make_artifact(tmp_path / "same.mender", name="release-1"))
+    for name in ("other", "release-1"):
+        server.deploy(name)
+        assert accepted.ok("check-update", "--json").json["outcome"] == "nothing"

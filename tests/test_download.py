@@ -1,0 +1,255 @@
+"""Downloads over bad links: resumed where they can be, started over where they must, never spliced."""
+
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from artifacts import make_artifact
+from conftest import Device
+
+from mender_oneshot.devserver import DevServer, Seen
+
+Release = Callable[..., str]
+
+MEGABYTE = 1_000_000
+STORAGE = "GET /storage/*"
+
+# Runs a command and says its peak resident memory in kB on stderr.
+PEAK_MEMORY = (
+    sys.executable,
+    "-c",
+    "import resource, subprocess, sys; code = subprocess.call(sys.argv[1:]);"
+    "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, file=sys.stderr); sys.exit(code)",
+)
+
+
+@pytest.fixture
+def offered(accepted: Device, release: Release) -> Device:
+    """A device with a deployment of 3 MB in hand."""
+    release(size=3 * MEGABYTE)
+    accepted.ok("check-update")
+    return accepted
+
+
+def fetched(server: DevServer) -> list[Seen]:
+    return [seen for seen in server.requests if seen.origin == "storage"]
+
+
+def downloads(device: Device, server: DevServer, tmp_path: Path) -> None:
+    """The next download completes, and what it brings is the artifact."""
+    device.ok("download")
+    assert (device.data / "artifact.mender").read_bytes() == (tmp_path / "release-2.mender").read_bytes()
+    assert not (device.data / "artifact.part").exists()
+
+
+def test_killed_and_resumed(offered: Device, server: DevServer, tmp_path: Path) -> None:
+    server.faults.add(match=STORAGE, stall_after=2 * MEGABYTE)
+    process = offered.start("download")
+    server.faults.wait_for_stall()
+    wait_for_size(offered.data / "artifact.part", 2 * MEGABYTE)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    downloads(offered, server, tmp_path)
+    assert fetched(server)[-1].headers["Range"] == f"bytes={2 * MEGABYTE}-"
+    assert fetched(server)[-1].headers["If-Range"].startswith('"')
+    size = (tmp_path / "release-2.mender").stat().st_size
+    assert sum(seen.sent for seen in fetched(server)[1:]) == size - 2 * MEGABYTE
+
+
+def wait_for_size(path: Path, size: int) -> None:
+    """A file cannot be waited for; look until it has grown, for half a minute at most."""
+    end = time.monotonic() + 30
+    while not (path.exists() and path.stat().st_size >= size):
+        assert time.monotonic() < end, f"{path} has not grown to {size} bytes"
+        time.sleep(0.01)
+
+
+def test_the_deadline_cuts_in_and_nothing_received_is_lost(
+    offered: Device, server: DevServer, tmp_path: Path
+) -> None:
+    server.faults.add(match=STORAGE, stall_after=1_234_567)
+    done = offered.run("--max-runtime", "3", "download")
+    assert done.code == 75
+    assert "1.2 MB of 3.0 MB" in done.err
+    assert (offered.data / "artifact.part").stat().st_size == 1_234_567
+    downloads(offered, server, tmp_path)
+
+
+def test_cut_five_times_costs_nothing_twice(offered: Device, server: DevServer, tmp_path: Path) -> None:
+    for _ in range(5):
+        server.faults.add(match=STORAGE, cut_after=500_000)
+        done = offered.run("download")
+        assert done.code == 75
+        assert "next run" in done.err
+    downloads(offered, server, tmp_path)
+    size = (tmp_path / "release-2.mender").stat().st_size
+    assert sum(seen.sent for seen in fetched(server)) == size
+
+
+BAD_ANSWERS: dict[str, dict[str, Any]] = {
+    "the object has changed": {"change": True},
+    "ranges are ignored": {"ignore_range": True},
+    "another range than asked for": {"wrong_range": True},
+    "a range from the beginning": {"wrong_range": 0},
+    "200 without a length": {"ignore_range": True, "no_length": True},
+    "in chunks": {"chunked": True},
+    "no length": {"no_length": True},
+    "no validator": {"no_etag": True},
+    "a server error first": {"status": 503},
+    "dropped without an answer": {"drop_before": True},
+    "reset in the middle": {"cut_after": 1000, "reset": True},
+    "range refused": {"status": 416, "headers": {"Content-Range": "bytes */5"}},
+    "partial content that says nothing": {"status": 206, "body": b"x" * 1000},
+    "a lying range": {
+        "status": 206,
+        "body": b"x" * 1000,
+        "headers": {"Content-Range": "bytes 1000000-1000999/1001000"},
+    },
+}
+
+
+@pytest.mark.parametrize("fault", BAD_ANSWERS.values(), ids=BAD_ANSWERS)
+def test_whatever_comes_on_resuming_the_content_is_right(
+    offered: Device, server: DevServer, tmp_path: Path, fault: dict[str, Any]
+) -> None:
+    server.faults.add(match=STORAGE, cut_after=MEGABYTE)
+    assert offered.run("download").code == 75
+    if fault.get("change"):
+        changed = make_artifact(tmp_path / "changed.mender", name="release-2", payload={"app": b"new"})
+        fault = {"change": changed.read_bytes()}
+        (tmp_path / "release-2.mender").write_bytes(changed.read_bytes())
+    server.faults.add(match=STORAGE, **fault)
+    done = offered.run("download")
+    assert done.code in (0, 75), done
+    if done.code == 75:
+        downloads(offered, server, tmp_path)
+    assert (offered.data / "artifact.mender").read_bytes() == (tmp_path / "release-2.mender").read_bytes()
+
+
+def test_an_expired_link_is_renewed_and_the_partial_file_kept(
+    offered: Device, server: DevServer, tmp_path: Path
+) -> None:
+    server.faults.add(match=STORAGE, cut_after=MEGABYTE)
+    assert offered.run("download").code == 75
+    server.faults.add(match=STORAGE, expired=True)
+    downloads(offered, server, tmp_path)
+    assert [seen.status for seen in fetched(server)] == [200, 403, 206]
+    assert fetched(server)[-1].query != fetched(server)[0].query
+
+
+def test_a_link_near_its_end_is_renewed_before_it_is_used(
+    accepted: Device, server: DevServer, release: Release, tmp_path: Path
+) -> None:
+    server.link_lifetime = 30
+    release()
+    accepted.ok("check-update")
+    server.link_lifetime = 86400
+    # What came just now is good for use, whatever our clock says of its end; an hour later it is not.
+    accepted.alter_state(checked_at=accepted.state["checked_at"] - 3600)
+    downloads(accepted, server, tmp_path)
+    assert [seen.status for seen in fetched(server)] == [200]
+
+
+def test_after_a_reboot_the_unsynced_end_is_not_trusted(
+    offered: Device, server: DevServer, tmp_path: Path
+) -> None:
+    """A power cut can leave zeros, or nothing, where the last megabyte was."""
+    server.faults.add(match=STORAGE, cut_after=2_500_000)
+    assert offered.run("download").code == 75
+    part = offered.data / "artifact.part"
+    part.write_bytes(part.read_bytes()[:1_500_000] + bytes(1_000_000))
+    offered.alter_state(deployment=offered.state["deployment"] | {"boot": "the boot before"})
+    downloads(offered, server, tmp_path)
+    assert fetched(server)[-1].headers["Range"] == f"bytes={2_500_000 - (1 << 20)}-"
+
+
+def test_the_token_never_goes_to_the_artifacts_host(
+    offered: Device, server: DevServer, tmp_path: Path
+) -> None:
+    server.faults.add(match=STORAGE, redirect=server.storage_url + "{target}")
+    downloads(offered, server, tmp_path)
+    assert len(fetched(server)) == 2
+    assert not [seen for seen in fetched(server) if "Authorization" in seen.headers]
+    assert "downloading" in server.status_history(offered.state["deployment"]["id"])
+
+
+def test_redirects_have_an_end(offered: Device, server: DevServer) -> None:
+    server.faults.add(match=STORAGE, count=None, redirect=server.storage_url + "{target}")
+    done = offered.run("download")
+    assert done.code == 76
+    assert "redirects more than 5 times" in done.err
+    assert len(fetched(server)) == 6
+
+
+@pytest.mark.parametrize("target", ["http://127.0.0.1:9/x", "file:///etc/passwd", "https://[::bad"])
+def test_redirects_never_leave_https(offered: Device, server: DevServer, target: str) -> None:
+    server.faults.add(match=STORAGE, redirect=target)
+    done = offered.run("download")
+    assert done.code == 76
+    assert "not followed" in done.err
+
+
+def test_attempts_without_a_new_byte_have_an_end(offered: Device, server: DevServer) -> None:
+    offered.configure(RetryDownloadCount=3)
+    deployment = offered.state["deployment"]["id"]
+    server.faults.add(match=STORAGE, count=None, status=500)
+    assert [offered.run("download").code for _ in range(3)] == [75, 75, 69]
+    assert offered.run("download").code == 2
+    offered.ok("run", "--force")
+    assert server.status(deployment) == "failure"
+    log = " ".join(entry["message"] for entry in server.log(deployment) or [])
+    assert "after 3 attempts without a new byte" in log
+    assert "answered 500" in log
+
+
+def test_attempts_with_new_bytes_are_not_counted(offered: Device, server: DevServer, tmp_path: Path) -> None:
+    offered.configure(RetryDownloadCount=2)
+    for _ in range(4):
+        server.faults.add(match=STORAGE, cut_after=400_000)
+        assert offered.run("download").code == 75
+    downloads(offered, server, tmp_path)
+
+
+def test_a_network_that_is_away_is_no_failed_download(
+    offered: Device, server: DevServer, tmp_path: Path
+) -> None:
+    offered.configure(RetryDownloadCount=1)
+    server.faults.add(match="PUT */status", drop_before=True, count=3)
+    assert [offered.run("download").code for _ in range(3)] == [75] * 3
+    downloads(offered, server, tmp_path)
+
+
+def test_an_aborted_deployment_is_dropped(offered: Device, server: DevServer) -> None:
+    (offered.data / "artifact.part").write_bytes(b"half")
+    server.abort(offered.state["deployment"]["id"])
+    assert offered.ok("download", "--json").json["outcome"] == "withdrawn"
+    assert "deployment" not in offered.state
+    assert not (offered.data / "artifact.part").exists()
+    assert offered.run("download").code == 2
+
+
+def test_what_stands_in_the_way_of_the_part_file(offered: Device, server: DevServer, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    (offered.data / "artifact.part").symlink_to(victim)
+    done = offered.run("download")
+    assert done.code in (73, 74)
+    assert victim.read_text() == "precious"
+
+
+def test_memory_stays_the_same_whatever_the_size(
+    accepted: Device, server: DevServer, release: Release
+) -> None:
+    peaks = []
+    for name, size in (("release-2", MEGABYTE), ("release-3", 64 * MEGABYTE)):
+        deployment = release(name, size=size)
+        accepted.ok("check-update")
+        done = accepted.run("download", wrapper=PEAK_MEMORY)
+        assert done.code == 0
+        peaks.append(int(done.err))
+        server.abort(deployment)
+    assert peaks[1] < peaks[0] + 8_000

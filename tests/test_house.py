@@ -1,0 +1,96 @@
+"""The house itself: import directions, the price of a start, and words that must stay equal."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import REPO, Device
+
+from mender_oneshot import steps
+from mender_oneshot.devserver import DevServer
+
+HEAVY = ("urllib3", "cryptography", "click", "logging", "dataclasses", "inspect", "ssl", "http")
+
+# Runs the tool as the console script does, then says which of the modules named it has imported.
+PROBE = """
+import atexit, json, os, sys
+from mender_oneshot.__main__ import main
+names, sys.argv = json.loads(sys.argv[1]), ["mender-oneshot", *sys.argv[2:]]
+code = main()
+found = [name for name in names if name in sys.modules]
+os.write(2, ("\\n" + json.dumps(found)).encode())
+sys.exit(code)
+"""
+
+
+def imported(device: Device, *words: str) -> set[str]:
+    done = subprocess.run(
+        [device.python, "-c", PROBE, json.dumps(HEAVY), *words],
+        env=device.env(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode in (0, 16), done.stderr
+    return set(json.loads(done.stderr.splitlines()[-1]))
+
+
+def test_imports_point_downwards() -> None:
+    tool = Path(sys.executable).with_name("lint-imports")
+    done = subprocess.run([tool, "--no-cache"], cwd=REPO, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_nothing_due_costs_nothing_dear(accepted: Device) -> None:
+    accepted.ok("run", "--all")
+    assert imported(accepted, "run") == set()
+    assert imported(accepted, "run", "--all") == set()
+
+
+def test_the_libraries_are_paid_for_where_they_are_used(accepted: Device, server: DevServer) -> None:
+    assert imported(accepted, "check-update") & {"urllib3", "cryptography", "click"} == {"urllib3"}
+    assert imported(accepted, "send-inventory") & {"urllib3", "cryptography", "click"} == {"urllib3"}
+    assert imported(accepted, "status") & {"urllib3", "cryptography"} == set()
+    assert imported(accepted, "bootstrap") & {"urllib3", "cryptography"} == {"cryptography"}
+
+
+def test_an_update_with_a_good_token_needs_no_cryptography(accepted: Device, release: object) -> None:
+    accepted.sub_updater()
+    release()  # type: ignore[operator]
+    assert imported(accepted, "run", "--all") & {"urllib3", "cryptography", "click"} == {"urllib3"}
+
+
+@pytest.mark.parametrize("name", steps.FILES)
+def test_every_step_loads_and_has_the_shape(name: str) -> None:
+    assert callable(steps.load(name).run)
+
+
+def test_the_readme_and_the_help_list_the_same_exit_codes() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "mender_oneshot", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=REPO,
+    )
+    said = dict(re.findall(r"^  (\d+) +(.+)$", done.stdout, re.MULTILINE))
+    written = dict(re.findall(r"^\| (\d+) \| (.+) \|$", (REPO / "README.md").read_text(), re.MULTILINE))
+    assert said == written
+    assert len(said) == 13
+
+
+def test_the_readme_names_every_command() -> None:
+    readme = (REPO / "README.md").read_text()
+    done = subprocess.run(
+        [sys.executable, "-m", "mender_oneshot", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=REPO,
+    )
+    commands = re.findall(r"^  ([a-z-]+)  ", done.stdout.partition("Commands:")[2], re.MULTILINE)
+    assert len(commands) >= 10
+    assert not [command for command in commands if f"`{command}" not in readme]

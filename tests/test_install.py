@@ -1,0 +1,175 @@
+"""The hand-off: verified, announced, locked, started once."""
+
+import json
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Device
+from test_life import final_status
+
+from mender_oneshot.devserver import DevServer
+
+Release = Callable[..., str]
+
+
+@pytest.fixture
+def downloaded(accepted: Device, release: Release) -> Device:
+    """A device with an artifact downloaded and a sub-updater that only notes what it was told."""
+    release()
+    accepted.ok("check-update")
+    accepted.ok("download")
+    accepted.sub_updater('echo "$@" > "$MENDER_DATASTORE_DIR/called"; env > "$MENDER_DATASTORE_DIR/env"\n')
+    return accepted
+
+
+def deployment(device: Device) -> str:
+    found: str = device.state["deployment"]["id"]
+    return found
+
+
+def test_what_the_sub_updater_is_told(downloaded: Device, server: DevServer, tmp_path: Path) -> None:
+    downloaded.configure(RootfsPartA="/dev/a", RootfsPartB="/dev/b")
+    wanted = deployment(downloaded)
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    script = downloaded.scripts / "install"
+    script.write_text(script.read_text() + f"echo done > {gate}\n")
+    assert downloaded.ok("install", "--json").json["outcome"] == "handed-off"
+    gate.read_text()
+    assert (downloaded.data / "called").read_text() == f"{downloaded.data}/artifact.mender\n"
+    told = dict(
+        line.split("=", 1) for line in (downloaded.data / "env").read_text().splitlines() if "=" in line
+    )
+    assert told["MENDER_DEPLOYMENT_ID"] == wanted
+    assert told["MENDER_ARTIFACT_NAME"] == "release-2"
+    assert told["MENDER_DATASTORE_DIR"] == str(downloaded.data)
+    assert (told["MENDER_ROOTFS_PART_A"], told["MENDER_ROOTFS_PART_B"]) == ("/dev/a", "/dev/b")
+    assert (downloaded.data / "update.lock").read_text() == wanted
+    assert server.status(wanted) == "installing"
+    assert stat.S_IMODE((downloaded.data / "sub-updater.log").stat().st_mode) == 0o600
+
+
+def test_once_handed_off_never_again(downloaded: Device, server: DevServer) -> None:
+    downloaded.ok("install")
+    (downloaded.data / "called").unlink(missing_ok=True)
+    done = downloaded.run("install")
+    assert done.code == 75
+    assert "in the sub-updater's hands" in done.err
+    asked = len(server.requests)
+    answer = downloaded.ok("run", "--all", "--force", "--json").json
+    assert [step["step"] for step in answer["steps"]] in ([], ["send-inventory"])
+    assert not [seen for seen in server.requests[asked:] if seen.path.endswith("/next")]
+    assert downloaded.run("check-update").code == 75
+    assert downloaded.run("download").code == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "mode"),
+    [
+        (None, 0),
+        ("#!/bin/sh\n", 0o644),
+        ("#!/no/such/interpreter\n", 0o755),
+        ("neither script nor program", 0o755),
+    ],
+    ids=["missing", "not executable", "no interpreter", "no program"],
+)
+def test_a_sub_updater_that_cannot_start_is_a_reported_failure(
+    downloaded: Device, server: DevServer, text: str | None, mode: int
+) -> None:
+    wanted = deployment(downloaded)
+    if text is None:
+        (downloaded.scripts / "install").unlink()
+    else:
+        downloaded.script("install", text, mode)
+    done = downloaded.run("install")
+    assert done.code == 69
+    assert "the update has failed" in done.err
+    assert not (downloaded.data / "update.lock").exists()
+    downloaded.ok("run", "--all")
+    assert server.status(wanted) == "failure"
+    assert str(downloaded.scripts / "install") in json.dumps(server.log(wanted))
+    # The device is free for the next update.
+    assert downloaded.ok("check-update", "--json").json["outcome"] == "nothing"
+
+
+def test_a_damaged_artifact_is_refused(downloaded: Device, server: DevServer) -> None:
+    wanted = deployment(downloaded)
+    artifact = downloaded.data / "artifact.mender"
+    content = bytearray(artifact.read_bytes())
+    content[content.index(b"0123456789abcdef") + 3] ^= 1
+    artifact.write_bytes(content)
+    done = downloaded.run("install")
+    assert done.code == 65
+    assert "checksum" in done.err
+    assert not (downloaded.data / "called").exists()
+    assert not artifact.exists()
+    downloaded.ok("run", "--all")
+    assert server.status(wanted) == "failure"
+    assert "checksum" in json.dumps(server.log(wanted))
+
+
+def test_an_artifact_for_another_device_is_refused(
+    accepted: Device, server: DevServer, release: Release
+) -> None:
+    accepted.sub_updater()
+    wanted = release(device_types=("board", "other"))
+    accepted.ok("check-update")
+    accepted.ok("download")
+    (accepted.data / "device_type").write_text("device_type=something-else\n")
+    done = accepted.run("install")
+    assert done.code == 65
+    assert "something-else" in done.err
+    accepted.ok("run", "--force")
+    assert server.status(wanted) == "failure"
+
+
+def test_an_unsigned_artifact_is_refused_where_a_key_is_configured(
+    downloaded: Device, tmp_path: Path
+) -> None:
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    public = ec.generate_private_key(ec.SECP256R1()).public_key()
+    pem = public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    (tmp_path / "verify.pem").write_bytes(pem)
+    downloaded.configure(ArtifactVerifyKey=str(tmp_path / "verify.pem"))
+    done = downloaded.run("install")
+    assert done.code == 65
+    assert "sign" in done.err
+
+
+def test_a_verify_key_that_is_missing_is_configuration_and_no_failure(downloaded: Device) -> None:
+    downloaded.configure(ArtifactVerifyKeys=["/no/such/key.pem"])
+    done = downloaded.run("install")
+    assert done.code == 78
+    assert "/no/such/key.pem" in done.err
+    downloaded.configure(ArtifactVerifyKeys=[])
+    downloaded.ok("install")
+
+
+def test_an_aborted_deployment_is_not_installed(downloaded: Device, server: DevServer) -> None:
+    server.abort(deployment(downloaded))
+    assert downloaded.ok("install", "--json").json["outcome"] == "withdrawn"
+    assert not (downloaded.data / "called").exists()
+    assert not (downloaded.data / "update.lock").exists()
+
+
+def test_a_server_out_of_reach_does_not_hold_up_what_is_here(downloaded: Device, server: DevServer) -> None:
+    wanted = deployment(downloaded)
+    server.faults.add(match="PUT */status", drop_before=True)
+    downloaded.sub_updater('$ONESHOT report --success && rm "$MENDER_DATASTORE_DIR/update.lock"\n')
+    assert downloaded.ok("install", "--json").json["outcome"] == "handed-off"
+    server.wait_for(final_status)
+    assert server.status(wanted) == "success"
+
+
+def test_nothing_to_install(accepted: Device, release: Release) -> None:
+    assert accepted.run("install").code == 2
+    release()
+    accepted.ok("check-update")
+    done = accepted.run("install")
+    assert done.code == 2
+    assert "run download first" in done.err

@@ -1,0 +1,192 @@
+"""The result of an update: taken down first, then sent, once, whatever stands in between."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from conftest import Device
+
+from mender_oneshot.devserver import DevServer
+
+Release = Callable[..., str]
+
+
+@pytest.fixture
+def installing(accepted: Device, release: Release) -> Device:
+    """A device whose update is in the hands of a sub-updater that does nothing by itself."""
+    release()
+    accepted.sub_updater()
+    accepted.ok("run", "--all")
+    return accepted
+
+
+def in_hand(device: Device) -> str:
+    found: str = device.state["handoff"]["deployment"]
+    return found
+
+
+def test_success(installing: Device, server: DevServer) -> None:
+    deployment = in_hand(installing)
+    answer = installing.ok("report", "--success", "--json").json
+    assert (answer["outcome"], answer["deployment"], answer["status"]) == ("delivered", deployment, "success")
+    assert server.status(deployment) == "success"
+    assert server.log(deployment) is None
+    assert (installing.data / "update.lock").exists()
+
+
+def test_failure_brings_both_logs(installing: Device, server: DevServer) -> None:
+    deployment = in_hand(installing)
+    with (installing.data / "sub-updater.log").open("ab") as log:
+        log.write(b"writing /dev/b\n\n\xff\xfe broken\0 line\nno space left\n")
+    installing.ok("report", "--failure")
+    messages = [entry["message"] for entry in server.log(deployment) or []]
+    assert server.status(deployment) == "failure"
+    assert [m for m in messages if "offers release-2" in m]
+    assert messages[-1] == "no space left"
+    assert "writing /dev/b" in messages
+
+
+def test_a_log_beyond_the_servers_limit_keeps_its_tail(installing: Device, server: DevServer) -> None:
+    deployment = in_hand(installing)
+    with (installing.data / "sub-updater.log").open("w") as log:
+        log.writelines(f"line {number} {'x' * 100}\n" for number in range(40_000))
+    installing.ok("report", "--failure")
+    messages = [entry["message"] for entry in server.log(deployment) or []]
+    assert messages[-1].startswith("line 39999 ")
+    assert "left out" in messages[0]
+    assert server.requests[-1].status == 204
+
+
+def test_what_cannot_be_sent_is_queued_and_goes_first(installing: Device, server: DevServer) -> None:
+    deployment = in_hand(installing)
+    server.faults.add(match="PUT */status", status=503, count=2)
+    answer = installing.ok("report", "--success", "--json").json
+    assert answer["outcome"] == "queued"
+    (installing.data / "update.lock").unlink()
+    assert installing.ok("status", "--json").json["queued_results"] == [
+        {"deployment": deployment, "status": "success"}
+    ]
+    assert installing.run("run", "--force").code == 75
+    answer = installing.ok("run", "--all", "--force", "--json").json
+    assert [step["step"] for step in answer["steps"]][:2] == ["deliver", "tidy"]
+    assert server.status_history(deployment).count("success") == 1
+
+
+@pytest.mark.parametrize("fault", [{"drop_after": True}, {"status": 401}, {"status": 429, "retry_after": 1}])
+def test_one_final_status_whatever_happens_to_the_answer(
+    installing: Device, server: DevServer, fault: dict[str, Any]
+) -> None:
+    deployment = in_hand(installing)
+    server.faults.add(match="PUT */status", **fault)
+    installing.ok("report", "--failure")
+    if "hold" in installing.state:
+        installing.alter_state(hold=None)
+    installing.run("run", "--force")
+    assert set(server.status_history(deployment)[2:]) == {"failure"}
+    assert server.log(deployment)
+
+
+def test_a_log_that_is_refused_does_not_send_the_status_again(installing: Device, server: DevServer) -> None:
+    deployment = in_hand(installing)
+    server.faults.add(match="PUT */log", status=503)
+    assert installing.ok("report", "--failure", "--json").json["outcome"] == "queued"
+    installing.ok("run", "--force")
+    assert server.status_history(deployment).count("failure") == 1
+    assert server.log(deployment)
+
+
+def test_said_twice_sent_once(installing: Device, server: DevServer) -> None:
+    deployment = in_hand(installing)
+    installing.ok("report", "--success")
+    assert installing.ok("report", "--success", "--json").json["outcome"] == "already"
+    done = installing.run("report", "--failure")
+    assert done.code == 2
+    assert "the first result stands" in done.err
+    assert server.status_history(deployment).count("success") == 1
+    (installing.data / "update.lock").unlink()
+    assert installing.run("report", "--success").code == 2
+
+
+def test_no_update_in_progress(accepted: Device) -> None:
+    done = accepted.run("report", "--failure")
+    assert done.code == 2
+    assert "No update is in progress" in done.err
+
+
+def test_a_sub_updater_of_an_older_deployment_is_not_heard(installing: Device, server: DevServer) -> None:
+    installing.environment["MENDER_DEPLOYMENT_ID"] = "an-older-one"
+    assert installing.run("report", "--success").code == 2
+    assert server.status(in_hand(installing)) == "installing"
+
+
+@pytest.mark.parametrize("fault", [{"status": 404}, {"status": 409}])
+def test_a_void_result_is_dropped(installing: Device, server: DevServer, fault: dict[str, int]) -> None:
+    server.faults.add(match="PUT */status", status=fault["status"])
+    assert installing.ok("report", "--success", "--json").json["outcome"] == "void"
+    (installing.data / "update.lock").unlink()
+    installing.ok("run", "--all")
+
+
+def test_aborted_while_the_sub_updater_runs(installing: Device, server: DevServer) -> None:
+    server.abort(in_hand(installing))
+    assert installing.ok("report", "--success", "--json").json["outcome"] == "void"
+
+
+def test_a_result_refused_for_ever_has_an_end(installing: Device, server: DevServer) -> None:
+    server.faults.add(match="PUT */status", status=400, count=None)
+    assert installing.ok("report", "--success", "--json").json["outcome"] == "queued"
+    codes = [installing.run("run", "--force").code for _ in range(9)]
+    assert codes == [69] * 8 + [0]
+    assert "results" not in installing.state
+
+
+def test_the_state_is_lost_but_not_the_update(installing: Device, server: DevServer) -> None:
+    deployment = in_hand(installing)
+    (installing.data / "mender-oneshot.json").write_bytes(b"\0" * 700)
+    done = installing.run("run")
+    assert "mender-oneshot.json.unreadable" in done.err
+    assert (installing.data / "mender-oneshot.json.unreadable").read_bytes() == b"\0" * 700
+    assert in_hand(installing) == deployment
+    assert installing.run("download").code == 2
+    installing.ok("report", "--success")
+    assert server.status_history(deployment)[-1] == "success"
+
+
+@pytest.mark.parametrize("lock", ["", "\n", "no/id\n", "\0\0\0\0"])
+def test_a_lock_that_says_nothing_still_stops_the_next_update(
+    accepted: Device, server: DevServer, lock: str
+) -> None:
+    (accepted.data / "update.lock").write_text(lock)
+    accepted.ok("run", "--all")
+    assert not [seen for seen in server.requests if seen.path.endswith("/next")]
+    assert accepted.run("report", "--success").code == 2
+    # Its sub-updater never speaks: after the time limit the device is free again.
+    accepted.alter_state(handoff=accepted.state["handoff"] | {"uptime": -20_000.0})
+    accepted.ok("run", "--all")
+    accepted.alter_state(last_result=accepted.state["last_result"] | {"at": 1.0})
+    accepted.ok("run", "--all")
+    assert [seen for seen in server.requests if seen.path.endswith("/next")]
+
+
+def test_a_silent_sub_updater_is_given_up(installing: Device, server: DevServer) -> None:
+    deployment = in_hand(installing)
+    installing.configure(InstallTimeoutSeconds=1000)
+    installing.alter_state(handoff=installing.state["handoff"] | {"uptime": -2000.0})
+    answer = installing.ok("run", "--all", "--json").json
+    assert [step["outcome"] for step in answer["steps"]][:2] == ["gave-up", "delivered"]
+    assert "has not reported" in json.dumps(server.log(deployment))
+    assert server.status(deployment) == "failure"
+    # Its lock goes after a while, and a late word from it changes nothing.
+    assert installing.run("report", "--success").code == 2
+    installing.alter_state(last_result=installing.state["last_result"] | {"at": 1.0})
+    installing.ok("run", "--force")
+    assert not (installing.data / "update.lock").exists()
+
+
+def test_the_time_limit_starts_again_with_the_boot_that_followed(installing: Device) -> None:
+    installing.configure(InstallTimeoutSeconds=2**31)
+    installing.alter_state(
+        handoff=installing.state["handoff"] | {"uptime": -(2.0**32), "boot": "the boot before"}
+    )
+    assert installing.ok("status", "--json").json["next_step"] != "tidy"
