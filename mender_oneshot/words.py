@@ -181,7 +181,7 @@ def _install() -> dict[str, Any]:
     _limit,
 )
 def _report(success: bool, failure: bool) -> dict[str, Any]:
-    """Report the final status of an update; called by the sub-updater."""
+    """Report the final status (the sub-updater does)."""
     if not success and not failure:
         raise click.UsageError("Say --success or --failure.")
     # Both given means success, as in mender-python-client (device-api.md section 10).

@@ -76,7 +76,7 @@ def test_the_readme_and_the_help_list_the_same_exit_codes() -> None:
         check=True,
         cwd=REPO,
     )
-    said = dict(re.findall(r"^  (\d+) +(.+)$", done.stdout, re.MULTILINE))
+    said = dict(re.findall(r"^ +(\d+) +(.+)$", done.stdout, re.MULTILINE))
     written = dict(re.findall(r"^\| (\d+) \| (.+) \|$", (REPO / "README.md").read_text(), re.MULTILINE))
     assert said == written
     assert len(said) == 13
