@@ -49,7 +49,7 @@ def _execute(request: Request) -> int:
         invocation.carry_out(request, chosen, progress_bar(), tell)
     except errors.Error as problem:
         error = problem
-        quiet = request.command == "run" and isinstance(problem, errors.Busy)
+        quiet = problem.logged or (request.command == "run" and isinstance(problem, errors.Busy))
         log.log(logging.DEBUG if quiet else logging.ERROR, "%s", problem)
     code = error.exit_code if error else _exit_code(request, done)
     if request.json:

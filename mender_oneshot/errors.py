@@ -15,6 +15,7 @@ class Error(Exception):
     """Anything the world can do to us; the message is the whole story and `exit_code` what cron sees."""
 
     exit_code = BUG
+    logged = False  # the log of the deployment, and so stderr, has it already
 
 
 class UsageError(Error):

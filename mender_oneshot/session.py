@@ -51,6 +51,7 @@ def fail(context: Context, error: errors.Error) -> None:
     if state.deployment is None:
         return
     log.error("%s", error)
+    error.logged = True
     result = Result(state.deployment.id, "failure", context.now().time)
     context.store.save(deployment=None, results=(*state.results, result), last_result=result)
     disk.remove(context.data(ARTIFACT), context.data(PART))

@@ -108,6 +108,7 @@ def _hand_off(context: Context, deployment: Deployment, program: str) -> None:
             f"The sub-updater {program} cannot be started ({why}); the update has failed."
         )
         log.error("%s", failure)
+        failure.logged = True
         result = Result(deployment.id, "failure", now.time)
         store.save(handoff=None, results=(*store.state.results, result), last_result=result)
         disk.remove(lock)
