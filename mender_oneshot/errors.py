@@ -67,6 +67,10 @@ class TryLater(Error):
         self.retry_after = retry_after
 
 
+class ServerTrouble(TryLater):
+    """The server is there, and says that it cannot (5xx)."""
+
+
 class Busy(TryLater):
     """Another invocation holds the lock of the data directory."""
 

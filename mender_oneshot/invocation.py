@@ -5,7 +5,6 @@ Knows the order of events; knows nothing of HTTP, of files' contents or of words
 
 import logging
 import os
-import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -86,7 +85,7 @@ def _open_store(settings: Settings) -> Store:
     store = Store(path, known)
     if known.spread < 0:
         first = known == State()
-        store.update(spread=random.SystemRandom().random())
+        store.update(spread=int.from_bytes(os.urandom(4)) / 2**32)
         if first and bears_traces_of_python_client(settings):
             store.update(identity_format="list")
     return store

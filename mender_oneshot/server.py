@@ -177,10 +177,8 @@ class Server:
         if token and answer.status in (401, 403):
             raise errors.Needs("auth", _not_accepted(self.url, _reason(answer)))
         if answer.status in (408, 429) or answer.status >= 500:
-            wait = retry_after(
-                answer.headers.get("retry-after", ""), answer.headers.get("date", ""), time.time()
-            )
-            raise errors.TryLater(f"{_said(self.url, answer)}; the next run tries again.", wait)
+            kind = errors.ServerTrouble if answer.status >= 500 else errors.TryLater
+            raise kind(f"{_said(self.url, answer)}; the next run tries again.", _wait(answer.headers))
         return answer
 
     def _expect(self, answer: _Answer, *statuses: int) -> None:

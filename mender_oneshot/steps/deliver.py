@@ -4,7 +4,7 @@ import logging
 
 from .. import deployment_log, errors, session
 from ..context import Context, Outcome
-from ..server import TooLarge, Void
+from ..server import Server, TooLarge, Void
 from ..state import Result
 
 MAX_REFUSALS = 10
@@ -23,15 +23,20 @@ def run(context: Context) -> Outcome:
             f"The result of deployment {result.deployment} is void for the server ({void}); dropped it."
         )
         return Outcome("void", sentence, _facts(result))
-    except (errors.Refused, errors.BadAnswer) as error:
-        # Nothing else may be asked while a result waits, so a "no" for ever must have an end.
+    except (errors.Refused, errors.BadAnswer, errors.ServerTrouble) as error:
         result = context.store.state.results[0]
+        if isinstance(error, errors.ServerTrouble) and not result.sent:
+            # The status itself is worth waiting for, however long the server is in trouble.
+            raise
+        # Nothing else may be asked while a result waits, so a "no" for ever must have an end.
         if result.refusals + 1 >= MAX_REFUSALS:
             log.error("%s", error)
             _done(context)
-            return Outcome(
-                "refused", f"The server refused the result {MAX_REFUSALS} times; dropped it.", _facts(result)
+            what = "log" if result.sent else "result"
+            sentence = (
+                f"The server refused the {what} of {result.deployment} {MAX_REFUSALS} times; dropped it."
             )
+            return Outcome("refused", sentence, _facts(result))
         _note(context, result._replace(refusals=result.refusals + 1))
         raise
 
@@ -40,22 +45,30 @@ def _deliver(context: Context, result: Result) -> Outcome:
     server = session.connect(context)
     if not result.sent:
         server.put_status(result.deployment, result.status)
-        result = result._replace(sent=True)
+        result = result._replace(sent=True, refusals=0)
         if result.status == "failure":
             # The server has the status: a power cut from here on must not send it twice.
             _note(context, result)
             context.store.save()
     if result.status == "failure":
-        settings = context.settings
-        messages = deployment_log.collect(settings.log_directory, settings.places.datastore, result.at)
-        try:
-            server.put_log(result.deployment, messages)
-        except TooLarge:
-            server.put_log(result.deployment, deployment_log.fit(messages, deployment_log.BODY_LIMIT // 8))
+        _send_log(context, server, result)
     _done(context)
     return Outcome(
         "delivered", f"Reported {result.status} for deployment {result.deployment}.", _facts(result)
     )
+
+
+def _send_log(context: Context, server: Server, result: Result) -> None:
+    """Upload the log; where it is too large in spite of all, its last part, and else none."""
+    settings = context.settings
+    messages = deployment_log.collect(settings.log_directory, settings.places.datastore, result.at)
+    for limit in (deployment_log.BODY_LIMIT, deployment_log.BODY_LIMIT // 8):
+        try:
+            server.put_log(result.deployment, deployment_log.fit(messages, limit))
+        except TooLarge:
+            continue
+        return
+    log.warning("The server finds even the end of the log too large; it goes without.")
 
 
 def _note(context: Context, result: Result) -> None:
