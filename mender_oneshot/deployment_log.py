@@ -7,7 +7,10 @@ time, a level and a message, none is empty, and the whole stays below 1 MiB by k
 import json
 import logging
 import os
+import re
+import stat
 import time
+from datetime import datetime
 from typing import Any
 
 from . import disk
@@ -37,7 +40,7 @@ class Handler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Write one line; never raises."""
         line = json.dumps(_message(record.created, record.levelname.lower(), record.getMessage())) + "\n"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         try:
             descriptor = os.open(self.path, flags, 0o600)
         except OSError:
@@ -103,8 +106,10 @@ def _entry(line: str) -> Message | None:
     try:
         entry: Any = json.loads(line)
         stamp, level, message = (entry[key] for key in ("timestamp", "level", "message"))
-        time.strptime(stamp[:19] + stamp[-1], "%Y-%m-%dT%H:%M:%SZ")
-    except (ValueError, KeyError, TypeError, IndexError, RecursionError):
+        if not re.fullmatch(r"[0-9]{4}(-[0-9]{2}){2}T[0-9]{2}(:[0-9]{2}){2}(\.[0-9]{1,9})?Z", stamp):
+            return None
+        datetime.fromisoformat(stamp[:19])
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
     if not (isinstance(level, str) and level and isinstance(message, str) and message.strip()):
         return None
@@ -113,7 +118,11 @@ def _entry(line: str) -> Message | None:
 
 def _lines(text: str, at: float) -> list[Message]:
     """Make one entry of each line that the sub-updater wrote."""
-    return [_message(at, "info", line[:_LINE_LIMIT]) for line in text.splitlines() if line.strip("\0 \t")]
+    lines = (line for line in text.splitlines() if line.strip("\0 \t"))
+    return [
+        _message(at, "info", line if len(line) <= _LINE_LIMIT else line.strip("\0 \t")[-_LINE_LIMIT:])
+        for line in lines
+    ]
 
 
 def _tail(path: str) -> str:
@@ -122,15 +131,18 @@ def _tail(path: str) -> str:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
     except OSError:
         return ""
-    with open(descriptor, "rb") as file:
-        try:
-            size = os.fstat(descriptor).st_size
-            file.seek(max(0, size - BODY_LIMIT))
-            content = file.read(BODY_LIMIT)
-        except OSError:
+    try:
+        size = os.fstat(descriptor).st_size
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             return ""
+        content = os.pread(descriptor, BODY_LIMIT, max(0, size - BODY_LIMIT))
+    except OSError:
+        return ""
+    finally:
+        os.close(descriptor)
     if size > BODY_LIMIT:
-        content = content.partition(b"\n")[2]
+        # From the start of a line on, if there is one.
+        content = content.partition(b"\n")[2] or content
     return content.decode("utf-8", "replace")
 
 

@@ -46,15 +46,16 @@ def read(path: str, limit: int = 1 << 20) -> bytes | None:
         return None
     except OSError as error:
         raise failure(f"read {path}", error) from error
-    with open(descriptor, "rb", buffering=0) as file:
-        try:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise errors.DiskError(f"Cannot read {path}: it is not a regular file; remove it.")
-            content = bytearray()
-            while len(content) <= limit and (piece := file.read(limit + 1 - len(content))):
-                content += piece
-        except OSError as error:
-            raise failure(f"read {path}", error) from error
+    content = bytearray()
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise errors.DiskError(f"Cannot read {path}: it is not a regular file; remove it.")
+        while len(content) <= limit and (piece := os.read(descriptor, limit + 1 - len(content))):
+            content += piece
+    except OSError as error:
+        raise failure(f"read {path}", error) from error
+    finally:
+        os.close(descriptor)
     if len(content) > limit:
         raise errors.DiskError(f"Cannot read {path}: it is larger than {limit} bytes; remove it.")
     return bytes(content)

@@ -136,7 +136,7 @@ def perform(context: Context, name: str, *, paced: bool) -> Outcome:
 
     A refused token is no failure but a reason to authorize, once, and go on; an expired link one to check.
     """
-    if name not in ("bootstrap", "tidy", "install"):
+    if name not in ("bootstrap", "tidy"):
         _respect_hold(context.store.state, context.now())
     tried: set[str] = set()
     token, servers = context.store.state.token, context.settings.servers

@@ -65,7 +65,15 @@ def _wanted(state: State, settings: Settings, now: Moment) -> tuple[str | None, 
     if not state.checked_at and check_in > 0:
         # The first inventory follows the first check that worked, as in the reference client.
         inventory_in = max(inventory_in, check_in)
+    if check_in == inventory_in == 0 and _check_had_its_turn(state, settings, now):
+        return "send-inventory", 0
     return ("check-update", check_in) if check_in <= inventory_in else ("send-inventory", inventory_in)
+
+
+def _check_had_its_turn(state: State, settings: Settings, now: Moment) -> bool:
+    """Say whether a check was made since the inventory fell due: checks always due must not starve it."""
+    due = state.inventory_at + settings.inventory_poll_interval if state.inventory_at <= now.time else 0
+    return due < state.checked_at <= now.time
 
 
 def _inventory_remaining(state: State, settings: Settings, now: Moment) -> float:

@@ -13,7 +13,7 @@ class Request(NamedTuple):
     log_level: str = ""
     log_file: str = ""
     json: bool = False
-    max_runtime: float = 900.0
+    max_runtime: int = 900
     every_step: bool = False  # run --all
     force: bool = False
     fresh: bool = False

@@ -94,11 +94,12 @@ def _continues(answer: Answer, known: Known) -> bool:
         return False
     if answer.length and content_length(answer.length) != known.size - known.offset:
         return False
-    if answer.etag and known.etag:
-        return answer.etag == known.etag
-    if answer.last_modified and known.last_modified:
-        return answer.last_modified == known.last_modified
-    return True
+    # Each of the two that both sides name has to agree; a weak ETag alone says nothing of bytes.
+    return all(
+        ours == theirs
+        for ours, theirs in ((known.etag, answer.etag), (known.last_modified, answer.last_modified))
+        if ours and theirs
+    )
 
 
 def content_length(text: str) -> int:

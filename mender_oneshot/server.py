@@ -8,6 +8,7 @@ import json
 import re
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 from urllib.parse import urlencode, urljoin, urlsplit
@@ -20,6 +21,7 @@ from .transport import Response, Transport, host
 
 ANSWER_LIMIT = 1 << 20
 REDIRECTS = 5
+LONGEST_WISH = 1e10
 
 _DEVICES = "/api/devices/v1"
 _NEXT = "/deployments/device/deployments/next"
@@ -220,8 +222,6 @@ def instructions(members: Any) -> Deployment:
 
 def _rfc3339(text: str) -> float:
     """Read a time such as 2016-03-11T13:03:17.063493443Z as seconds since 1970; 0 where it is none."""
-    from datetime import datetime
-
     try:
         # Go writes nanoseconds; Python takes microseconds.
         return datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", text)).timestamp()
@@ -239,8 +239,8 @@ def retry_after(value: str, date: str, now: float) -> float | None:
     A date is measured against the server's own `Date`, for our clock may be wrong.
     """
     value = value.strip()
-    if re.fullmatch("[0-9]{1,10}", value):
-        return float(value)
+    if re.fullmatch("[0-9]+", value):
+        return float(value) if len(value) <= 10 else LONGEST_WISH
     until = _http_date(value)
     if until is None:
         return None
@@ -250,7 +250,9 @@ def retry_after(value: str, date: str, now: float) -> float | None:
 
 def _http_date(text: str) -> float | None:
     try:
-        return parsedate_to_datetime(text).timestamp()
+        date = parsedate_to_datetime(text)
+        # The oldest of the three forms has no zone; all are GMT (RFC 9110 section 5.6.7).
+        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
 
@@ -268,7 +270,8 @@ def _join(base: str, target: str) -> str:
 
 def _is_url(text: str) -> bool:
     try:
-        return _scheme(text) in ("https", "http") and bool(urlsplit(text).hostname) and text.isascii()
+        visible = text.isascii() and text.isprintable() and " " not in text
+        return visible and _scheme(text) in ("https", "http") and bool(urlsplit(text).hostname)
     except ValueError:
         return False
 

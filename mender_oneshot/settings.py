@@ -228,10 +228,15 @@ def _fits(name: str, kind: type, value: object) -> bool:
     if name == "Servers":
         return isinstance(value, list) and all(_server_url(entry) is not None for entry in value)
     if kind is list:
-        return isinstance(value, list) and all(isinstance(entry, str) for entry in value)
+        return isinstance(value, list) and all(isinstance(entry, str) and _is_text(entry) for entry in value)
     if name in _ONE_OF:
         return isinstance(value, str) and value.lower() in _ONE_OF[name]
-    return isinstance(value, kind)
+    return isinstance(value, kind) and (not isinstance(value, str) or _is_text(value))
+
+
+def _is_text(value: str) -> bool:
+    """Say whether a string can be a path or go into a request: no NUL, no half characters."""
+    return "\0" not in value and not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
 def _server_url(entry: object) -> str | None:
@@ -258,13 +263,32 @@ def _wrong(path: str, text: str, trail: list[str], name: str, expected: str) -> 
 
 def _position(text: str, trail: list[str]) -> tuple[int, int]:
     """Find the line and column of the value that a trail of keys leads to (json keeps no positions)."""
-    import re  # only a mistake pays for it
-
-    start = 0
+    place = 0
     for key in trail:
-        found = re.compile(re.escape(json.dumps(key, ensure_ascii=False)) + r"\s*:\s*").search(text, start)
-        start = found.end() if found else start
-    return text.count("\n", 0, start) + 1, start - (text.rfind("\n", 0, start) + 1) + 1
+        # The last of several members of one name is the one that counts.
+        place = dict(_members(text, text.index("{", place))).get(key, place)
+    return text.count("\n", 0, place) + 1, place - (text.rfind("\n", 0, place) + 1) + 1
+
+
+def _members(text: str, start: int) -> Iterable[tuple[str, int]]:
+    """Yield each key of the JSON object that begins at `start`, and the place of its value."""
+    from json.decoder import JSONDecoder  # only a mistake pays for it
+
+    read = JSONDecoder().raw_decode
+
+    blank = " \t\r\n"
+    place = start
+    while text[place] != "}":
+        place += 1
+        place += len(text) - place - len(text[place:].lstrip(blank))
+        if text[place] == "}":
+            return
+        key, place = read(text, place)
+        place = text.index(":", place) + 1
+        place += len(text) - place - len(text[place:].lstrip(blank))
+        yield key, place
+        _, place = read(text, place)
+        place += len(text) - place - len(text[place:].lstrip(blank))
 
 
 def _unknown(path: str, name: str) -> str:
@@ -290,7 +314,10 @@ def _settle(places: Places, merged: dict[str, Any], warnings: list[str]) -> Sett
     servers = []
     for url in [first, *others] if first else others:
         url = url.rstrip("/")
-        if not url.lower().startswith(("https://", "http://")):
+        scheme, _, rest = url.partition("://")
+        address = rest.partition("/")[0].rpartition("@")[2]
+        host = address.rpartition("]")[0][1:] if address.startswith("[") else address.partition(":")[0]
+        if scheme.lower() not in ("https", "http") or not host or not url.isprintable() or " " in url:
             raise errors.SettingsError(f'The server "{url}" is not a URL; write it as https://host.')
         if url not in servers:
             servers.append(url)

@@ -165,7 +165,8 @@ def _part(kind: type[_T], name: str, value: object) -> _T:
 def _typed(kind: type[_T], name: str, value: Any) -> _T:
     if kind in (int, float) and isinstance(value, (int, float)) and not isinstance(value, bool):
         # A time may be written without a fraction; NaN and infinity are nobody's time.
-        if abs(value) < 1e15 and (kind is float or isinstance(value, int)):
+        largest = 2**53 if kind is int else 1e15
+        if abs(value) < largest and (kind is float or isinstance(value, int)):
             return value  # type: ignore[return-value]  # an int is as good as a float
     elif isinstance(value, kind) and (kind is bool) == isinstance(value, bool):
         return value

@@ -30,7 +30,8 @@ Exit codes:
 
 LEVELS = ("debug", "info", "warning", "error", "critical")
 
-_options = Callable[[Callable[..., Request]], Callable[..., Request]]
+LONGEST = 10**8
+"""Seconds that a time limit can have: three years, more than any clock of the kernel minds."""
 
 
 class _Commands(click.Group):
@@ -44,7 +45,12 @@ class _Commands(click.Group):
         return super().get_command(ctx, cmd_name)
 
 
-@click.group(cls=_Commands, epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=_Commands,
+    epilog=EXIT_CODES,
+    no_args_is_help=False,  # a missing command is wrong usage, whatever the version of click
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.option("-c", "--config", metavar="FILE", default="", help="Configuration file.")
 @click.option(
     "-b", "--fallback-config", metavar="FILE", default="", help="Configuration file of second rank."
@@ -56,7 +62,7 @@ class _Commands(click.Group):
 @click.option("-L", "--log-file", metavar="FILE", default="", help="Append the log to a file as well.")
 @click.option("--no-syslog", is_flag=True, help="Accepted for the old client's sake; has no effect.")
 @click.option("-F", "--forcebootstrap", is_flag=True, hidden=True)
-@click.option("--max-runtime", type=click.FloatRange(min=0), metavar="SECONDS", help="See the commands.")
+@click.option("--max-runtime", type=click.IntRange(0, LONGEST), metavar="SECONDS", help="See the commands.")
 @click.version_option(__version__, "-v", "--version", message="%(version)s")
 @click.pass_context
 def cli(
@@ -68,7 +74,7 @@ def cli(
     log_file: str,
     no_syslog: bool,
     forcebootstrap: bool,
-    max_runtime: float | None,
+    max_runtime: int | None,
 ) -> None:
     """The Mender device client with no daemon: each call does one step and ends."""
     ctx.obj = {
@@ -90,7 +96,7 @@ def _command(name: str, *options: Any) -> Callable[[Callable[..., Any]], click.C
             inherited = click.get_current_context().find_object(dict) or {}
             limit = words.pop("max_runtime", None)
             limit = inherited.get("max_runtime") if limit is None else limit
-            members = {**inherited, "max_runtime": 900.0 if limit is None else limit}
+            members = {**inherited, "max_runtime": 900 if limit is None else limit}
             members["json"] = words.pop("json", False)
             members["force"] = words.pop("force", False) or (name == "bootstrap" and members["force"])
             return Request(name, **members)._replace(**function(**words))
@@ -105,7 +111,7 @@ def _command(name: str, *options: Any) -> Callable[[Callable[..., Any]], click.C
 
 _limit = click.option(
     "--max-runtime",
-    type=click.FloatRange(min=0),
+    type=click.IntRange(0, LONGEST),
     metavar="SECONDS",
     help="End after so many seconds whatever happens; 0: no limit. Default: 900.",
 )

@@ -176,3 +176,13 @@ def release(tmp_path: Path, server: DevServer) -> Callable[..., str]:
         return server.deploy(name)
 
     return make
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[Any]:
+    """Where REQUIRE_REAL is set, as in CI, a real program that is missing is a failure, not a skip."""
+    report = yield
+    if report.skipped and item.get_closest_marker("real") and os.environ.get("REQUIRE_REAL"):
+        report.outcome = "failed"
+        report.longrepr = f"REQUIRE_REAL is set, and this test was skipped: {report.longrepr}"
+    return report
