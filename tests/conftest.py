@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -179,7 +179,7 @@ def release(tmp_path: Path, server: DevServer) -> Callable[..., str]:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[Any]:
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Where REQUIRE_REAL is set, as in CI, a real program that is missing is a failure, not a skip."""
     report = yield
     if report.skipped and item.get_closest_marker("real") and os.environ.get("REQUIRE_REAL"):
