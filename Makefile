@@ -1,5 +1,6 @@
 # make demo    the main job, on the development server
 # make test    everything that pytest finds
+# make test-long  the enumerations that take longer
 # make lint    format, lint, types, import directions
 # make bench   start-up and per-invocation cost, as ratios
 #
@@ -9,13 +10,16 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test test-long lint bench clean
 
 demo: $(VENV)/runtime
 	@$(BIN)/python tests/demo.py
 
 test: $(VENV)/dev
 	@$(BIN)/python -m pytest $(PYTEST_OPTIONS)
+
+test-long: $(VENV)/dev
+	@$(BIN)/python -m pytest -m long $(PYTEST_OPTIONS)
 
 lint: $(VENV)/dev
 	$(BIN)/ruff format --check .

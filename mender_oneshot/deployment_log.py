@@ -13,7 +13,7 @@ import time
 from datetime import datetime
 from typing import Any
 
-from . import disk
+from . import disk, errors
 
 FILE = "deployment.log"
 SUB_UPDATER_FILE = "sub-updater.log"
@@ -24,6 +24,8 @@ _LINE_LIMIT = 16_384
 _FILE_LIMIT = 2 << 20
 
 Message = dict[str, str]
+
+log = logging.getLogger(__name__)
 
 
 class Handler(logging.Handler):
@@ -55,9 +57,15 @@ class Handler(logging.Handler):
 
 
 def reset(log_directory: str, datastore: str) -> None:
-    """Begin the log of a new deployment: what the last one left goes."""
-    disk.remove(f"{log_directory}/{FILE}")
-    disk.remove(f"{datastore}/{SUB_UPDATER_FILE}")
+    """Begin the log of a new deployment: what the last one left goes.
+
+    What cannot be removed is said and must not hold up the update.
+    """
+    for path in (f"{log_directory}/{FILE}", f"{datastore}/{SUB_UPDATER_FILE}"):
+        try:
+            disk.remove(path)
+        except errors.Error as error:
+            log.warning("%s", error)
 
 
 def collect(log_directory: str, datastore: str, at: float) -> list[Message]:

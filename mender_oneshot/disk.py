@@ -86,6 +86,16 @@ def write_whole(path: str, content: bytes, mode: int = 0o600) -> None:
         raise failure(f"write {path}", error) from error
 
 
+def free(path: str | int) -> int:
+    """Return the bytes that we can still write beside a file (a path or a descriptor); raises `OSError`.
+
+    0 where no file can be made for want of inodes; some file systems do not count these.
+    """
+    room = os.statvfs(path)
+    blocks = room.f_bavail if os.geteuid() else room.f_bfree
+    return blocks * room.f_frsize if room.f_ffree or not room.f_files else 0
+
+
 def create(path: str, mode: int = 0o600, flags: int = os.O_WRONLY) -> int:
     """Open a new file of ours and return its descriptor; whatever stood in its place is removed first.
 

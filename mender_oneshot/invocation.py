@@ -108,10 +108,12 @@ def _run(context: Context, request: Request, tell: Callable[[Done], None]) -> No
     if request.force:
         context.settings = context.settings._replace(start_spread=0)
         context.store.update(checked_at=0, inventory_at=0, failures={})
-    for _ in range(MOST_STEPS if request.every_step else 1):
+    for turn in range(MOST_STEPS if request.every_step else 1):
         step = plan.next_step(context.store.state, context.settings, context.now())
         if step is None:
             return
+        if turn == 0 and step != "tidy":  # which asks nobody, and makes room
+            context.store.prove()
         outcome = perform(context, step, paced=True)
         tell(Done(step, outcome))
         if outcome.word == "handed-off":
@@ -128,6 +130,8 @@ def _named(context: Context, request: Request) -> Outcome:
     token, servers = context.store.state.token, context.settings.servers
     if request.command == "auth" and not request.fresh and plan.token_is_good(token, servers, now.time):
         return Outcome("kept", "The device is authorized, and its token is still good.")
+    if request.command != "bootstrap":
+        context.store.prove()
     return perform(context, request.command, paced=False)
 
 

@@ -4,7 +4,7 @@
 Forms of signatures: device-api.md section 1.3 (authorization) and section 11 (artifacts).
 """
 
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InternalError, InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
@@ -45,7 +45,7 @@ def load(path: str) -> DeviceKey | None:
         return None
     try:
         key = serialization.load_pem_private_key(pem, password=None)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm, InternalError) as error:
         # Never replaced by itself: a new key makes this a new device for the server.
         why = "has a passphrase" if isinstance(error, TypeError) else "is damaged or of an unknown kind"
         raise errors.SettingsError(
@@ -80,7 +80,7 @@ def load_verify_keys(paths: tuple[str, ...]) -> list[VerifyKey]:
         try:
             pem = disk.read(path, 65536)
             key = serialization.load_pem_public_key(pem or b"")
-        except (errors.Error, ValueError, UnsupportedAlgorithm) as error:
+        except (errors.Error, ValueError, UnsupportedAlgorithm, InternalError) as error:
             raise errors.SettingsError(
                 f"The ArtifactVerifyKey {path} cannot be read; put a PEM there."
             ) from error

@@ -27,11 +27,10 @@ def next_step(state: State, settings: Settings, now: Moment) -> str | None:
 
 def due(state: State, settings: Settings, now: Moment) -> tuple[str | None, float]:
     """Name the step that is due, or None, and the seconds until it is worth asking again."""
-    held = hold_remaining(state, now.time)
-    if held:
-        return None, held
     name, wait = _wanted(state, settings, now)
-    if name is None or wait > 0:
+    if name != "tidy":
+        wait = max(wait, hold_remaining(state, now.time))
+    if wait > 0:
         return None, wait
     if name in NEEDS_TOKEN and not token_is_good(state.token, settings.servers, now.time):
         name, wait = "auth", backoff_remaining(state, settings, "auth", now.time)
@@ -42,18 +41,15 @@ NEEDS_TOKEN = ("deliver", "check-update", "download", "send-inventory")
 """Steps that cannot do anything without a token; `install` can: it reports on the way, if it can."""
 
 
-def _wanted(state: State, settings: Settings, now: Moment) -> tuple[str | None, float]:
+def _wanted(state: State, settings: Settings, now: Moment) -> tuple[str, float]:
     """Pick the step by the order of things, and the seconds it must still wait."""
     if state.results:
         return "deliver", backoff_remaining(state, settings, "deliver", now.time)
     if state.handoff or now.lock is not None:
-        tidy_in = tidy_remaining(state, settings, now)
-        # The inventory goes on meanwhile: an operator wants to see a device that waits for its sub-updater.
-        inventory_in = _inventory_remaining(state, settings, now)
-        return ("tidy", tidy_in) if tidy_in <= inventory_in else ("send-inventory", inventory_in)
+        return _or_inventory("tidy", tidy_remaining(state, settings, now), state, settings, now)
     if state.deployment:
         name = "install" if now.artifact else "download"
-        return name, backoff_remaining(state, settings, name, now.time)
+        return _or_inventory(name, backoff_remaining(state, settings, name, now.time), state, settings, now)
     if now.artifact:
         return "tidy", backoff_remaining(state, settings, "tidy", now.time)
     check_in = max(
@@ -70,10 +66,27 @@ def _wanted(state: State, settings: Settings, now: Moment) -> tuple[str | None, 
     return ("check-update", check_in) if check_in <= inventory_in else ("send-inventory", inventory_in)
 
 
+def _or_inventory(name: str, wait: float, state: State, settings: Settings, now: Moment) -> tuple[str, float]:
+    """Let the inventory go on while another step waits: an operator wants to see such a device above all."""
+    inventory_in = _inventory_remaining(state, settings, now)
+    return (name, wait) if wait <= inventory_in else ("send-inventory", inventory_in)
+
+
 def _check_had_its_turn(state: State, settings: Settings, now: Moment) -> bool:
-    """Say whether a check was made since the inventory fell due: checks always due must not starve it."""
-    due = state.inventory_at + settings.inventory_poll_interval if state.inventory_at <= now.time else 0
-    return due < state.checked_at <= now.time
+    """Say whether a check was tried since the inventory fell due, and since the inventory was tried itself.
+
+    Of two steps that are always due neither may starve the other, whether they work or fail.
+    """
+    checked = _tried("check-update", state.checked_at, state, now.time)
+    due = not remaining(state.inventory_at, settings.inventory_poll_interval, checked)
+    inventoried = _tried("send-inventory", state.inventory_at, state, now.time)
+    return bool(state.checked_at) and due and inventoried < checked
+
+
+def _tried(step: str, worked_at: float, state: State, now: float) -> float:
+    """Say when a step was last tried; 0: never, or by a clock that was wrong."""
+    failed = state.failures.get(step)
+    return max((at for at in (worked_at, failed.at if failed else 0) if at <= now), default=0)
 
 
 def _inventory_remaining(state: State, settings: Settings, now: Moment) -> float:
@@ -143,7 +156,7 @@ def spread_remaining(state: State, settings: Settings, now: Moment) -> float:
     Counted from the start of the kernel, so that a street whose power comes back does not ask as one; after
     that the intervals keep the devices apart by themselves.
     """
-    spread = min(settings.start_spread, settings.update_poll_interval) * max(state.spread, 0)
+    spread = min(settings.start_spread, settings.update_poll_interval) * min(max(state.spread, 0), 1)
     return max(0.0, spread - now.uptime)
 
 
@@ -176,9 +189,11 @@ def token_is_good(token: Token | None, servers: tuple[str, ...], now: float) -> 
     if not token.lifetime and not token.expires:
         return True
     margin = min(TOKEN_MARGIN, token.lifetime / 10)
-    if now < token.expires - margin:
-        return True
-    return token.at <= now < token.at + token.lifetime - margin
+    young = token.at <= now < token.at + token.lifetime - margin
+    if token.at <= now < token.expires - token.lifetime:
+        # The server gave it at a time that our clock has not reached: only its age can say when it ends.
+        return young
+    return young or now < token.expires - margin
 
 
 def is_final_for(result: Result | None, deployment: str) -> bool:

@@ -20,6 +20,7 @@ from .state import Deployment
 from .transport import Response, Transport, host
 
 ANSWER_LIMIT = 1 << 20
+TOKEN_LIMIT = 16384
 REDIRECTS = 5
 LONGEST_WISH = 1e10
 
@@ -67,7 +68,7 @@ class Server:
             raise _not_accepted(self.url, _reason(answer))
         self._expect(answer, 200)
         token = answer.body.decode("ascii", "replace").strip()
-        if not re.fullmatch(r"[\w-]+\.[\w-]+\.[\w-]*", token):
+        if len(token) > TOKEN_LIMIT or not re.fullmatch(r"[\w-]+\.[\w-]+\.[\w-]*", token, re.ASCII):
             raise self._senseless(answer, "a token")
         return token
 
@@ -224,7 +225,9 @@ def _rfc3339(text: str) -> float:
     """Read a time such as 2016-03-11T13:03:17.063493443Z as seconds since 1970; 0 where it is none."""
     try:
         # Go writes nanoseconds; Python takes microseconds.
-        return datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", text)).timestamp()
+        date = datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", text))
+        # Go's "no time" is the year 1.
+        return max(0.0, (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp())
     except (ValueError, OverflowError):
         return 0
 

@@ -3,6 +3,7 @@
 What several steps share; no step of its own.
 """
 
+import contextlib
 import logging
 
 from . import disk, errors
@@ -45,6 +46,16 @@ def drop(context: Context) -> None:
     disk.remove(context.data(ARTIFACT), context.data(PART))
 
 
+def save_or_make_room(context: Context) -> None:
+    """Save the state of an update that is over, at the price of its artifact where the disk is full."""
+    try:
+        context.store.save()
+    except errors.NoSpace:
+        with contextlib.suppress(errors.Error):
+            disk.remove(context.data(ARTIFACT), context.data(PART))
+        context.store.save()
+
+
 def fail(context: Context, error: errors.Error) -> None:
     """Give up the deployment in hand: queue `failure`, with the error as the last line of its log."""
     state = context.store.state
@@ -53,5 +64,6 @@ def fail(context: Context, error: errors.Error) -> None:
     log.error("%s", error)
     error.logged = True
     result = Result(state.deployment.id, "failure", context.now().time)
-    context.store.save(deployment=None, results=(*state.results, result), last_result=result)
+    context.store.update(deployment=None, results=(*state.results, result), last_result=result)
+    save_or_make_room(context)
     disk.remove(context.data(ARTIFACT), context.data(PART))

@@ -4,6 +4,7 @@ Frozen values, parsed strictly at this border; members that a newer version wrot
 tell (how much is downloaded, whether an update is in the sub-updater's hands) is not stored here.
 """
 
+import errno
 import json
 import os
 from collections.abc import Mapping
@@ -17,6 +18,8 @@ LOCK = "mender-oneshot.lock"
 UPDATE_LOCK = "update.lock"
 PART = "artifact.part"
 ARTIFACT = "artifact.mender"
+SPARE = 16384
+"""Bytes that a step may add to the state: room for them is asked for before the step begins."""
 
 
 class Unreadable(Exception):
@@ -191,6 +194,19 @@ class Store:
         if self.state != self._saved:
             disk.write_whole(self.path, to_json(self.state))
             self._saved = self.state
+
+    def prove(self) -> None:
+        """Put the state on disk although it may not have changed: what follows will have to be remembered.
+
+        A back-off that cannot be written down is none, and every tick of a timer would ask the server again.
+        """
+        try:
+            if disk.free(os.path.dirname(self.path)) < SPARE:
+                raise OSError(errno.ENOSPC, "")
+        except OSError as error:
+            raise disk.failure(f"write {self.path}", error) from error
+        disk.write_whole(self.path, to_json(self.state))
+        self._saved = self.state
 
 
 def load(path: str) -> State:

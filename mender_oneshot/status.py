@@ -32,7 +32,7 @@ def describe(settings: Settings) -> dict[str, Any]:
         ],
         "last_result": last and {"deployment": last.deployment, "status": last.status},
         "next_step": step,
-        "next_in_seconds": None if wait == float("inf") else round(wait),
+        "next_in_seconds": round(wait),
         "failures": {name: failure.times for name, failure in known.failures.items()},
         "trouble": trouble or None,
     }
@@ -62,13 +62,8 @@ def lines(facts: dict[str, Any]) -> list[str]:
         said.append(f"failing         {step}, {times} in a row")
     if facts["trouble"]:
         said.append(f"trouble         {facts['trouble']}")
-    wait = facts["next_in_seconds"]
-    if facts["next_step"]:
-        said.append(f"next            {facts['next_step']}, now")
-    else:
-        said.append(
-            "next            waiting for a report" if wait is None else f"next            in {wait} s"
-        )
+    step, wait = facts["next_step"], facts["next_in_seconds"]
+    said.append(f"next            {step}, now" if step else f"next            in {wait} s")
     return said
 
 

@@ -27,6 +27,9 @@ CONNECT_SECONDS = 30.0
 READ_SECONDS = 60.0
 PIECE = 65536
 
+# A clock that is wrong is told of by the certificate, where it matters, and in our own words.
+urllib3.disable_warnings(urllib3.exceptions.SystemTimeWarning)
+
 _FAILURES = (HTTPError, http.client.HTTPException, OSError, UnicodeError)
 
 log = logging.getLogger(__name__)

@@ -163,6 +163,15 @@ def test_a_sealed_key_is_said_to_be_one(tmp_path: Path, name: str) -> None:
     assert "passphrase" in refusal(path)
 
 
+@pytest.mark.parametrize("letter", [b"v", b"x"], ids=["X448", "Ed448"])
+def test_one_bit_that_makes_a_key_one_of_another_kind(tmp_path: Path, letter: bytes) -> None:
+    whole = PRIVATE["Ed25519 PKCS#8"][1]
+    assert whole[43:44] == b"w"  # in the object identifier
+    path = tmp_path / "key.pem"
+    path.write_bytes(whole[:43] + letter + whole[44:])
+    refusal(path)
+
+
 def test_a_damaged_key_has_a_way_out(tmp_path: Path) -> None:
     path = tmp_path / "key.pem"
     path.write_bytes(b"")

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from conftest import Device
+from realdaemon import until
 
 from mender_oneshot.devserver import DevServer, Seen
 
@@ -40,6 +41,7 @@ def test_from_a_fresh_device_to_a_reported_update(
     device.ok("download")
     device.ok("install")
     server.wait_for(final_status)
+    until(lambda: not (device.data / "update.lock").exists(), "the sub-updater takes its lock away")
     device.ok("run", "--all")
     assert server.status_history(deployment)[-3:] == ["downloading", "installing", "success"]
     assert device.ok("show-artifact").out == "release-2\n"

@@ -350,22 +350,25 @@ def test_two_devices_of_a_fleet_begin_at_different_times(one: float, other: floa
     assert (first < second) == (one * spread < other * spread)
 
 
-def steps_of(settings: Settings, runs: int, pause: float) -> list[str | None]:
-    """The steps of so many invocations of `run`, each of which works."""
-    state, now, done = IDLE._replace(checked_at=0, inventory_at=0), MOMENT, []
+def steps_of(settings: Settings, runs: int, failing: str = "") -> list[str | None]:
+    """The steps of so many invocations of `run`, one a minute; all work but those of one name."""
+    state, now, done = IDLE, MOMENT, []
     for _ in range(runs):
         step = next_step(state, settings, now)
         done.append(step)
-        if step == "check-update":
+        if step and step == failing:
+            failure = plan.failed_again(state.failures.get(step), now.time)
+            state = state._replace(failures={step: failure})
+        elif step == "check-update":
             state = state._replace(checked_at=now.time)
         elif step == "send-inventory":
             state = state._replace(inventory_at=now.time)
-        now = now._replace(time=now.time + pause, uptime=now.uptime + pause)
+        now = now._replace(time=now.time + 60, uptime=now.uptime + 60)
     return done
 
 
 def test_a_timer_every_minute_does_both_at_their_intervals() -> None:
-    done = steps_of(SETTINGS, runs=24 * 60, pause=60)
+    done = steps_of(SETTINGS, runs=24 * 60)
     assert done.count("check-update") == 48
     assert done.count("send-inventory") == 3
 
@@ -373,5 +376,13 @@ def test_a_timer_every_minute_does_both_at_their_intervals() -> None:
 @pytest.mark.parametrize("interval", [5, 30, 60])
 def test_checks_more_often_than_the_timer_leave_room_for_the_inventory(interval: int) -> None:
     # 5 s is mender-python-client's own default, and 5 s and 30 s are those of the demo profile.
-    done = steps_of(SETTINGS._replace(update_poll_interval=interval), runs=24 * 60, pause=60)
+    done = steps_of(SETTINGS._replace(update_poll_interval=interval), runs=24 * 60)
     assert done.count("send-inventory") == 3
+
+
+@pytest.mark.parametrize(
+    ("failing", "other"), [("send-inventory", "check-update"), ("check-update", "send-inventory")]
+)
+def test_a_step_that_always_fails_leaves_room_for_the_other(failing: str, other: str) -> None:
+    often = SETTINGS._replace(update_poll_interval=5, inventory_poll_interval=5, retry_poll_interval=5)
+    assert steps_of(often, runs=100, failing=failing).count(other) >= 49

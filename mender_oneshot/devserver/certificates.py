@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 # So long that a test may set any clock, a board without a battery (1970 at boot) included.
-ALWAYS = (datetime(1971, 1, 1, tzinfo=UTC), datetime(2999, 12, 31, tzinfo=UTC))
+ALWAYS = (datetime(1969, 1, 1, tzinfo=UTC), datetime(2999, 12, 31, tzinfo=UTC))
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 
 

@@ -97,6 +97,8 @@ def _fetch(context: Context, part: "Part") -> None:
         return
     if not (resume.can_resume(known) and known.offset < known.size):
         known = Known()
+    if deployment.size >= 0:
+        part.make_room(deployment.size)  # before the server sends what there is no room for
     if not _request(context, server, part, known):
         log.info("What is on disk does not fit the object on %s; starting over.", host(deployment.uri))
         part.truncate(0)
@@ -197,11 +199,11 @@ class Part:
     def make_room(self, size: int) -> None:
         """Raise `errors.NoSpace` where the rest of the object, and the state after it, will not fit."""
         missing = max(size - self.size, 0) + disk.STATE_RESERVE
-        room = os.fstatvfs(self._descriptor)
-        if room.f_bavail * room.f_frsize < missing:
+        free = disk.free(self._descriptor)
+        if free < missing:
             raise errors.NoSpace(
                 f"No room for the artifact: {megabytes(missing)} are needed in {os.path.dirname(self.path)}, "
-                f"{megabytes(room.f_bavail * room.f_frsize)} are free; make room, the next run goes on."
+                f"{megabytes(free)} are free; make room, the next run goes on."
             )
 
     def append(self, piece: bytes) -> None:
@@ -217,8 +219,7 @@ class Part:
                 self._synced = self.size
         except OSError as error:
             raise disk.failure(f"write {self.path}", error) from error
-        if self._synced == self.size:
-            self.make_room(0)
+        self.make_room(0)
 
     def truncate(self, size: int) -> None:
         """Cut the file."""

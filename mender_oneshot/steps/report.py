@@ -2,7 +2,7 @@
 
 import os
 
-from .. import errors
+from .. import errors, session
 from ..context import Context, Outcome
 from ..plan import is_final_for
 from ..state import Result
@@ -34,5 +34,6 @@ def record(context: Context, status: str) -> Outcome | None:
             f"Deployment {deployment} is not in progress, but {in_hand} is; nothing was reported."
         )
     result = Result(deployment, status, now.time)
-    store.save(handoff=None, deployment=None, results=(*state.results, result), last_result=result)
+    store.update(handoff=None, deployment=None, results=(*state.results, result), last_result=result)
+    session.save_or_make_room(context)
     return None

@@ -2,7 +2,7 @@
 
 import logging
 
-from .. import disk, plan
+from .. import disk, plan, session
 from ..context import Context, Outcome
 from ..state import ARTIFACT, PART, UPDATE_LOCK, Handoff, Result
 
@@ -35,5 +35,6 @@ def _give_up(context: Context, handoff: Handoff) -> Outcome:
     result = Result(handoff.deployment, "failure", context.now().time)
     if handoff.deployment:
         results = (*results, result)
-    context.store.save(handoff=None, deployment=None, results=results, last_result=result)
+    context.store.update(handoff=None, deployment=None, results=results, last_result=result)
+    session.save_or_make_room(context)
     return Outcome("gave-up", sentence, {"deployment": handoff.deployment})

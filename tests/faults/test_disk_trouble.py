@@ -1,0 +1,390 @@
+"""Field stories of bad disks: full, out of inodes, read-only, failing; nothing lost, no storm, then on again.
+
+The data directory lies on a small tmpfs. A `run` here is the tick of a timer: what a disk in trouble makes of
+it is counted at the server.
+"""
+
+import errno
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from conftest import Device
+from trouble import (
+    PAGE,
+    RESERVE,
+    Disk,
+    Traffic,
+    failing,
+    final_status,
+    needs_strace,
+    says,
+    small_disk,
+    wait_for_size,
+)
+
+from mender_oneshot.devserver import DevServer
+
+# Both worlds of libraries write with the same system calls.
+pytestmark = pytest.mark.parametrize("python", ["newest"], indirect=True)
+
+Release = Callable[..., str]
+
+FULL, BROKEN = 73, 74
+STATE, LOCK, PART, KEY = "mender-oneshot.json", "mender-oneshot.lock", "artifact.part", "mender-agent.pem"
+
+
+@pytest.fixture
+def device(device: Device) -> Iterator[Device]:
+    """A fresh device whose data directory is a small file system of its own."""
+    with small_disk(device.data, "size=8m,nr_inodes=100"):
+        (device.data / "device_type").write_text("device_type=board\n")
+        yield device
+
+
+@pytest.fixture
+def disk(device: Device) -> Disk:
+    """That file system."""
+    return Disk(device.data)
+
+
+@pytest.fixture
+def accepted(device: Device, server: DevServer) -> Device:
+    """A device that the server has accepted, in one invocation."""
+    server.world.accept_all = True
+    device.ok("auth")
+    return device
+
+
+def due(device: Device) -> bytes:
+    """Half an hour has passed: a check is due. Returns what the state file holds."""
+    device.alter_state(checked_at=1, inventory_at=1)
+    return (device.data / STATE).read_bytes()
+
+
+def leftovers(device: Device) -> list[str]:
+    return [path.name for path in device.data.iterdir() if path.name.endswith(".new")]
+
+
+def full(disk: Disk) -> None:
+    disk.leave(0)
+
+
+def one_page(disk: Disk) -> None:
+    disk.leave(PAGE)
+
+
+def no_inode(disk: Disk) -> None:
+    disk.use_up_inodes()
+
+
+def read_only(disk: Disk) -> None:
+    disk.remount("ro")
+
+
+TROUBLES = [full, one_page, no_inode, read_only]
+
+
+@pytest.mark.parametrize("trouble", TROUBLES)
+def test_nobody_is_asked_what_could_not_be_remembered(
+    accepted: Device, server: DevServer, disk: Disk, trouble: Callable[[Disk], None]
+) -> None:
+    """Without a state that can be written there is no back-off: each minute's tick would ask again."""
+    before = due(accepted)
+    trouble(disk)
+    asked = Traffic(server)
+    for words in (["run"], ["run", "--all"], ["check-update"]):
+        says(accepted.run(*words), FULL, str(disk.path), "the next run goes on")
+    assert asked.new() == []
+    assert (accepted.data / STATE).read_bytes() == before
+    assert leftovers(accepted) == []
+    disk.relieve() if trouble is not read_only else disk.remount("rw")
+    accepted.ok("run", "--all")
+    assert asked.new()[-2:] == ["next", "attributes"]
+    assert accepted.state["token"] == json.loads(before)["token"]
+
+
+@pytest.mark.parametrize("trouble", [full, read_only])
+def test_a_fresh_device_on_a_bad_disk_does_not_enrol(
+    device: Device, server: DevServer, disk: Disk, trouble: Callable[[Disk], None]
+) -> None:
+    """A key that cannot be kept would make a new device for the server at every tick."""
+    trouble(disk)
+    for _ in range(2):
+        says(device.run("run"), FULL, str(disk.path))
+    assert server.devices == []
+    assert not (device.data / KEY).exists()
+    disk.relieve() if trouble is not read_only else disk.remount("rw")
+    assert device.run("run").code == 77
+    assert len(server.devices) == 1
+
+
+def test_a_tick_with_nothing_due_does_not_care(accepted: Device, server: DevServer, disk: Disk) -> None:
+    accepted.ok("run", "--all")
+    disk.leave(0)
+    disk.remount("ro")
+    asked = Traffic(server)
+    done = accepted.ok("run")
+    assert (done.out, done.err, asked.new()) == ("", "", [])
+    assert accepted.ok("show-artifact").out == "release-1\n"
+
+
+# The system calls of an invocation on the files that it cannot do without.
+CALLS = [
+    ("openat", LOCK),
+    ("openat", STATE),
+    ("read", STATE),
+    ("openat", f"{STATE}.new"),
+    ("write", f"{STATE}.new"),
+    ("fsync", f"{STATE}.new"),
+    ("?rename,?renameat,?renameat2", f"{STATE}.new"),
+    ("fsync", ""),
+]
+
+
+@pytest.mark.real
+@needs_strace
+def test_an_input_output_error_in_whatever_call_asks_nobody(accepted: Device, server: DevServer) -> None:
+    before = due(accepted)
+    asked = Traffic(server)
+    for calls, name in CALLS:
+        done = accepted.run("run", wrapper=failing(calls, accepted.data / name))
+        says(done, BROKEN, "Input/output error", str(accepted.data), "the next run tries again")
+        assert (asked.new(), leftovers(accepted)) == ([], []), (calls, name)
+        assert accepted.state == json.loads(before), (calls, name)
+    accepted.ok("run", "--all")
+    assert asked.new()[-2:] == ["next", "attributes"]
+
+
+# Downloads.
+
+
+@pytest.fixture
+def offered(accepted: Device, release: Release) -> Device:
+    """A device with a deployment in hand whose artifact has a size in whole pages."""
+    release(size=3_000_000)
+    accepted.ok("check-update")
+    return accepted
+
+
+def artifact(tmp_path: Path) -> bytes:
+    return (tmp_path / "release-2.mender").read_bytes()
+
+
+def test_room_is_looked_for_before_the_first_byte(
+    offered: Device, server: DevServer, disk: Disk, tmp_path: Path
+) -> None:
+    """To the page: the artifact and a reserve for the state have to fit."""
+    size = len(artifact(tmp_path))
+    pages = -(-size // PAGE) * PAGE
+    disk.leave(pages + RESERVE - PAGE)
+    says(offered.run("download"), FULL, "No room for the artifact", "MB are needed", "make room")
+    assert (offered.data / PART).stat().st_size == 0
+    disk.leave(pages - PAGE)
+    says(offered.run("download"), FULL, "No room for the artifact")
+    assert (offered.data / PART).stat().st_size == 0
+    # The state had its room all the time: the tick that follows keeps its distance.
+    assert offered.state["failures"]["download"]["times"] == 2
+    asked = Traffic(server)
+    offered.ok("run")
+    assert asked.new() == []
+    disk.leave(pages + RESERVE)
+    offered.ok("download")
+    assert (offered.data / "artifact.mender").read_bytes() == artifact(tmp_path)
+
+
+def test_a_disk_that_is_too_small_for_good_fails_the_update_with_a_log_that_says_so(
+    offered: Device, server: DevServer, disk: Disk
+) -> None:
+    """And once the size is known, nothing is fetched in vain."""
+    deployment = offered.state["deployment"]["id"]
+    offered.configure(RetryDownloadCount=2)
+    disk.leave(RESERVE)
+    says(offered.run("download"), FULL, "No room for the artifact")
+    asked = Traffic(server)
+    assert offered.run("download").code == 69
+    assert "artifact" not in asked.new()
+    offered.ok("run", "--force")
+    assert server.status(deployment) == "failure"
+    assert "No room for the artifact" in json.dumps(server.log(deployment))
+
+
+def fills_up(device: Device, server: DevServer, disk: Disk, left: int) -> None:
+    """Somebody else fills the disk when 1.2 MB of the artifact are there."""
+    server.faults.add(match="GET /storage/*", stall_after=1_200_000)
+    process = device.start("download")
+    server.faults.wait_for_stall()
+    wait_for_size(device.data / PART, 1_200_000)
+    disk.leave(left)
+    server.faults.release()
+    _, complaint = process.communicate(timeout=30)
+    assert process.returncode == FULL, complaint
+    assert len(complaint.splitlines()) == 1, complaint
+
+
+def test_a_disk_that_fills_up_during_the_download_keeps_what_is_there(
+    offered: Device, server: DevServer, disk: Disk, tmp_path: Path
+) -> None:
+    fills_up(offered, server, disk, RESERVE // 2)
+    there = (offered.data / PART).stat().st_size
+    assert there >= 1_200_000
+    assert offered.state["failures"]["download"]["times"] == 1
+    disk.relieve()
+    offered.ok("download")
+    assert (offered.data / "artifact.mender").read_bytes() == artifact(tmp_path)
+    assert server.requests[-1].headers["Range"] == f"bytes={there}-"
+
+
+def test_a_disk_without_a_byte_left_in_the_download_is_no_storm(
+    offered: Device, server: DevServer, disk: Disk, tmp_path: Path
+) -> None:
+    """Not even the failure can be written down, so the ticks that follow must see it for themselves."""
+    fills_up(offered, server, disk, 0)
+    there = (offered.data / PART).stat().st_size
+    asked = Traffic(server)
+    for _ in range(3):
+        says(offered.run("run"), FULL, "No space left on device")
+    assert asked.new() == []
+    assert (offered.data / PART).stat().st_size == there
+    disk.relieve()
+    offered.ok("run")
+    assert server.requests[-1].headers["Range"] == f"bytes={there}-"
+
+
+@pytest.mark.real
+@needs_strace
+@pytest.mark.parametrize("calls", ["write", "fsync"])
+def test_an_input_output_error_in_the_download_is_put_right_by_the_next(
+    offered: Device, server: DevServer, tmp_path: Path, calls: str
+) -> None:
+    server.faults.add(match="GET /storage/*", cut_after=600_000)
+    assert offered.run("download").code == 75
+    done = offered.run("download", wrapper=failing(calls, offered.data / PART))
+    assert done.code == BROKEN
+    assert "Input/output error" in done.err
+    assert offered.state["failures"]["download"]["times"] >= 1
+    offered.ok("download")
+    assert (offered.data / "artifact.mender").read_bytes() == artifact(tmp_path)
+    assert leftovers(offered) == []
+
+
+# Hand-off and report.
+
+
+def test_a_full_disk_holds_up_the_hand_off_and_nothing_runs_twice(
+    offered: Device, server: DevServer, disk: Disk, tmp_path: Path
+) -> None:
+    called = tmp_path / "called"
+    offered.sub_updater(f"echo called >> {called}\n$ONESHOT report --success\n")
+    offered.ok("download")
+    disk.leave(0)
+    asked = Traffic(server)
+    for _ in range(3):
+        says(offered.run("run", "--all"), FULL, "No space left on device")
+    assert asked.new() == []
+    assert not called.exists()
+    assert not (offered.data / "update.lock").exists()
+    disk.relieve()
+    offered.ok("run", "--all")
+    server.wait_for(final_status)
+    assert called.read_text() == "called\n"
+
+
+@pytest.fixture
+def installing(offered: Device, server: DevServer) -> Device:
+    """A device whose update is in the hands of a sub-updater that does nothing by itself."""
+    offered.sub_updater()
+    offered.ok("run", "--all")
+    return offered
+
+
+def test_a_result_on_a_full_disk_takes_the_room_of_the_artifact(
+    installing: Device, server: DevServer, disk: Disk
+) -> None:
+    """The update is over, so its artifact is the first thing to go; the result is worth more."""
+    deployment = installing.state["handoff"]["deployment"]
+    disk.leave(0)
+    answer = installing.ok("report", "--success", "--json").json
+    assert answer["outcome"] == "delivered"
+    assert server.status(deployment) == "success"
+    assert installing.state["last_result"]["status"] == "success"
+
+
+def test_a_result_that_cannot_be_written_down_is_refused_and_not_sent(
+    installing: Device, server: DevServer, disk: Disk
+) -> None:
+    """Exit 0 promises "delivered or queued"; sent but forgotten, a later tick would call it a failure."""
+    deployment = installing.state["handoff"]["deployment"]
+    before = (installing.data / STATE).read_bytes()
+    asked = Traffic(server)
+    disk.remount("ro")
+    says(installing.run("report", "--success"), FULL, "Read-only file system")
+    assert (asked.new(), server.status(deployment)) == ([], "installing")
+    disk.remount("rw")
+    assert (installing.data / STATE).read_bytes() == before
+    assert installing.ok("report", "--success", "--json").json["outcome"] == "delivered"
+    assert server.status_history(deployment).count("success") == 1
+
+
+def test_a_queued_result_outlives_the_trouble(installing: Device, server: DevServer, disk: Disk) -> None:
+    """Server away, then the disk read-only, then both well: one final status."""
+    deployment = installing.state["handoff"]["deployment"]
+    server.faults.add(match="PUT */status", drop_before=True)
+    assert installing.ok("report", "--failure", "--json").json["outcome"] == "queued"
+    installing.alter_state(failures=None)
+    asked = Traffic(server)
+    disk.remount("ro")
+    for _ in range(3):
+        says(installing.run("run", "--all"), FULL, "Read-only file system")
+    assert asked.new() == []
+    disk.remount("rw")
+    installing.ok("run", "--all")
+    assert len([seen for seen in server.requests if final_status(seen) and seen.status == 204]) == 1
+    assert server.status(deployment) == "failure"
+    assert server.log(deployment)
+
+
+def test_a_sub_updater_given_up_on_a_full_disk(installing: Device, server: DevServer, disk: Disk) -> None:
+    deployment = installing.state["handoff"]["deployment"]
+    handoff = installing.state["handoff"]
+    installing.alter_state(handoff=handoff | {"uptime": handoff["uptime"] - 14400})
+    disk.leave(0)
+    installing.ok("run", "--all")
+    assert server.status(deployment) == "failure"
+
+
+# The log of a deployment.
+
+
+@pytest.mark.parametrize("trouble", ["a directory stands there", "read-only", "full"])
+def test_a_log_that_cannot_be_written_does_not_break_the_update(
+    accepted: Device, server: DevServer, release: Release, tmp_path: Path, trouble: str
+) -> None:
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    with small_disk(logs, "size=64k") as disk:
+        (logs / "deployment.log").write_text("of the update before\n")
+        accepted.configure(UpdateLogPath=str(logs))
+        if trouble == "a directory stands there":
+            (logs / "deployment.log").unlink()
+            (logs / "deployment.log").mkdir()
+        elif trouble == "read-only":
+            disk.remount("ro")
+        else:
+            disk.leave(0)
+        deployment = release()
+        accepted.sub_updater("$ONESHOT report --failure\n")
+        accepted.ok("run", "--all")
+        server.wait_for(lambda seen: seen.path.endswith("/log"))
+        assert server.status_history(deployment) == ["downloading", "installing", "failure"]
+        assert server.log(deployment)
+
+
+def test_a_program_hears_of_the_disk_in_json(accepted: Device, disk: Disk) -> None:
+    due(accepted)
+    disk.leave(0)
+    answer = accepted.run("run", "--json").json
+    assert answer["exit_code"] == FULL
+    assert os.strerror(errno.ENOSPC) in answer["error"]
