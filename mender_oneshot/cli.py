@@ -94,6 +94,22 @@ def _show(request: Request, chosen: Settings) -> int:
     return 0
 
 
+def visible(text: str) -> str:
+    """Make words of others (a script's, a server's) harmless for a terminal and a log of lines."""
+    return "".join(letter if letter.isprintable() else " " if letter.isspace() else "?" for letter in text)
+
+
+class _FileFormatter(logging.Formatter):
+    """Time, level and words, on one line."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging's own name
+        """Put the line together."""
+        return visible(super().formatMessage(record))
+
+
 class _StderrFormatter(logging.Formatter):
     """`<N>` priorities for the journal, which puts the time itself; plain words for everybody else."""
 
@@ -102,7 +118,7 @@ class _StderrFormatter(logging.Formatter):
         self.journal = journal
 
     def format(self, record: logging.LogRecord) -> str:
-        text = record.getMessage().replace("\n", " ")
+        text = visible(record.getMessage())
         if self.journal:
             return f"<{_PRIORITIES.get(record.levelname, 6)}>{text}"
         return text if record.levelno >= logging.ERROR else f"{record.levelname.lower()}: {text}"
@@ -132,7 +148,7 @@ def _log_as_chosen(request: Request, chosen: Settings) -> None:
             raise errors.SettingsError(
                 f"The log file {request.log_file} cannot be opened ({error.strerror}); check --log-file."
             ) from error
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        handler.setFormatter(_FileFormatter())
         root.addHandler(handler)
     for warning in chosen.warnings:
         log.warning("%s", warning)

@@ -42,9 +42,8 @@ class Handler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Write one line; never raises."""
         line = json.dumps(_message(record.created, record.levelname.lower(), record.getMessage())) + "\n"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         try:
-            descriptor = os.open(self.path, flags, 0o600)
+            descriptor = disk.open_own(self.path)
         except OSError:
             return
         try:

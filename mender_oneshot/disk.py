@@ -109,6 +109,26 @@ def create(path: str, mode: int = 0o600, flags: int = os.O_WRONLY) -> int:
         return os.open(path, flags, mode)
 
 
+def open_own(path: str, flags: int = os.O_WRONLY) -> int:
+    """Open a file of ours to write behind its end, and make it where it is missing; raises `OSError`.
+
+    A FIFO, or a second name of somebody's file, is not ours, whoever put it there: it is removed, and a new
+    file made. O_NOFOLLOW does not see a hard link, and without O_NONBLOCK a FIFO would hold us for ever.
+    """
+    flags |= os.O_APPEND | os.O_NONBLOCK
+    try:
+        descriptor = os.open(path, flags | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        if error.errno != errno.ENXIO:  # a FIFO that nobody reads
+            raise
+    else:
+        found = os.fstat(descriptor)
+        if stat.S_ISREG(found.st_mode) and found.st_nlink == 1:
+            return descriptor
+        os.close(descriptor)
+    return create(path, flags=flags)
+
+
 def sync_directory(path: str) -> None:
     """Make renames and removals in a directory durable."""
     descriptor = os.open(path or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -158,7 +158,12 @@ def perform(context: Context, name: str, *, paced: bool) -> Outcome:
                 raise need.otherwise from need
             tried.add(need.step)
             log.info("%s", need.otherwise)
-            perform(context, need.step, paced=paced)
+            try:
+                perform(context, need.step, paced=paced)
+            except errors.Error as error:
+                # This step has failed with the one it needed; uncounted, it would be due again at once.
+                _count_failure(context, name, error)
+                raise
 
 
 def _attempt(context: Context, name: str, paced: bool) -> Outcome:
@@ -173,6 +178,10 @@ def _attempt(context: Context, name: str, paced: bool) -> Outcome:
             _count_failure(context, name, error)
         raise
     failures = {other: failure for other, failure in context.store.state.failures.items() if other != name}
+    if outcome.word == "over":
+        # A server that repeats itself is asked at growing intervals, as one that fails.
+        before = context.store.state.failures.get(name)
+        failures[name] = plan.failed_again(before, context.now().time)
     context.store.update(failures=failures)
     return outcome
 

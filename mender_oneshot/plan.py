@@ -6,7 +6,7 @@ settings alone.
 
 from .moment import Moment
 from .settings import Settings
-from .state import Failure, Result, State, Token
+from .state import Failure, State, Token, final_result
 
 SMALLEST_BACKOFF = 60.0
 USES_OF_AN_INTERVAL = 3
@@ -169,9 +169,8 @@ def tidy_remaining(state: State, settings: Settings, now: Moment) -> float:
     """
     blocked = backoff_remaining(state, settings, "tidy", now.time)
     if state.handoff is None:
-        if state.last_result and state.last_result.deployment == now.lock:
-            return max(blocked, remaining(state.last_result.at, SWEEP_GRACE, now.time))
-        return blocked
+        final = None if now.lock is None else final_result(state, now.lock)
+        return max(blocked, remaining(final.at, SWEEP_GRACE, now.time)) if final else blocked
     if not settings.install_timeout:
         return float("inf")
     start = state.handoff.uptime if state.handoff.boot == now.boot else 0
@@ -194,8 +193,3 @@ def token_is_good(token: Token | None, servers: tuple[str, ...], now: float) -> 
         # The server gave it at a time that our clock has not reached: only its age can say when it ends.
         return young
     return young or now < token.expires - margin
-
-
-def is_final_for(result: Result | None, deployment: str) -> bool:
-    """Say whether a final status for a deployment was given already: the first one stands."""
-    return result is not None and result.deployment == deployment

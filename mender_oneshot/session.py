@@ -9,7 +9,7 @@ import logging
 from . import disk, errors
 from .context import Context
 from .server import Server, Void
-from .state import ARTIFACT, PART, Result
+from .state import ARTIFACT, PART, Result, concluded
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,6 @@ def fail(context: Context, error: errors.Error) -> None:
         return
     log.error("%s", error)
     error.logged = True
-    result = Result(state.deployment.id, "failure", context.now().time)
-    context.store.update(deployment=None, results=(*state.results, result), last_result=result)
+    context.store.state = concluded(state, Result(state.deployment.id, "failure", context.now().time))
     save_or_make_room(context)
     disk.remove(context.data(ARTIFACT), context.data(PART))

@@ -95,6 +95,7 @@ class State(NamedTuple):
     handoff: Handoff | None = None
     results: tuple[Result, ...] = ()  # final statuses not delivered yet, oldest first
     last_result: Result | None = None  # the newest final status, delivered or not
+    past_results: tuple[Result, ...] = ()  # the ones before it, oldest first
     checked_at: float = 0
     inventory_at: float = 0
     inventory_sent_at: float = 0
@@ -103,6 +104,9 @@ class State(NamedTuple):
     hold: Hold | None = None
     unknown: Mapping[str, Any] = {}
 
+
+REMEMBERED = 8
+"""Final statuses that are kept: what a server could offer once more must not be installed once more."""
 
 _T = TypeVar("_T")
 _PARTS: dict[str, type[Any]] = {
@@ -122,7 +126,7 @@ def to_json(state: State) -> bytes:
             continue
         if name in _PARTS:
             value = value._asdict()
-        elif name == "results":
+        elif name in ("results", "past_results"):
             value = [result._asdict() for result in value]
         elif name == "failures":
             value = {step: failure._asdict() for step, failure in value.items()}
@@ -143,7 +147,7 @@ def from_json(content: bytes) -> State:
         value = members.pop(name)
         if name in _PARTS:
             known[name] = _part(_PARTS[name], name, value)
-        elif name == "results":
+        elif name in ("results", "past_results"):
             known[name] = tuple(_part(Result, name, result) for result in _typed(list, name, value))
         elif name == "failures":
             steps = _typed(dict, name, value)
@@ -174,6 +178,24 @@ def _typed(kind: type[_T], name: str, value: Any) -> _T:
     elif isinstance(value, kind) and (kind is bool) == isinstance(value, bool):
         return value
     raise Unreadable(f"{name} is not of type {kind.__name__}")
+
+
+def concluded(state: State, result: Result) -> State:
+    """Return the state after an update has come to its end; a result of no known deployment goes nowhere."""
+    past = (*state.past_results, state.last_result) if state.last_result else state.past_results
+    return state._replace(
+        deployment=None,
+        handoff=None,
+        results=(*state.results, result) if result.deployment else state.results,
+        last_result=result,
+        past_results=past[-REMEMBERED + 1 :],
+    )
+
+
+def final_result(state: State, deployment: str) -> Result | None:
+    """Return the final status that a deployment was given, if it was: the first one stands."""
+    known = (*state.past_results, state.last_result)
+    return next((result for result in known if result and result.deployment == deployment), None)
 
 
 class Store:

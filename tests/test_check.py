@@ -108,7 +108,7 @@ def test_a_deployment_that_is_over_is_never_done_again(
 ) -> None:
     """A late status makes the server offer a finished deployment again."""
     deployment = release()
-    accepted.ok("run", "--all") if False else accepted.ok("check-update")
+    accepted.ok("check-update")
     (accepted.data / "update.lock").write_text(deployment)
     accepted.ok("report", "--failure")
     (accepted.data / "update.lock").unlink()
@@ -222,3 +222,19 @@ def test_incompatible_and_installed_releases_are_the_servers_business(
     for name in ("other", "release-1"):
         server.deploy(name)
         assert accepted.ok("check-update", "--json").json["outcome"] == "nothing"
+
+
+def test_an_older_deployment_that_is_over_is_not_done_again_either(
+    accepted: Device, server: DevServer, release: Release
+) -> None:
+    """A server restored from a backup may offer what was done two updates ago."""
+    accepted.sub_updater()
+    first = release("release-2")
+    for deployment in (first, release("release-3")):
+        accepted.ok("run", "--all", "--force")
+        accepted.ok("report", "--failure")
+        (accepted.data / "update.lock").unlink()
+        assert server.status(deployment) == "failure"
+    server.faults.add(match="GET */next", status=200, body=json.dumps(answer(first)))
+    assert accepted.ok("check-update", "--json").json["outcome"] == "over"
+    assert accepted.run("download").code == 2

@@ -38,6 +38,7 @@ FULL = State(
     handoff=Handoff("d0", "release-1", "b", 12.5),
     results=(Result("d8", "success", 1.5, sent=True), Result("d9", "failure", 2.5, refusals=3)),
     last_result=Result("d9", "failure", 2.5),
+    past_results=(Result("d7", "success", 1.5, True),),
     checked_at=3,
     inventory_at=4,
     inventory_sent_at=5,

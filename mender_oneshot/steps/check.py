@@ -4,9 +4,8 @@ import logging
 
 from .. import deployment_log, device, disk, errors, session
 from ..context import Context, Outcome
-from ..plan import is_final_for
 from ..server import DeviceChanged
-from ..state import ARTIFACT, PART, Deployment, Result
+from ..state import ARTIFACT, PART, Deployment, Result, final_result
 
 log = logging.getLogger(__name__)
 
@@ -50,8 +49,9 @@ def _take(context: Context, found: Deployment | None) -> Outcome:
         return Outcome(
             "withdrawn", f"The server has withdrawn deployment {held.id}; dropped it.", {"deployment": None}
         )
-    if is_final_for(store.state.last_result, found.id):
-        return _repeat(context, found.id)
+    over = final_result(store.state, found.id)
+    if over:
+        return _repeat(context, over)
     if held and (held.id, held.artifact_id) == (found.id, found.artifact_id):
         store.save(deployment=held._replace(uri=found.uri, expires=found.expires))
     else:
@@ -64,13 +64,11 @@ def _take(context: Context, found: Deployment | None) -> Outcome:
     return Outcome("update", f"There is an update: {found.artifact_name} (deployment {found.id}).", facts)
 
 
-def _repeat(context: Context, deployment: str) -> Outcome:
+def _repeat(context: Context, over: Result) -> Outcome:
     """Answer an offer of a deployment that is over with the result it had: it is never installed twice."""
-    last = context.store.state.last_result
-    if last is not None:
-        context.store.save(results=(Result(deployment, last.status, last.at),))
+    context.store.save(results=(over._replace(sent=False, refusals=0),))
     return Outcome(
         "over",
-        f"The server offers deployment {deployment} again, which is over; its result will be sent again.",
+        f"Deployment {over.deployment} is offered again, but is over; its result will be sent again.",
         {"deployment": None},
     )

@@ -8,6 +8,8 @@ from ..server import Server, TooLarge, Void
 from ..state import Result
 
 MAX_REFUSALS = 10
+MAX_LOG_ATTEMPTS = 50
+"""Attempts to bring the log through to a server that has the status: some four hours, then updates go on."""
 
 log = logging.getLogger(__name__)
 
@@ -23,18 +25,22 @@ def run(context: Context) -> Outcome:
             f"The result of deployment {result.deployment} is void for the server ({void}); dropped it."
         )
         return Outcome("void", sentence, _facts(result))
-    except (errors.Refused, errors.BadAnswer, errors.ServerTrouble) as error:
+    except (errors.Refused, errors.BadAnswer, errors.TryLater, errors.TimeOver) as error:
         result = context.store.state.results[0]
-        if isinstance(error, errors.ServerTrouble) and not result.sent:
+        answered = isinstance(error, (errors.Refused, errors.BadAnswer, errors.ServerTrouble))
+        limit = MAX_REFUSALS if answered else MAX_LOG_ATTEMPTS
+        if not isinstance(error, (errors.Refused, errors.BadAnswer)) and not result.sent:
             # The status itself is worth waiting for, however long the server is in trouble.
             raise
+        if isinstance(error, errors.TryLater) and error.retry_after:
+            raise
         # Nothing else may be asked while a result waits, so a "no" for ever must have an end.
-        if result.refusals + 1 >= MAX_REFUSALS:
+        if result.refusals + 1 >= limit:
             log.error("%s", error)
             _done(context)
             what = "log" if result.sent else "result"
             sentence = (
-                f"The server refused the {what} of {result.deployment} {MAX_REFUSALS} times; dropped it."
+                f"The server has not taken the {what} of {result.deployment} {limit} times; dropped it."
             )
             return Outcome("refused", sentence, _facts(result))
         _note(context, result._replace(refusals=result.refusals + 1))

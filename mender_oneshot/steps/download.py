@@ -1,5 +1,6 @@
 """Fetch the artifact of the deployment in hand, from where the last invocation came to."""
 
+import contextlib
 import logging
 import os
 
@@ -41,7 +42,8 @@ def run(context: Context) -> Outcome:
         _fetch(context, part)
         part.finish(context.data(ARTIFACT))
     except (errors.Error, errors.Needs) as error:
-        _count(context, error, progress=part.size > before)
+        _drop_what_cannot_be_resumed(context, part)
+        _count(context, error, progress=part.size > before and not part.started_over)
         raise
     finally:
         part.close()
@@ -58,6 +60,13 @@ def link_is_stale(deployment: Deployment, checked_at: float, now: float) -> bool
 
 def _facts(deployment: Deployment) -> dict[str, object]:
     return {"deployment": deployment.id, "artifact_name": deployment.artifact_name}
+
+
+def _drop_what_cannot_be_resumed(context: Context, part: "Part") -> None:
+    """Free the disk of bytes that the next attempt would throw away."""
+    held = context.store.state.deployment
+    if held and not resume.can_resume(Known(part.size, held.size, held.etag, held.last_modified)):
+        part.truncate(0)
 
 
 def _count(context: Context, error: errors.Error | errors.Needs, *, progress: bool) -> None:
@@ -101,7 +110,7 @@ def _fetch(context: Context, part: "Part") -> None:
         part.make_room(deployment.size)  # before the server sends what there is no room for
     if not _request(context, server, part, known):
         log.info("What is on disk does not fit the object on %s; starting over.", host(deployment.uri))
-        part.truncate(0)
+        part.start_over()
         _request(context, server, part, Known())
 
 
@@ -138,7 +147,7 @@ def _request(context: Context, server: Server, part: "Part", known: Known) -> bo
         if decision.move is Move.REFUSED:
             raise server.artifact_error(response)
         if decision.move is Move.FRESH:
-            part.truncate(0)
+            part.start_over()
             deployment = deployment._replace(
                 size=decision.size,
                 etag=answer.etag,
@@ -179,9 +188,12 @@ class Part:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        self.started_over = False
         try:
-            self._descriptor = os.open(path, flags, 0o600)
+            self._descriptor = disk.open_own(path, os.O_RDWR)
+            with contextlib.suppress(OSError):
+                # What is handed off must be what was verified; a file system without modes cannot help it.
+                os.fchmod(self._descriptor, 0o600)
             self.size = os.fstat(self._descriptor).st_size
         except OSError as error:
             raise disk.failure(f"open {path}", error) from error
@@ -229,6 +241,11 @@ class Part:
         except OSError as error:
             raise disk.failure(f"cut {self.path}", error) from error
         self.size = self._synced = size
+
+    def start_over(self) -> None:
+        """Throw away what is there; an attempt that has to is one without a new byte, whatever it brings."""
+        self.started_over = self.started_over or self.size > 0
+        self.truncate(0)
 
     def finish(self, target: str) -> None:
         """Give the complete file its final name, durably."""

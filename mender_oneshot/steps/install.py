@@ -8,7 +8,7 @@ from collections.abc import Callable
 from .. import artifact, device, disk, errors, session
 from ..context import Context, Outcome
 from ..deployment_log import SUB_UPDATER_FILE
-from ..state import ARTIFACT, UPDATE_LOCK, Deployment, Handoff, Result
+from ..state import ARTIFACT, UPDATE_LOCK, Deployment, Handoff, Result, concluded
 
 log = logging.getLogger(__name__)
 
@@ -109,16 +109,15 @@ def _hand_off(context: Context, deployment: Deployment, program: str) -> None:
         )
         log.error("%s", failure)
         failure.logged = True
-        result = Result(deployment.id, "failure", now.time)
-        store.save(handoff=None, results=(*store.state.results, result), last_result=result)
+        store.state = concluded(store.state, Result(deployment.id, "failure", now.time))
+        store.save()
         disk.remove(lock)
         raise failure from error
 
 
 def _start(context: Context, deployment: Deployment, program: str) -> None:
     """Start it in a session of its own, what it says going to `sub-updater.log`."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-    output = os.open(context.data(SUB_UPDATER_FILE), flags, 0o600)
+    output = disk.open_own(context.data(SUB_UPDATER_FILE))
     try:
         process = subprocess.Popen(
             [program, context.data(ARTIFACT)],

@@ -4,8 +4,7 @@ import os
 
 from .. import errors, session
 from ..context import Context, Outcome
-from ..plan import is_final_for
-from ..state import Result
+from ..state import Result, concluded, final_result
 
 
 def record(context: Context, status: str) -> Outcome | None:
@@ -19,8 +18,8 @@ def record(context: Context, status: str) -> Outcome | None:
     in_hand = state.handoff.deployment if state.handoff else now.lock or ""
     # What the sub-updater was told at the hand-off; it is gone after a reboot.
     deployment = os.environ.get("MENDER_DEPLOYMENT_ID") or in_hand
-    last = state.last_result
-    if last and deployment and is_final_for(last, deployment):
+    last = final_result(state, deployment) if deployment else None
+    if last:
         if last.status == status:
             sentence = f"Deployment {last.deployment} is reported as {status} already; nothing to do."
             return None if state.results else Outcome("already", sentence, {"deployment": last.deployment})
@@ -33,7 +32,6 @@ def record(context: Context, status: str) -> Outcome | None:
         raise errors.NothingInProgress(
             f"Deployment {deployment} is not in progress, but {in_hand} is; nothing was reported."
         )
-    result = Result(deployment, status, now.time)
-    store.update(handoff=None, deployment=None, results=(*state.results, result), last_result=result)
+    store.state = concluded(state, Result(deployment, status, now.time))
     session.save_or_make_room(context)
     return None

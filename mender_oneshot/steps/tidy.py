@@ -2,9 +2,9 @@
 
 import logging
 
-from .. import disk, plan, session
+from .. import disk, session
 from ..context import Context, Outcome
-from ..state import ARTIFACT, PART, UPDATE_LOCK, Handoff, Result
+from ..state import ARTIFACT, PART, UPDATE_LOCK, Handoff, Result, concluded, final_result
 
 log = logging.getLogger(__name__)
 
@@ -15,7 +15,7 @@ def run(context: Context) -> Outcome:
     state = store.state
     if state.handoff is not None:
         return _give_up(context, state.handoff)
-    if now.lock is not None and not plan.is_final_for(state.last_result, now.lock):
+    if now.lock is not None and final_result(state, now.lock) is None:
         store.save(handoff=Handoff(now.lock, "", now.boot, now.uptime), deployment=None)
         return Outcome(
             "adopted", f"{UPDATE_LOCK} says that deployment {now.lock} is being installed; waiting for it."
@@ -31,10 +31,7 @@ def _give_up(context: Context, handoff: Handoff) -> Outcome:
         f"The sub-updater has not reported deployment {handoff.deployment} within {seconds} s; giving it up."
     )
     log.error("%s", sentence)
-    results = context.store.state.results
-    result = Result(handoff.deployment, "failure", context.now().time)
-    if handoff.deployment:
-        results = (*results, result)
-    context.store.update(handoff=None, deployment=None, results=results, last_result=result)
+    store = context.store
+    store.state = concluded(store.state, Result(handoff.deployment, "failure", context.now().time))
     session.save_or_make_room(context)
     return Outcome("gave-up", sentence, {"deployment": handoff.deployment})

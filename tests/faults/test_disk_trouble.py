@@ -185,11 +185,12 @@ def test_room_is_looked_for_before_the_first_byte(
     disk.leave(pages - PAGE)
     says(offered.run("download"), FULL, "No room for the artifact")
     assert (offered.data / PART).stat().st_size == 0
-    # The state had its room all the time: the tick that follows keeps its distance.
+    # The state had its room all the time: the tick that follows keeps its distance,
+    # and has time for the inventory.
     assert offered.state["failures"]["download"]["times"] == 2
     asked = Traffic(server)
     offered.ok("run")
-    assert asked.new() == []
+    assert asked.new() in ([], ["attributes"])
     disk.leave(pages + RESERVE)
     offered.ok("download")
     assert (offered.data / "artifact.mender").read_bytes() == artifact(tmp_path)
