@@ -14,9 +14,9 @@ from datetime import datetime
 from typing import Any
 
 from . import disk, errors
+from .state import SUB_UPDATER_FILE
 
 FILE = "deployment.log"
-SUB_UPDATER_FILE = "sub-updater.log"
 BODY_LIMIT = 999_744
 """Bytes of the upload; the reference client's figure, under the server's 1 MiB."""
 
@@ -43,11 +43,14 @@ class Handler(logging.Handler):
         """Write one line; never raises."""
         line = json.dumps(_message(record.created, record.levelname.lower(), record.getMessage())) + "\n"
         try:
-            descriptor = disk.open_own(self.path)
+            descriptor = disk.open_own(self.path, os.O_RDWR)
         except OSError:
             return
         try:
-            if os.fstat(descriptor).st_size < _FILE_LIMIT:
+            size = os.fstat(descriptor).st_size
+            if size and os.pread(descriptor, 1, size - 1) != b"\n":
+                line = "\n" + line  # a power cut has torn the last one
+            if size < _FILE_LIMIT:
                 os.write(descriptor, line.encode())
         except OSError:
             return

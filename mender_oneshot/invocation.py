@@ -3,10 +3,10 @@
 Knows the order of events; knows nothing of HTTP, of files' contents or of words on a command line.
 """
 
+import contextlib
 import logging
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import NamedTuple
 
 from . import disk, errors, moment, plan, state, steps
@@ -46,13 +46,13 @@ def carry_out(request: Request, settings: Settings, progress: Progress, tell: Ca
             tell(Done(request.command, _named(context, request)))
 
 
-@contextmanager
+@contextlib.contextmanager
 def _context(request: Request, settings: Settings, progress: Progress) -> Iterator[Context]:
     """Hold the lock and the state for the length of an invocation, and save the state whatever happened."""
     disk.ensure_directory(settings.places.datastore)
     lock = disk.take_lock(settings.places.data(state.LOCK), wait=request.command != "run")
     try:
-        store = _open_store(settings)
+        store = _open_store(settings, lock)
         context = Context(settings, store, lambda: moment.look(settings.places), progress)
         handler = Handler(settings.log_directory)
         root = logging.getLogger(__package__)
@@ -68,27 +68,51 @@ def _context(request: Request, settings: Settings, progress: Progress) -> Iterat
         os.close(lock)
 
 
-def _open_store(settings: Settings) -> Store:
+def _open_store(settings: Settings, lock: int) -> Store:
     """Load the state; an unreadable one is set aside, and the device goes on with an empty one.
 
     Nothing is forgotten that matters: an update in the sub-updater's hands has its `update.lock`, and the
-    form of the identity, which decides who we are for the server, is looked for in the ruins.
+    form of the identity, which decides who we are for the server, is noted in the lock file as well.
     """
     path = settings.places.data(state.FILE)
     try:
         known = state.load(path)
     except state.Unreadable as error:
         ruins = disk.read(path) or b""
-        aside = state.set_aside(path)
-        log.error("The state %s cannot be used (%s); it is now %s, and we start afresh.", path, error, aside)
-        known = State(identity_format="list" if b'"identity_format": "list"' in ruins else "string")
+        aside = state.set_aside(path, ruins)
+        log.error("The state %s cannot be used (%s); %s is a copy, and we start afresh.", path, error, aside)
+        found = "list" if b'"identity_format": "list"' in ruins else "string"
+        known = State(identity_format=_noted_format(lock) or found)
     store = Store(path, known)
     if known.spread < 0:
         first = known == State()
         store.update(spread=int.from_bytes(os.urandom(4)) / 2**32)
-        if first and bears_traces_of_python_client(settings):
-            store.update(identity_format="list")
+        if first:
+            store.update(identity_format=_first_format(settings, lock))
     return store
+
+
+def _first_format(settings: Settings, lock: int) -> str:
+    """Choose the form of the identity for a device without a state, once and for all.
+
+    Noted in the lock file, which is never replaced: a device that loses its state has a key and a log too,
+    and must not be taken for one of mender-python-client's.
+    """
+    form = _noted_format(lock)
+    if not form:
+        form = "list" if bears_traces_of_python_client(settings) else "string"
+        with contextlib.suppress(OSError):
+            os.pwrite(lock, form.encode(), 0)
+            os.fsync(lock)
+    return form
+
+
+def _noted_format(lock: int) -> str:
+    try:
+        form = os.pread(lock, 16, 0).decode("ascii", "replace")
+    except OSError:
+        return ""
+    return form if form in ("list", "string") else ""
 
 
 def bears_traces_of_python_client(settings: Settings) -> bool:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from . import disk, errors
 from .settings import Places
-from .state import ARTIFACT, UPDATE_LOCK
+from .state import ARTIFACT, SUB_UPDATER_FILE, UPDATE_LOCK
 
 
 class Moment(NamedTuple):
@@ -17,6 +17,7 @@ class Moment(NamedTuple):
     boot: str  # the kernel's boot id
     lock: str | None = None  # the deployment id in `update.lock`; None: there is no such file
     artifact: bool = False  # a downloaded artifact lies there, whole
+    begun: bool = True  # `sub-updater.log` is there: the last thing made before the sub-updater is started
 
 
 def look(places: Places) -> Moment:
@@ -27,6 +28,7 @@ def look(places: Places) -> Moment:
         boot=_boot_id(),
         lock=_update_lock(places.data(UPDATE_LOCK)),
         artifact=os.path.isfile(places.data(ARTIFACT)),
+        begun=os.path.lexists(places.data(SUB_UPDATER_FILE)),
     )
 
 

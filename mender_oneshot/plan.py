@@ -171,10 +171,21 @@ def tidy_remaining(state: State, settings: Settings, now: Moment) -> float:
     if state.handoff is None:
         final = None if now.lock is None else final_result(state, now.lock)
         return max(blocked, remaining(final.at, SWEEP_GRACE, now.time)) if final else blocked
+    if never_started(state, now):
+        return blocked
     if not settings.install_timeout:
         return float("inf")
     start = state.handoff.uptime if state.handoff.boot == now.boot else 0
     return max(blocked, start + settings.install_timeout - now.uptime, 0)
+
+
+def never_started(state: State, now: Moment) -> bool:
+    """Say whether the power failed between the record of a hand-off and the start of the sub-updater.
+
+    The deployment is forgotten only after the start, and `sub-updater.log` is made, durably, just before it:
+    with the one in the state and the other missing, nothing can have run, and the next start is the first.
+    """
+    return state.handoff is not None and state.deployment is not None and not now.begun
 
 
 def token_is_good(token: Token | None, servers: tuple[str, ...], now: float) -> bool:

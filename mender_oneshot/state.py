@@ -18,6 +18,7 @@ LOCK = "mender-oneshot.lock"
 UPDATE_LOCK = "update.lock"
 PART = "artifact.part"
 ARTIFACT = "artifact.mender"
+SUB_UPDATER_FILE = "sub-updater.log"
 SPARE = 16384
 """Bytes that a step may add to the state: room for them is asked for before the step begins."""
 
@@ -237,12 +238,12 @@ def load(path: str) -> State:
     return State() if content is None else from_json(content)
 
 
-def set_aside(path: str) -> str:
-    """Put an unreadable state file under another name, and say which; the one set aside before is lost."""
+def set_aside(path: str, ruins: bytes) -> str:
+    """Keep what an unreadable state file holds under another name, and say which; one kept before is lost.
+
+    A copy: the file itself stands until the new state takes its place, so that a power cut in between finds
+    the ruins again and not a device that seems to be new.
+    """
     aside = path + ".unreadable"
-    try:
-        os.replace(path, aside)
-        disk.sync_directory(os.path.dirname(path))
-    except OSError as error:
-        raise disk.failure(f"set aside {path}", error) from error
+    disk.write_whole(aside, ruins)
     return aside

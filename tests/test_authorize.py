@@ -174,7 +174,8 @@ def test_the_identity_keeps_the_form_the_server_knows(
 ) -> None:
     if traces:
         device.ok("bootstrap")
-        (device.data / "mender-oneshot.json").unlink()
+        for ours in ("mender-oneshot.json", "mender-oneshot.lock"):
+            (device.data / ours).unlink()
     for name in traces[1:]:
         (device.data / name).touch()
     if setting:

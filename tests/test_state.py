@@ -323,7 +323,7 @@ def test_an_unreadable_file_is_set_aside(tmp_path: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(Unreadable):
             states.load(str(path))
-        aside = states.set_aside(str(path))
+        aside = states.set_aside(str(path), content)
         assert Path(aside).read_bytes() == content
-        assert not path.exists()
-    assert len(os.listdir(tmp_path)) == 1
+        assert path.read_bytes() == content
+    assert len(os.listdir(tmp_path)) == 2

@@ -195,6 +195,9 @@ class Part:
                 # What is handed off must be what was verified; a file system without modes cannot help it.
                 os.fchmod(self._descriptor, 0o600)
             self.size = os.fstat(self._descriptor).st_size
+            if self.size:
+                # Whoever wrote this may have been killed before it was synced.
+                os.fsync(self._descriptor)
         except OSError as error:
             raise disk.failure(f"open {path}", error) from error
         self._synced = self.size
@@ -222,13 +225,13 @@ class Part:
         """Write behind the end; raises `errors.NoSpace` or `errors.DiskError`, and what fitted stays."""
         view = memoryview(piece)
         try:
+            if self.size + len(piece) - self._synced > SYNC_BYTES:
+                os.fsync(self._descriptor)
+                self._synced = self.size
             while view:
                 written = os.write(self._descriptor, view)
                 self.size += written
                 view = view[written:]
-            if self.size - self._synced >= SYNC_BYTES:
-                os.fsync(self._descriptor)
-                self._synced = self.size
         except OSError as error:
             raise disk.failure(f"write {self.path}", error) from error
         self.make_room(0)

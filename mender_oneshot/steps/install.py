@@ -7,8 +7,7 @@ from collections.abc import Callable
 
 from .. import artifact, device, disk, errors, session
 from ..context import Context, Outcome
-from ..deployment_log import SUB_UPDATER_FILE
-from ..state import ARTIFACT, UPDATE_LOCK, Deployment, Handoff, Result, concluded
+from ..state import ARTIFACT, SUB_UPDATER_FILE, UPDATE_LOCK, Deployment, Handoff, Result, concluded
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +96,7 @@ def _hand_off(context: Context, deployment: Deployment, program: str) -> None:
     """
     store, now = context.store, context.now()
     handoff = Handoff(deployment.id, deployment.artifact_name, now.boot, now.uptime)
-    store.save(handoff=handoff, deployment=None)
+    store.save(handoff=handoff)
     lock = context.data(UPDATE_LOCK)
     try:
         disk.write_whole(lock, deployment.id.encode())
@@ -113,12 +112,15 @@ def _hand_off(context: Context, deployment: Deployment, program: str) -> None:
         store.save()
         disk.remove(lock)
         raise failure from error
+    store.save(deployment=None)
 
 
 def _start(context: Context, deployment: Deployment, program: str) -> None:
     """Start it in a session of its own, what it says going to `sub-updater.log`."""
     output = disk.open_own(context.data(SUB_UPDATER_FILE))
     try:
+        # From here on it counts as started (plan.never_started); not even a power cut may take that back.
+        disk.sync_directory(context.settings.places.datastore)
         process = subprocess.Popen(
             [program, context.data(ARTIFACT)],
             stdin=subprocess.DEVNULL,

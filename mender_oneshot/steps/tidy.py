@@ -2,7 +2,7 @@
 
 import logging
 
-from .. import disk, session
+from .. import disk, plan, session
 from ..context import Context, Outcome
 from ..state import ARTIFACT, PART, UPDATE_LOCK, Handoff, Result, concluded, final_result
 
@@ -13,6 +13,11 @@ def run(context: Context) -> Outcome:
     """Take over a lock the state does not know, sweep away one that is over, or give up on a sub-updater."""
     store, now = context.store, context.now()
     state = store.state
+    if plan.never_started(state, now):
+        # First the lock, then the state: a lock that the state does not know would be waited for.
+        disk.remove(context.data(UPDATE_LOCK))
+        store.save(handoff=None)
+        return Outcome("taken-back", "The sub-updater was never started; the installation begins again.")
     if state.handoff is not None:
         return _give_up(context, state.handoff)
     if now.lock is not None and final_result(state, now.lock) is None:
