@@ -198,7 +198,7 @@ class Connection(BaseHTTPRequestHandler):
             return self.listener.site.answer(request, route)
         except Refusal as refusal:
             return error_answer(refusal)
-        except OSError:
+        except (OSError, Broken):
             raise
         except Exception:  # noqa: BLE001  # a bug here must show, and must not look like a dead network
             traceback.print_exc(file=sys.stderr)
