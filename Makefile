@@ -27,7 +27,7 @@ lint: $(VENV)/dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-bench: $(VENV)/runtime
+bench: $(VENV)/dev
 	@$(BIN)/python tests/bench.py
 
 $(VENV)/runtime: pyproject.toml

@@ -22,7 +22,10 @@ _PRIORITIES = {"DEBUG": 7, "INFO": 6, "WARNING": 4, "ERROR": 3, "CRITICAL": 2}
 def execute(request: Request) -> int:
     """Do what is asked and return the exit code; only a bug raises."""
     try:
-        return _execute(request)
+        code = _execute(request)
+        # Here, not at the interpreter's end, where nobody could catch what goes wrong.
+        sys.stdout.flush()
+        return code
     except BrokenPipeError:
         # Nobody reads what we say; the work itself is done. Keep the interpreter from trying again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

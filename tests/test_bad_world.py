@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from conftest import Device, Run
+from realdaemon import need
 
 from mender_oneshot.devserver import DevServer
 
@@ -245,6 +246,7 @@ def test_the_lock_is_given_way_to_or_waited_for(accepted: Device) -> None:
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can mount a small file system")
 def test_a_full_disk_loses_nothing(accepted: Device, tmp_path: Path) -> None:
+    need("unshare")
     before = accepted.state
     script = (
         "set -e; mkdir /tmp/full.$$; mount -t tmpfs -o size=64k none /tmp/full.$$; "
@@ -310,13 +312,11 @@ def test_errors_come_as_json_too(device: Device) -> None:
 def test_nobody_reads_what_we_say(accepted: Device) -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    process = accepted.start("status")
-    process.communicate()
     import subprocess
 
     done = subprocess.run(
         [accepted.python, "-m", "mender_oneshot", "status"],
-        env=accepted.env(),
+        env={name: value for name, value in accepted.env().items() if name != "PYTHONUNBUFFERED"},
         stdout=writer,
         stderr=subprocess.PIPE,
         check=False,
