@@ -133,7 +133,8 @@ def test_the_sub_updater_outlives_us_with_its_output_kept(
     gate = tmp_path / "gate"
     os.mkfifo(gate)
     accepted.sub_updater(
-        f"echo hello from $1\ncut -d' ' -f6 /proc/$$/stat > {tmp_path}/session\nread go < {gate}\n{INSTALLS_AND_REPORTS}"
+        f"echo hello from $1\ncut -d' ' -f6 /proc/$$/stat > {tmp_path}/session\n"
+        f"read go < {gate}\n{INSTALLS_AND_REPORTS}"
     )
     release()
     accepted.ok("run", "--all")
