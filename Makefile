@@ -4,13 +4,26 @@
 # make lint    format, lint, types, import directions
 # make bench   start-up and per-invocation cost, as ratios
 #
-# Each sets up all it needs in .venv; nothing is installed elsewhere, but for python3-venv where Debian lacks it.
+# Each of these sets up all it needs in .venv; nothing is installed elsewhere, but for python3-venv where Debian
+# lacks it.
+#
+# make install    what a device needs, with Python's own libraries from the distribution: no pip, no network
+# make uninstall  takes it away again
+#
+# Both keep to DESTDIR, PREFIX, SYSCONFDIR, UNITDIR, ZSHDIR and PYTHON (the interpreter on the device). COMPILE is the
+# interpreter that byte-compiles here and now; COMPILE=no leaves that to the packager. Nothing is enabled or started.
 
-PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-long lint bench clean
+PREFIX ?= /usr/local
+SYSCONFDIR ?= /etc
+UNITDIR ?= $(PREFIX)/lib/systemd/system
+ZSHDIR ?= $(PREFIX)/share/zsh/site-functions
+DEVICE_PYTHON = $(or $(PYTHON),/usr/bin/python3)
+COMPILE ?= $(DEVICE_PYTHON)
+
+.PHONY: demo test test-long lint bench install uninstall clean
 
 demo: $(VENV)/runtime
 	@$(BIN)/python tests/demo.py
@@ -31,12 +44,67 @@ bench: $(VENV)/dev
 	@$(BIN)/python tests/bench.py
 
 $(VENV)/runtime: pyproject.toml
-	@sh .ci/venv "$(PYTHON)" $(VENV) .
+	@sh .ci/venv "$(or $(PYTHON),python3)" $(VENV) .
 	@touch $@
 
 $(VENV)/dev: pyproject.toml
-	@sh .ci/venv "$(PYTHON)" $(VENV) ".[dev]"
+	@sh .ci/venv "$(or $(PYTHON),python3)" $(VENV) ".[dev]"
 	@touch $@ $(VENV)/runtime
+
+# The files of an installation: where from, and where to.
+MODULES := $(filter-out mender_oneshot/devserver/%,$(wildcard mender_oneshot/*.py mender_oneshot/*/*.py))
+UNITS := $(wildcard systemd-timers/*.service systemd-timers/*.timer)
+CRON_EXAMPLES := $(filter-out cron/README.md cron/mender-oneshot,$(wildcard cron/*))
+MAN_PAGES := $(wildcard docs/man/*.[157])
+
+SHARE = $(PREFIX)/share/mender-oneshot
+DOC = $(PREFIX)/share/doc/mender-oneshot
+LAUNCHER = $(PREFIX)/bin/mender-oneshot
+CRON_FILE = $(SYSCONFDIR)/cron.d/mender-oneshot
+BASH_COMPLETION = $(PREFIX)/share/bash-completion/completions/mender-oneshot
+ZSH_COMPLETION = $(ZSHDIR)/_mender-oneshot
+FISH_COMPLETION = $(PREFIX)/share/fish/vendor_completions.d/mender-oneshot.fish
+
+# `install -D` makes the directories that are missing, and leaves the mode of those that are there alone.
+INSTALL_FILE = install -D -m 644
+WITH_PREFIX = sed 's|/usr/local/bin/mender-oneshot|$(LAUNCHER)|g'
+
+install:
+	@# Made beside the old one and swapped: a timer that ticks meanwhile finds one or the other.
+	rm -rf "$(DESTDIR)$(SHARE)/new"
+	for file in $(MODULES); do $(INSTALL_FILE) $$file "$(DESTDIR)$(SHARE)/new/$$file" || exit; done
+	if [ "$(COMPILE)" != no ]; then umask 022 && \
+		"$(COMPILE)" -I -m compileall -q -f --invalidation-mode unchecked-hash \
+		-s "$(DESTDIR)$(SHARE)/new" -p "$(SHARE)" "$(DESTDIR)$(SHARE)/new"; fi
+	rm -rf "$(DESTDIR)$(SHARE)/mender_oneshot"
+	mv "$(DESTDIR)$(SHARE)/new/mender_oneshot" "$(DESTDIR)$(SHARE)/"
+	rmdir "$(DESTDIR)$(SHARE)/new"
+	$(INSTALL_FILE) -m 755 /dev/null "$(DESTDIR)$(LAUNCHER)"
+	printf '%s\n' '#!$(DEVICE_PYTHON) -I' 'import sys' 'sys.path.insert(0, "$(SHARE)")' \
+		'from mender_oneshot.__main__ import main' 'sys.exit(main())' > "$(DESTDIR)$(LAUNCHER)"
+	for unit in $(notdir $(UNITS)); do \
+		$(INSTALL_FILE) /dev/null "$(DESTDIR)$(UNITDIR)/$$unit" && \
+		$(WITH_PREFIX) systemd-timers/$$unit > "$(DESTDIR)$(UNITDIR)/$$unit" || exit; done
+	for file in $(notdir $(CRON_EXAMPLES)); do \
+		$(INSTALL_FILE) /dev/null "$(DESTDIR)$(SHARE)/cron/$$file" && \
+		$(WITH_PREFIX) cron/$$file > "$(DESTDIR)$(SHARE)/cron/$$file" || exit; done
+	@# A line that somebody has enabled stays enabled.
+	if [ -e "$(DESTDIR)$(CRON_FILE)" ]; then echo "$(DESTDIR)$(CRON_FILE) is there already, and left as it is."; \
+		else $(INSTALL_FILE) /dev/null "$(DESTDIR)$(CRON_FILE)" && \
+		$(WITH_PREFIX) cron/mender-oneshot > "$(DESTDIR)$(CRON_FILE)"; fi
+	for page in $(notdir $(MAN_PAGES)); do \
+		$(INSTALL_FILE) docs/man/$$page "$(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$$page" || exit; done
+	$(INSTALL_FILE) docs/completions/mender-oneshot.bash "$(DESTDIR)$(BASH_COMPLETION)"
+	$(INSTALL_FILE) docs/completions/mender-oneshot.zsh "$(DESTDIR)$(ZSH_COMPLETION)"
+	$(INSTALL_FILE) docs/completions/mender-oneshot.fish "$(DESTDIR)$(FISH_COMPLETION)"
+	for file in README.md LICENSE; do $(INSTALL_FILE) $$file "$(DESTDIR)$(DOC)/$$file" || exit; done
+
+uninstall:
+	rm -rf "$(DESTDIR)$(SHARE)" "$(DESTDIR)$(DOC)"
+	rm -f "$(DESTDIR)$(LAUNCHER)" "$(DESTDIR)$(CRON_FILE)" "$(DESTDIR)$(BASH_COMPLETION)" \
+		"$(DESTDIR)$(ZSH_COMPLETION)" "$(DESTDIR)$(FISH_COMPLETION)"
+	for unit in $(notdir $(UNITS)); do rm -f "$(DESTDIR)$(UNITDIR)/$$unit"; done
+	for page in $(notdir $(MAN_PAGES)); do rm -f "$(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$$page"; done
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -1,0 +1,1 @@
+# mender-oneshot: to come

@@ -1,0 +1,247 @@
+"""`make install` and `make uninstall`: what a device, or a packager, gets."""
+
+import marshal
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from types import CodeType
+
+import pytest
+from conftest import REPO
+
+from mender_oneshot import __version__
+
+DEBIAN = "/usr/bin/python3"
+
+
+def make(
+    target: str, destination: Path, *variables: str, tree: Path = REPO, wrapper: tuple[str, ...] = ()
+) -> subprocess.CompletedProcess[str]:
+    """Run make as a packager does, with no variables of ours in the environment."""
+    done = subprocess.run(
+        [*wrapper, "make", "-s", "-C", tree, target, f"DESTDIR={destination}", *variables],
+        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr
+    return done
+
+
+def files(root: Path) -> dict[str, int]:
+    """The files below a directory, and their modes."""
+    return {
+        f"/{path.relative_to(root)}": stat.S_IMODE(path.lstat().st_mode)
+        for path in sorted(root.rglob("*"))
+        if not path.is_dir()
+    }
+
+
+def directories(root: Path) -> dict[str, int]:
+    return {
+        f"/{path.relative_to(root)}": stat.S_IMODE(path.stat().st_mode)
+        for path in [root, *root.rglob("*")]
+        if path.is_dir()
+    }
+
+
+def run(root: Path, *words: str, prefix: str = "/usr/local") -> subprocess.CompletedProcess[str]:
+    """Start the installed program, in a directory and an environment that are not its own."""
+    launcher = root / f"{prefix[1:]}/bin/mender-oneshot"
+    lines = launcher.read_text().splitlines()
+    # A launcher knows where its files will lie, not where DESTDIR was.
+    moved = launcher.with_name("moved")
+    moved.write_text("\n".join(lines).replace(f'"{prefix}/share', f'"{root}{prefix}/share'))
+    moved.chmod(0o755)
+    try:
+        return subprocess.run(
+            [moved, *words],
+            cwd="/",
+            env={
+                "MENDER_DATASTORE_DIR": f"{root}/var",
+                "MENDER_CONF_DIR": f"{root}/conf",
+                "PYTHONPATH": "/nowhere",
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    finally:
+        moved.unlink()
+
+
+def test_the_installed_program_runs(tmp_path: Path, python: str) -> None:
+    make("install", tmp_path, f"PYTHON={python}")
+    assert run(tmp_path, "--version").stdout == f"{__version__}\n"
+    done = run(tmp_path, "check-update")
+    assert done.returncode == 78
+    assert "No server is configured" in done.stderr
+
+
+@pytest.mark.real
+def test_by_default_it_is_for_the_python_of_the_system(tmp_path: Path) -> None:
+    make("install", tmp_path)
+    launcher = (tmp_path / "usr/local/bin/mender-oneshot").read_text()
+    assert launcher.splitlines()[0] == f"#!{DEBIAN} -I"
+    assert str(tmp_path) not in launcher
+
+
+def test_what_is_installed(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    make("install", root, f"PYTHON={sys.executable}")
+    found = files(root)
+    executable = {path for path, mode in found.items() if mode != 0o644}
+    assert executable == {"/usr/local/bin/mender-oneshot"}
+    assert found["/usr/local/bin/mender-oneshot"] == 0o755
+    assert set(directories(root).values()) == {0o755}
+    share = "/usr/local/share"
+    modules = {path for path in found if path.startswith(f"{share}/mender-oneshot/mender_oneshot/")}
+    sources = {path for path in modules if path.endswith(".py")}
+    assert len(modules) == 2 * len(sources) > 60
+    assert not [path for path in modules if "devserver" in path]
+    assert {path for path in found if path.startswith("/etc")} == {"/etc/cron.d/mender-oneshot"}
+    assert {
+        "/usr/local/lib/systemd/system/mender-oneshot-update.timer",
+        "/usr/local/lib/systemd/system/mender-oneshot-update.service",
+        f"{share}/bash-completion/completions/mender-oneshot",
+        f"{share}/zsh/site-functions/_mender-oneshot",
+        f"{share}/fish/vendor_completions.d/mender-oneshot.fish",
+        f"{share}/doc/mender-oneshot/README.md",
+        f"{share}/doc/mender-oneshot/LICENSE",
+    } < set(found)
+    size = sum((root / path[1:]).stat().st_size for path in found)
+    byte_code = sum((root / path[1:]).stat().st_size for path in found if path.endswith(".pyc"))
+    print(f"{len(found)} files, {size / 1024:.0f} KiB, of these {byte_code / 1024:.0f} KiB byte-code")
+
+
+def test_every_module_is_installed(tmp_path: Path) -> None:
+    """What the wheel has, without the development server."""
+    make("install", tmp_path, "COMPILE=no")
+    package = REPO / "mender_oneshot"
+    wanted = {str(path.relative_to(REPO)) for path in package.rglob("*.py") if "devserver" not in path.parts}
+    share = tmp_path / "usr/local/share/mender-oneshot"
+    assert {str(path.relative_to(share)) for path in share.rglob("*.py")} == wanted
+
+
+def code_of(path: Path) -> tuple[int, CodeType]:
+    """The flags of a `.pyc`, and its code (PEP 552: magic, flags, then eight bytes)."""
+    content = path.read_bytes()
+    code = marshal.loads(content[16:])
+    assert isinstance(code, CodeType)
+    return int.from_bytes(content[4:8], "little"), code
+
+
+def test_the_byte_code_is_for_the_place_where_it_will_lie(tmp_path: Path) -> None:
+    make("install", tmp_path, f"PYTHON={sys.executable}", "PREFIX=/usr")
+    compiled = list(tmp_path.rglob("*.pyc"))
+    assert compiled
+    for path in compiled:
+        flags, code = code_of(path)
+        assert flags == 0b01  # by hash, and not checked at each start: an image has no times to trust
+        assert code.co_filename.startswith("/usr/share/mender-oneshot/mender_oneshot/")
+
+
+def test_the_byte_code_can_be_left_to_the_packager(tmp_path: Path) -> None:
+    make("install", tmp_path, "COMPILE=no", "PYTHON=/opt/python/bin/python3")
+    assert not list(tmp_path.rglob("*.pyc"))
+    assert (
+        (tmp_path / "usr/local/bin/mender-oneshot").read_text().startswith("#!/opt/python/bin/python3 -I\n")
+    )
+
+
+def test_the_paths_are_the_packagers(tmp_path: Path) -> None:
+    make(
+        "install",
+        tmp_path,
+        "COMPILE=no",
+        "PREFIX=/opt/m",
+        "SYSCONFDIR=/opt/etc",
+        "UNITDIR=/lib/systemd/system",
+    )
+    found = files(tmp_path)
+    assert not [
+        path for path in found if not path.startswith(("/opt/m/", "/opt/etc/", "/lib/systemd/system/"))
+    ]
+    texts = [(tmp_path / path[1:]).read_text() for path in found if path.startswith(("/lib/", "/opt/etc/"))]
+    assert not [text for text in texts if "/usr/local/bin/mender-oneshot" in text]
+    assert [text for text in texts if "/opt/m/bin/mender-oneshot" in text]
+
+
+def test_a_second_installation_goes_over_the_first(tmp_path: Path) -> None:
+    make("install", tmp_path, f"PYTHON={sys.executable}")
+    first = files(tmp_path)
+    package = tmp_path / "usr/local/share/mender-oneshot/mender_oneshot"
+    (package / "gone.py").write_text("# a module that the next version has no more\n")
+    (package / "plan.py").write_text("# an older one\n")
+    make("install", tmp_path, f"PYTHON={sys.executable}")
+    assert files(tmp_path) == first
+    assert (package / "plan.py").read_text() == (REPO / "mender_oneshot/plan.py").read_text()
+
+
+def test_a_cron_line_that_was_enabled_stays(tmp_path: Path) -> None:
+    line = "* * * * * root mender-oneshot run --all\n"
+    crontab = tmp_path / "etc/cron.d/mender-oneshot"
+    crontab.parent.mkdir(parents=True)
+    crontab.write_text(line)
+    assert "left as it is" in make("install", tmp_path, "COMPILE=no").stdout
+    assert crontab.read_text() == line
+
+
+def test_directories_of_others_keep_their_mode(tmp_path: Path) -> None:
+    """Debian's /usr/local/bin belongs to the group staff, which may write there."""
+    shared = tmp_path / "usr/local/bin"
+    shared.mkdir(parents=True)
+    shared.chmod(0o2775)
+    make("install", tmp_path, "COMPILE=no")
+    assert stat.S_IMODE(shared.stat().st_mode) == 0o2775
+
+
+def test_uninstall_leaves_nothing(tmp_path: Path) -> None:
+    other = tmp_path / "usr/local/bin/other"
+    other.parent.mkdir(parents=True)
+    other.touch()
+    make("install", tmp_path, f"PYTHON={sys.executable}")
+    make("uninstall", tmp_path)
+    assert set(files(tmp_path)) == {"/usr/local/bin/other"}
+    assert not [path for path in directories(tmp_path) if "mender" in path]
+    make("uninstall", tmp_path)
+
+
+@pytest.fixture
+def for_anybody() -> Iterator[Path]:
+    """A directory, and a copy of the tree in it, that anybody may write to."""
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name)
+        shutil.copytree(
+            REPO, place / "tree", ignore=shutil.ignore_patterns(".*", "tests", "build", "dist", "__pycache__")
+        )
+        if os.geteuid() == 0:
+            for path in [place, *place.rglob("*")]:
+                os.chown(path, 65534, 65534)
+        yield place
+
+
+@pytest.mark.real
+def test_a_person_who_is_not_root_can_make_a_package(for_anybody: Path) -> None:
+    nobody = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+    make(
+        "install",
+        for_anybody / "root",
+        tree=for_anybody / "tree",
+        wrapper=nobody if os.geteuid() == 0 else (),
+    )
+    assert run(for_anybody / "root", "--version").stdout == f"{__version__}\n"
+
+
+def test_an_umask_that_hides_everything_hides_nothing(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    make("install", root, f"PYTHON={sys.executable}", wrapper=("sh", "-c", 'umask 077; exec "$@"', "sh"))
+    assert set(files(root).values()) == {0o644, 0o755}
+    assert set(directories(root).values()) == {0o755}
