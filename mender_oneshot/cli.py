@@ -13,6 +13,8 @@ from .request import Request
 from .settings import Settings
 
 SCHEMA = 1
+SYSLOG = "/dev/log"
+NOTICE = 5
 
 log = logging.getLogger(__name__)
 
@@ -36,12 +38,12 @@ def execute(request: Request) -> int:
 
 def _execute(request: Request) -> int:
     done: list[Done] = []
-    _log_to_stderr(request)
+    _log_where_asked(request)
 
     def tell(step: Done) -> None:
         done.append(step)
         if not request.json:
-            print(step.outcome.sentence, flush=True)
+            _say(step.outcome.sentence, request)
 
     error: errors.Error | None = None
     try:
@@ -57,9 +59,17 @@ def _execute(request: Request) -> int:
     code = error.exit_code if error else _exit_code(request, done)
     if request.json:
         print(json.dumps(_as_json(request, done, error, code)), flush=True)
-    elif not done and error is None and sys.stdout.isatty():
+    elif not done and error is None and sys.stdout.isatty() and not request.syslog:
         print("Nothing is due; see mender-oneshot status.")
     return code
+
+
+def _say(sentence: str, request: Request) -> None:
+    """Tell of a step that went well: worth a notice where a log takes it."""
+    if not request.syslog:
+        print(f"<{NOTICE}>{visible(sentence)}" if is_journal(1) else sentence, flush=True)
+    elif os.path.exists(SYSLOG):
+        _to_syslog(NOTICE, sentence)
 
 
 def _exit_code(request: Request, done: list[Done]) -> int:
@@ -127,12 +137,32 @@ class _StderrFormatter(logging.Formatter):
         return text if record.levelno >= logging.ERROR else f"{record.levelname.lower()}: {text}"
 
 
-def _log_to_stderr(request: Request) -> None:
+class _SyslogHandler(logging.Handler):
+    """Hands what is logged to the system's log, with its priority."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        _to_syslog(_PRIORITIES.get(record.levelname, 6), record.getMessage())
+
+
+def _to_syslog(priority: int, text: str) -> None:
+    import syslog  # only cron wants it
+
+    syslog.openlog("mender-oneshot", syslog.LOG_PID, syslog.LOG_DAEMON)
+    syslog.syslog(priority, visible(text))
+
+
+def _log_where_asked(request: Request) -> None:
     root = logging.getLogger(package)
     root.handlers.clear()
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_StderrFormatter(is_journal(2)))
+    handler: logging.Handler
+    if request.syslog and os.path.exists(SYSLOG):
+        handler = _SyslogHandler()
+    else:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(_StderrFormatter(is_journal(2)))
     handler.setLevel((request.log_level or "warning").upper())
+    # What an outcome tells as well would be there twice.
+    handler.addFilter(lambda record: not getattr(record, "told", False))
     root.addHandler(handler)
     # The log of a deployment wants more than stderr: the handlers choose, not the logger.
     root.setLevel(logging.DEBUG)

@@ -133,7 +133,7 @@ def _run(context: Context, request: Request, tell: Callable[[Done], None]) -> No
         context.settings = context.settings._replace(start_spread=0)
         context.store.update(checked_at=0, inventory_at=0, failures={})
     for turn in range(MOST_STEPS if request.every_step else 1):
-        step = plan.next_step(context.store.state, context.settings, context.now())
+        step = plan.next_step(context.store.state, context.settings, context.now(), request.only)
         if step is None:
             return
         if turn == 0 and step != "tidy":  # which asks nobody, and makes room

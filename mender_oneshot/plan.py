@@ -4,6 +4,8 @@ Imported by the quickest invocation of all, the one that finds nothing due, so i
 settings alone.
 """
 
+import math
+
 from .moment import Moment
 from .settings import Settings
 from .state import Failure, State, Token, final_result
@@ -16,18 +18,21 @@ SWEEP_GRACE = 60.0
 TOKEN_MARGIN = 300.0
 
 
-def next_step(state: State, settings: Settings, now: Moment) -> str | None:
-    """Name the step that is due, or None.
+def next_step(state: State, settings: Settings, now: Moment, only: str = "") -> str | None:
+    """Name the step that is due, or None; of the "update" or the "inventory" only, where that is said.
 
     A queued result comes before everything, for the server marks a deployment failed that is asked about
     with new software already running (device-api.md 3.3); then install, download, check, inventory.
     """
-    return due(state, settings, now)[0]
+    return due(state, settings, now, only)[0]
 
 
-def due(state: State, settings: Settings, now: Moment) -> tuple[str | None, float]:
+def due(state: State, settings: Settings, now: Moment, only: str = "") -> tuple[str | None, float]:
     """Name the step that is due, or None, and the seconds until it is worth asking again."""
-    name, wait = _wanted(state, settings, now)
+    if only == "inventory":
+        name, wait = "send-inventory", _inventory_remaining(state, settings, now)
+    else:
+        name, wait = _wanted(state, settings, now, with_inventory=only != "update")
     if name != "tidy":
         wait = max(wait, hold_remaining(state, now.time))
     if wait > 0:
@@ -41,15 +46,16 @@ NEEDS_TOKEN = ("deliver", "check-update", "download", "send-inventory")
 """Steps that cannot do anything without a token; `install` can: it reports on the way, if it can."""
 
 
-def _wanted(state: State, settings: Settings, now: Moment) -> tuple[str, float]:
+def _wanted(state: State, settings: Settings, now: Moment, *, with_inventory: bool) -> tuple[str, float]:
     """Pick the step by the order of things, and the seconds it must still wait."""
+    inventory_in = _inventory_remaining(state, settings, now) if with_inventory else math.inf
     if state.results:
         return "deliver", backoff_remaining(state, settings, "deliver", now.time)
     if state.handoff or now.lock is not None:
-        return _or_inventory("tidy", tidy_remaining(state, settings, now), state, settings, now)
+        return _or_inventory("tidy", tidy_remaining(state, settings, now), inventory_in)
     if state.deployment:
         name = "install" if now.artifact else "download"
-        return _or_inventory(name, backoff_remaining(state, settings, name, now.time), state, settings, now)
+        return _or_inventory(name, backoff_remaining(state, settings, name, now.time), inventory_in)
     if now.artifact:
         return "tidy", backoff_remaining(state, settings, "tidy", now.time)
     check_in = max(
@@ -57,7 +63,6 @@ def _wanted(state: State, settings: Settings, now: Moment) -> tuple[str, float]:
         backoff_remaining(state, settings, "check-update", now.time),
         spread_remaining(state, settings, now),
     )
-    inventory_in = _inventory_remaining(state, settings, now)
     if not state.checked_at and check_in > 0:
         # The first inventory follows the first check that worked, as in the reference client.
         inventory_in = max(inventory_in, check_in)
@@ -66,9 +71,8 @@ def _wanted(state: State, settings: Settings, now: Moment) -> tuple[str, float]:
     return ("check-update", check_in) if check_in <= inventory_in else ("send-inventory", inventory_in)
 
 
-def _or_inventory(name: str, wait: float, state: State, settings: Settings, now: Moment) -> tuple[str, float]:
+def _or_inventory(name: str, wait: float, inventory_in: float) -> tuple[str, float]:
     """Let the inventory go on while another step waits: an operator wants to see such a device above all."""
-    inventory_in = _inventory_remaining(state, settings, now)
     return (name, wait) if wait <= inventory_in else ("send-inventory", inventory_in)
 
 

@@ -18,4 +18,4 @@ def nothing_due(request: Request) -> bool:
         return False
     if chosen.warnings or not chosen.servers or known.spread < 0:
         return False
-    return plan.next_step(known, chosen, moment.look(chosen.places)) is None
+    return plan.next_step(known, chosen, moment.look(chosen.places), request.only) is None

@@ -1,6 +1,6 @@
 """What is asked of one invocation: the words of the command line, once they are understood."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Request(NamedTuple):
@@ -12,9 +12,11 @@ class Request(NamedTuple):
     data: str = ""
     log_level: str = ""
     log_file: str = ""
+    syslog: bool = False
     json: bool = False
     max_runtime: int = 900
     every_step: bool = False  # run --all
+    only: str = ""  # run --only: "update" or "inventory"
     force: bool = False
     fresh: bool = False
     exit_code: bool = False
@@ -28,21 +30,33 @@ _PLACES = {
     "--fallback-config": "fallback_config",
 }
 _PLACES |= {"-d": "data", "--data": "data"}
+_WAYS_TO_RUN: dict[tuple[str, ...], dict[str, Any]] = {
+    ("--all",): {"every_step": True},
+    ("--all", "--only", "update"): {"every_step": True, "only": "update"},
+    ("--only", "inventory"): {"only": "inventory"},
+}
 _COMMANDS = ("run", "check-update", "send-inventory", "download", "install", "auth")
 
 
 def quick(words: list[str]) -> Request | None:
     """Understand the plain command lines of timers and cron without the help (and the price) of click.
 
-    Only `[-c FILE] [-b FILE] [-d DIR] COMMAND`, and `run --all`; None for all others, which click reads.
+    Only `[-c FILE] [-b FILE] [-d DIR] [--syslog] COMMAND`, and the ways to run of cron and the units; None
+    for all others, which click reads.
     """
-    options: dict[str, str] = {}
+    options: dict[str, Any] = {}
     words = list(words)
-    while len(words) >= 2 and words[0] in _PLACES:
-        options[_PLACES[words[0]]] = words[1]
-        words = words[2:]
-    if words == ["run", "--all"]:
-        return Request("run", **options, every_step=True)  # type: ignore[arg-type]
+    while len(words) >= 2 and words[0].startswith("-"):
+        if words[0] == "--syslog":
+            options["syslog"] = True
+            words = words[1:]
+        elif words[0] in _PLACES:
+            options[_PLACES[words[0]]] = words[1]
+            words = words[2:]
+        else:
+            return None
+    if words[:1] == ["run"] and tuple(words[1:]) in _WAYS_TO_RUN:
+        return Request("run", **options, **_WAYS_TO_RUN[tuple(words[1:])])
     if len(words) == 1 and words[0] in _COMMANDS:
-        return Request(words[0], **options)  # type: ignore[arg-type]
+        return Request(words[0], **options)
     return None

@@ -34,7 +34,7 @@ def report_progress(context: Context, deployment: str, status: str) -> bool:
     try:
         connect(context).put_status(deployment, status)
     except Void as void:
-        log.warning("The server has withdrawn deployment %s (%s); dropping it.", deployment, void)
+        log.info("The server has withdrawn deployment %s (%s); dropping it.", deployment, void)
         drop(context)
         return False
     return True

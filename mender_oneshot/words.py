@@ -60,6 +60,11 @@ class _Commands(click.Group):
     "-l", "--log-level", type=click.Choice(LEVELS, case_sensitive=False), help="What goes to stderr."
 )
 @click.option("-L", "--log-file", metavar="FILE", default="", help="Append the log to a file as well.")
+@click.option(
+    "--syslog",
+    is_flag=True,
+    help="Everything to the system's log and nothing to the terminal, as cron wants it.",
+)
 @click.option("--no-syslog", is_flag=True, help="Accepted for the old client's sake; has no effect.")
 @click.option("-F", "--forcebootstrap", is_flag=True, hidden=True)
 @click.option("--max-runtime", type=click.IntRange(0, LONGEST), metavar="SECONDS", help="See the commands.")
@@ -72,6 +77,7 @@ def cli(
     data: str,
     log_level: str | None,
     log_file: str,
+    syslog: bool,
     no_syslog: bool,
     forcebootstrap: bool,
     max_runtime: int | None,
@@ -83,6 +89,7 @@ def cli(
         "data": data,
         "log_level": (log_level or "").lower(),
         "log_file": log_file,
+        "syslog": syslog,
         "force": forcebootstrap,
         "max_runtime": max_runtime,
     }
@@ -123,13 +130,18 @@ _limit = click.option(
         "--all", "every_step", is_flag=True, help="Step after step, until nothing is due or one fails."
     ),
     click.option(
+        "--only",
+        type=click.Choice(("update", "inventory")),
+        help="Leave the other to a timer of its own.",
+    ),
+    click.option(
         "--force", is_flag=True, help="Whatever our own intervals; a pause the server wants is kept."
     ),
     _limit,
 )
-def _run(every_step: bool) -> dict[str, Any]:
+def _run(every_step: bool, only: str | None) -> dict[str, Any]:
     """Do the next step that is due."""
-    return {"every_step": every_step}
+    return {"every_step": every_step, "only": only or ""}
 
 
 @_command(

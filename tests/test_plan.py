@@ -328,6 +328,19 @@ def test_a_device_with_nothing_in_hand_is_never_stuck(
     pytest.fail("nothing is ever due")
 
 
+@given(empty_handed, configured, clocks, st.sampled_from([None, "d1"]))
+@examples(deadline=None, max_examples=300)
+def test_two_timers_do_between_them_what_one_does(
+    state: State, settings: Settings, clock: float, lock: str | None
+) -> None:
+    now = Moment(clock, DAY, "this", lock=lock)
+    whole, update, inventory = (next_step(state, settings, now, only) for only in ("", "update", "inventory"))
+    assert update != "send-inventory"
+    assert inventory in (None, "auth", "send-inventory")
+    if whole:
+        assert whole in (update, inventory)
+
+
 @given(empty_handed, configured, st.lists(clocks, min_size=2, max_size=6))
 @examples(deadline=None)
 def test_a_clock_that_jumps_never_blocks_longer_than_one_that_runs(

@@ -32,17 +32,33 @@ def usage_error(line: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 
 # The quick way.
 
+WAYS_TO_RUN = [["run", "--all"], ["run", "--all", "--only", "update"], ["run", "--only", "inventory"]]
 OPTIONS = ["-c", "--config", "-b", "--fallback-config", "-d", "--data"]
 values = st.sampled_from(
     ["", "/etc/x.conf", "-c", "--data", "run", "-", "--", "--help", "a b", "--config=x"]
 ) | st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=10)
 some_words = st.one_of(
-    st.sampled_from([*OPTIONS, *COMMANDS, "--all", "--force", "--json", "--fresh", "--", "-x", "daemon"]),
+    st.sampled_from(
+        [
+            *OPTIONS,
+            *COMMANDS,
+            "--all",
+            "--only",
+            "update",
+            "inventory",
+            "--syslog",
+            "--force",
+            "--json",
+            "--",
+            "-x",
+            "daemon",
+        ]
+    ),
     values,
 )
 plain = st.tuples(
-    st.lists(st.tuples(st.sampled_from(OPTIONS), values), max_size=4),
-    st.sampled_from([*([command] for command in QUICK_COMMANDS), ["run", "--all"]]),
+    st.lists(st.one_of(st.tuples(st.sampled_from(OPTIONS), values), st.just(("--syslog",))), max_size=4),
+    st.sampled_from([*([command] for command in QUICK_COMMANDS), *WAYS_TO_RUN]),
 ).map(lambda parts: [word for pair in parts[0] for word in pair] + parts[1])
 
 
@@ -102,6 +118,9 @@ def test_a_command_alone(command: str) -> None:
     [
         ("run --all", Request("run", every_step=True)),
         ("run --force --json", Request("run", force=True, json=True)),
+        ("run --only update", Request("run", only="update")),
+        ("run --only=inventory --all", Request("run", only="inventory", every_step=True)),
+        ("--syslog run --json", Request("run", syslog=True, json=True)),
         ("auth --fresh", Request("auth", fresh=True)),
         ("bootstrap --force", Request("bootstrap", force=True)),
         ("check-update --exit-code --json", Request("check-update", exit_code=True, json=True)),

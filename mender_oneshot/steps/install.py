@@ -2,10 +2,9 @@
 
 import logging
 import os
-import subprocess
 from collections.abc import Callable
 
-from .. import artifact, device, disk, errors, session
+from .. import artifact, device, disk, errors, launch, session
 from ..context import Context, Outcome
 from ..state import ARTIFACT, SUB_UPDATER_FILE, UPDATE_LOCK, Deployment, Handoff, Result, concluded
 
@@ -116,24 +115,14 @@ def _hand_off(context: Context, deployment: Deployment, program: str) -> None:
 
 
 def _start(context: Context, deployment: Deployment, program: str) -> None:
-    """Start it in a session of its own, what it says going to `sub-updater.log`."""
-    output = disk.open_own(context.data(SUB_UPDATER_FILE))
-    try:
-        # From here on it counts as started (plan.never_started); not even a power cut may take that back.
-        disk.sync_directory(context.settings.places.datastore)
-        process = subprocess.Popen(
-            [program, context.data(ARTIFACT)],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            cwd="/",
-            env=_environment(context, deployment),
-            start_new_session=True,
-        )
-        # Nobody waits for it; without this, Python would complain of that when we end.
-        process.returncode = 0
-    finally:
-        os.close(output)
+    """Start it, what it says going to `sub-updater.log`."""
+    output = context.data(SUB_UPDATER_FILE)
+    os.close(disk.open_own(output))
+    # From here on it counts as started (plan.never_started); not even a power cut may take that back.
+    disk.sync_directory(context.settings.places.datastore)
+    unit = f"mender-sub-updater-{deployment.id}"
+    words = [program, context.data(ARTIFACT)]
+    launch.start(launch.Launch(unit, words, _environment(context, deployment), output))
 
 
 def _environment(context: Context, deployment: Deployment) -> dict[str, str]:

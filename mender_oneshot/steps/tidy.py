@@ -35,7 +35,7 @@ def _give_up(context: Context, handoff: Handoff) -> Outcome:
     sentence = (
         f"The sub-updater has not reported deployment {handoff.deployment} within {seconds} s; giving it up."
     )
-    log.error("%s", sentence)
+    log.error("%s", sentence, extra={"told": True})
     store = context.store
     store.state = concluded(store.state, Result(handoff.deployment, "failure", context.now().time))
     session.save_or_make_room(context)

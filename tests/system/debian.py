@@ -1,4 +1,4 @@
-"""A real Debian 12 to install into: made once by debootstrap, then a copy-on-write view of it for each test."""
+"""A real Debian 12 to install into: made once by debootstrap, then a view of it for each test."""
 
 import contextlib
 import fcntl
