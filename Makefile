@@ -67,7 +67,7 @@ FISH_COMPLETION = $(PREFIX)/share/fish/vendor_completions.d/mender-oneshot.fish
 
 # `install -D` makes the directories that are missing, and leaves the mode of those that are there alone.
 INSTALL_FILE = install -D -m 644
-WITH_PREFIX = sed 's|/usr/local/bin/mender-oneshot|$(LAUNCHER)|g'
+WITH_PREFIX = sed 's|/usr/local/bin/|$(PREFIX)/bin/|g'
 
 install:
 	@# Made beside the old one and swapped: a timer that ticks meanwhile finds one or the other.
@@ -93,7 +93,8 @@ install:
 		else $(INSTALL_FILE) /dev/null "$(DESTDIR)$(CRON_FILE)" && \
 		$(WITH_PREFIX) cron/mender-oneshot > "$(DESTDIR)$(CRON_FILE)"; fi
 	for page in $(notdir $(MAN_PAGES)); do \
-		$(INSTALL_FILE) docs/man/$$page "$(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$$page" || exit; done
+		target="$(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$$page" && \
+		$(INSTALL_FILE) /dev/null "$$target" && $(WITH_PREFIX) docs/man/$$page > "$$target" || exit; done
 	$(INSTALL_FILE) docs/completions/mender-oneshot.bash "$(DESTDIR)$(BASH_COMPLETION)"
 	$(INSTALL_FILE) docs/completions/mender-oneshot.zsh "$(DESTDIR)$(ZSH_COMPLETION)"
 	$(INSTALL_FILE) docs/completions/mender-oneshot.fish "$(DESTDIR)$(FISH_COMPLETION)"

@@ -1,0 +1,195 @@
+"""The man pages say what the program does: the words of `--help`, the keys, their defaults, and no others."""
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import click
+import pytest
+from conftest import REPO, Device
+from test_life import final_status
+
+from mender_oneshot import settings, words
+from mender_oneshot.devserver import DevServer
+
+PAGES = sorted((REPO / "docs" / "man").glob("*.[157]"))
+PROGRAM, CONFIGURATION, CONTRACT = (
+    REPO / "docs" / "man" / name
+    for name in ("mender-oneshot.1", "mender-oneshot.conf.5", "mender-oneshot-sub-updater.7")
+)
+
+
+def plain(line: str) -> str:
+    """The words of a line of roff, without its fonts."""
+    line = re.sub(r"\\f.", "", line).replace(r"\-", "-").replace(r"\(dq", '"').replace("\\ ", " ")
+    assert "\\" not in line, f"an escape that this test does not know: {line}"
+    return line
+
+
+def read(page: Path) -> Iterator[tuple[str, str]]:
+    """Yield (macro, words) for each piece of a page; "" for running text, its font macros taken off."""
+    for line in page.read_text().splitlines():
+        macro, _, rest = line.partition(" ")
+        if not line.startswith("."):
+            yield "", plain(line)
+        elif macro in (".B", ".I"):
+            yield "", plain(rest)
+        elif macro in (".BR", ".RB", ".IR", ".RI"):
+            parts = re.findall(r'"([^"]*)"|((?:\\ |\S)+)', rest)
+            yield "", plain("".join(quoted or bare for quoted, bare in parts))
+        else:
+            yield macro, plain(rest.strip('"'))
+
+
+def entries(page: Path) -> dict[tuple[str, str], str]:
+    """What a page says below each tag, and below each heading itself: (heading, tag or "") -> text."""
+    found: dict[tuple[str, str], str] = {}
+    heading, tag, awaits_tag = "", "", False
+    for macro, text in read(page):
+        if macro in (".SH", ".SS"):
+            heading, tag = text, ""
+        elif macro == ".TP":
+            awaits_tag = True
+        elif macro == "" and awaits_tag:
+            tag, awaits_tag = text, False
+            assert (heading, tag) not in found, f"{tag} stands twice under {heading}"
+            found[heading, tag] = ""
+        elif macro == "":
+            found[heading, tag] = f"{found.get((heading, tag), '')} {text}".strip()
+    return found
+
+
+def tags(page: Path, heading: str) -> dict[str, str]:
+    return {tag: text for (under, tag), text in entries(page).items() if under == heading and tag}
+
+
+def options(command: click.Command) -> dict[str, str]:
+    """The options of a command as `--help` shows them, and their words."""
+    program = click.Context(words.cli, **words.cli.context_settings)
+    context = program if command is words.cli else click.Context(command, parent=program)
+    found = {}
+    for option in command.get_params(context):
+        assert isinstance(option, click.Option)
+        record = option.get_help_record(context)
+        if record:
+            found[record[0]] = option.help or ""
+    return found
+
+
+COMMANDS = words.cli.commands
+OF_EVERY_COMMAND = set.intersection(*(set(options(command)) for command in COMMANDS.values()))
+
+
+def test_the_options_before_the_command() -> None:
+    written = tags(PROGRAM, "OPTIONS")
+    known = options(words.cli)
+    assert list(written) == list(known)
+    assert [tag for tag, text in written.items() if not text.startswith(known[tag])] == []
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_and_its_options(name: str) -> None:
+    page = entries(PROGRAM)
+    assert page[name, ""].startswith(COMMANDS[name].help or "?")
+    written = tags(PROGRAM, name) | tags(PROGRAM, "OPTIONS OF THE COMMANDS")
+    for tag, help in options(COMMANDS[name]).items():
+        if tag != "-h, --help":
+            assert written[tag].startswith(help), tag
+
+
+def test_no_command_and_no_option_that_is_not_there() -> None:
+    lines = PROGRAM.read_text().splitlines()
+    assert {plain(line[4:]) for line in lines if line.startswith(".SS ")} == set(COMMANDS)
+    for name in COMMANDS:
+        assert set(tags(PROGRAM, name)) <= set(options(COMMANDS[name])), name
+    some_have = set.union(*(set(options(command)) for command in COMMANDS.values()))
+    assert OF_EVERY_COMMAND - {"-h, --help"} <= set(tags(PROGRAM, "OPTIONS OF THE COMMANDS")) <= some_have
+
+
+def test_the_exit_codes() -> None:
+    said = dict(re.findall(r"^ +(\d+) +(.+)$", words.EXIT_CODES, re.MULTILINE))
+    assert len(said) > 10
+    assert tags(PROGRAM, "EXIT STATUS") == said
+
+
+HEADINGS = ["The server", "The device", "How often", "The update", "The log"]
+KEYS = {tag: text for heading in HEADINGS for tag, text in tags(CONFIGURATION, heading).items()}
+
+
+def test_the_keys_of_the_configuration() -> None:
+    assert set(KEYS) == set(settings._FIELDS)
+    of_others = entries(CONFIGURATION)["Of others", ""].partition(":")[2]
+    assert [name.strip(" .") for name in of_others.split(",")] == sorted(settings._OF_OTHERS)
+
+
+def test_the_defaults_of_the_configuration() -> None:
+    defaults = settings.Settings._field_defaults
+    for key, (kind, field) in settings._FIELDS.items():
+        default = defaults.get(field, "")
+        says = f"Default: {json.dumps(default) if kind is bool else default}."
+        if default == () or default == "":
+            assert "Default:" not in KEYS[key], key
+        else:
+            assert KEYS[key].startswith(says), f"{key}: {says}"
+
+
+def test_the_choices_of_the_configuration() -> None:
+    for key, choices in settings._ONE_OF.items():
+        assert [choice for choice in choices if choice not in KEYS[key]] == [], key
+
+
+def test_the_example_of_a_configuration_is_one(tmp_path: Path) -> None:
+    source = CONFIGURATION.read_text()
+    example = source[source.index(".EX\n") + 4 : source.index(".EE\n")]
+    warnings: list[str] = []
+    assert len(settings.parse("mender.conf", plain(example).encode(), warnings)) == 4
+    assert not warnings
+
+
+def test_the_environment_of_the_sub_updater(
+    accepted: Device, release: Callable[..., str], server: DevServer
+) -> None:
+    seen = accepted.root / "seen"
+    accepted.sub_updater(f"env > {seen}; $ONESHOT report --success\n")
+    release()
+    accepted.ok("run", "--all")
+    server.wait_for(final_status)
+    names = {line.partition("=")[0] for line in seen.read_text().splitlines() if line.startswith("MENDER_")}
+    of_the_invocation = {"MENDER_CONF_DIR", "MENDER_DATA_DIR"}
+    assert names - of_the_invocation == set(tags(CONTRACT, "ENVIRONMENT"))
+
+
+def test_the_directories_of_the_environment() -> None:
+    places = settings.find_places()
+    defaults = (places.conf_dir, places.scripts_dir, places.datastore)
+    written = tags(PROGRAM, "ENVIRONMENT")
+    names = ("MENDER_CONF_DIR", "MENDER_DATA_DIR", "MENDER_DATASTORE_DIR")
+    assert [name for name, path in zip(names, defaults, strict=True) if path not in written[name]] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_page_names_itself_and_the_others(page: Path) -> None:
+    lines = page.read_text().splitlines()
+    name, _, section = page.name.rpartition(".")
+    assert plain(lines[0]).startswith(f".TH {name.upper()} {section} ")
+    assert plain(lines[2]).startswith(f"{name} - ")
+    see_also = entries(page)["SEE ALSO", ""]
+    others = [f"{p.stem}({p.suffix[1:]})" for p in PAGES if p != page]
+    assert [other for other in others if other not in see_also] == []
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "checker",
+    [("mandoc", "-T", "lint", "-W", "all"), ("groff", "-man", "-ww", "-z")],
+    ids=lambda command: str(command[0]),
+)
+def test_man_has_nothing_to_complain_of(page: Path, checker: tuple[str, ...]) -> None:
+    if not shutil.which(checker[0]):
+        pytest.skip(f"{checker[0]} is not installed")
+    done = subprocess.run([*checker, page], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
