@@ -185,6 +185,23 @@ def load(places: Places) -> Settings:
 
 def parse(path: str, content: bytes, warnings: list[str]) -> dict[str, Any]:
     """Turn one file into `{field: value}`, adding to `warnings`; raises `errors.SettingsError`."""
+    text, values = read_object(path, content)
+    fields: dict[str, Any] = {}
+    for name, trail, value in _entries(path, text, values):
+        known = _KNOWN.get(name.lower())
+        if known is None:
+            warnings.append(unknown(path, name))
+        elif known in _FIELDS:
+            kind, field = _FIELDS[known]
+            if not _fits(known, kind, value):
+                raise errors.SettingsError(wrong(path, text, trail, known, _expected(known, kind)))
+            if kind is not int or value or known in _ZERO_HAS_MEANING:
+                fields[field] = value.lower() if known in _ONE_OF else value
+    return fields
+
+
+def read_object(path: str, content: bytes) -> tuple[str, dict[str, Any]]:
+    """Return the text of a file and the JSON object in it; raises `errors.SettingsError` where there is none."""
     try:
         text = content.decode("utf-8-sig")
         values = json.loads(text)
@@ -195,18 +212,7 @@ def parse(path: str, content: bytes, warnings: list[str]) -> dict[str, Any]:
         raise errors.SettingsError(f"{path} is not JSON in UTF-8; write it again.") from error
     if not isinstance(values, dict):
         raise errors.SettingsError(f"{path} must hold one JSON object: {{...}} at line 1, column 1; mend it.")
-    fields: dict[str, Any] = {}
-    for name, trail, value in _entries(path, text, values):
-        known = _KNOWN.get(name.lower())
-        if known is None:
-            warnings.append(_unknown(path, name))
-        elif known in _FIELDS:
-            kind, field = _FIELDS[known]
-            if not _fits(known, kind, value):
-                raise errors.SettingsError(_wrong(path, text, trail, known, _expected(known, kind)))
-            if kind is not int or value or known in _ZERO_HAS_MEANING:
-                fields[field] = value.lower() if known in _ONE_OF else value
-    return fields
+    return text, values
 
 
 def _entries(path: str, text: str, values: Mapping[str, Any]) -> Iterable[tuple[str, list[str], Any]]:
@@ -219,7 +225,7 @@ def _entries(path: str, text: str, values: Mapping[str, Any]) -> Iterable[tuple[
             for inner, inner_value in value.items():
                 yield f"{section}.{inner}", [key, inner], inner_value
         else:
-            raise errors.SettingsError(_wrong(path, text, [key], section, "an object"))
+            raise errors.SettingsError(wrong(path, text, [key], section, "an object"))
 
 
 def _fits(name: str, kind: type, value: object) -> bool:
@@ -228,13 +234,13 @@ def _fits(name: str, kind: type, value: object) -> bool:
     if name == "Servers":
         return isinstance(value, list) and all(_server_url(entry) is not None for entry in value)
     if kind is list:
-        return isinstance(value, list) and all(isinstance(entry, str) and _is_text(entry) for entry in value)
+        return isinstance(value, list) and all(isinstance(entry, str) and is_text(entry) for entry in value)
     if name in _ONE_OF:
         return isinstance(value, str) and value.lower() in _ONE_OF[name]
-    return isinstance(value, kind) and (not isinstance(value, str) or _is_text(value))
+    return isinstance(value, kind) and (not isinstance(value, str) or is_text(value))
 
 
-def _is_text(value: str) -> bool:
+def is_text(value: str) -> bool:
     """Say whether a string can be a path or go into a request: no NUL, no half characters."""
     return "\0" not in value and not any("\ud800" <= letter <= "\udfff" for letter in value)
 
@@ -256,7 +262,8 @@ def _expected(name: str, kind: type) -> str:
     return "a list of strings" if kind is list else _KINDS[kind]
 
 
-def _wrong(path: str, text: str, trail: list[str], name: str, expected: str) -> str:
+def wrong(path: str, text: str, trail: list[str], name: str, expected: str) -> str:
+    """Say where in a file a value is that is not of the kind its key wants; `trail` is the keys to it."""
     line, column = _position(text, trail)
     return f"{path}: {name} must be {expected} (line {line}, column {column}); mend it."
 
@@ -291,11 +298,13 @@ def _members(text: str, start: int) -> Iterable[tuple[str, int]]:
         place += len(text) - place - len(text[place:].lstrip(blank))
 
 
-def _unknown(path: str, name: str) -> str:
+def unknown(path: str, name: str, known: Mapping[str, str] | None = None) -> str:
+    """Say that a key is not known, and which it may have been; `known` maps small letters to the spelling."""
     from difflib import get_close_matches  # only a mistake pays for it
 
-    close = get_close_matches(name.lower(), _KNOWN, n=1)
-    hint = f"; did you mean {_KNOWN[close[0]]}?" if close else "; it has no effect."
+    known = _KNOWN if known is None else known
+    close = get_close_matches(name.lower(), known, n=1)
+    hint = f"; did you mean {known[close[0]]}?" if close else "; it has no effect."
     return f"{path}: the key {name} is not known{hint}"
 
 

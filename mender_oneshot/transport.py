@@ -7,21 +7,18 @@ nothing of Mender.
 
 import http.client
 import logging
-import os
-import socket
 import ssl
-import time
 from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 import urllib3
 import urllib3.exceptions
 from urllib3.exceptions import HTTPError
 
-from . import __version__, errors
+from . import __version__, errors, trust
 from .settings import Settings
+from .trust import host as host
 
 CONNECT_SECONDS = 30.0
 READ_SECONDS = 60.0
@@ -84,7 +81,7 @@ class Transport:
     """Connections kept open between the requests of one invocation."""
 
     def __init__(self, settings: Settings) -> None:
-        self._trust = _trust(settings)
+        self._trust = _context(settings)
         self._pools: dict[str, urllib3.PoolManager] = {}
 
     def close(self) -> None:
@@ -95,7 +92,7 @@ class Transport:
     def send(self, method: str, url: str, body: bytes | None, headers: Mapping[str, str]) -> Response:
         """Send one request, redirects not followed; raises an `errors.Error` where no answer comes."""
         log.debug("%s %s", method, url.partition("?")[0])
-        proxy = _proxy(url)
+        proxy = trust.proxy_for(url)
         if proxy not in self._pools:
             self._pools[proxy] = _connect_through(proxy, self._trust)
         try:
@@ -115,78 +112,29 @@ class Transport:
         return Response(url, response)
 
 
-def host(url: str) -> str:
-    """The host of a URL, for a sentence; never the query, which can hold a signature."""
-    try:
-        return urlsplit(url).netloc.rpartition("@")[2] or "the server"
-    except ValueError:
-        return "the server"
-
-
-def _trust(settings: Settings) -> ssl.SSLContext:
-    """Make the one TLS configuration: the system's CAs and the configured one, the client's certificate."""
-    context = ssl.create_default_context()
-    if settings.server_certificate:
-        try:
-            context.load_verify_locations(settings.server_certificate)
-        except OSError as error:
-            # As the reference clients: a leftover line must not cut off a device whose server needs no CA.
-            log.warning("ServerCertificate %s cannot be used: %s.", settings.server_certificate, error)
-    if settings.client_certificate:
-        try:
-            context.load_cert_chain(settings.client_certificate, settings.client_key)
-        except OSError as error:
-            path = settings.client_certificate
-            raise errors.SettingsError(
-                f"HttpsClient.Certificate {path} or its Key cannot be used: {error}; mend it."
-            ) from error
+def _context(settings: Settings) -> ssl.SSLContext:
+    context = trust.tls_context(settings)
     if not hasattr(urllib3, "BaseHTTPResponse"):  # urllib3 1.26
         # It hides IP addresses from the context, which then cannot check them. With this it compares names
         # and addresses itself, after the handshake and before a byte is sent, as with contexts of its own.
         context.check_hostname = False
     if settings.skip_verify:
-        log.warning("SkipVerify is set: anybody on the network can pose as the server.")
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-        # Said above, once, and in our own words.
+        # Said already, once, and in our own words.
         urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
     return context
 
 
-def _proxy(url: str) -> str:
-    """Return the proxy that the environment names for a URL, "" for none.
-
-    `no_proxy` may be separated by blanks, as in the C++ client, or by commas.
-    """
-    if not any(name.lower().endswith("_proxy") for name in os.environ):
-        return ""
-    import urllib.request  # dear, and hardly any device has a proxy
-
-    proxies: dict[str, str] = urllib.request.getproxies_environment()
-    proxies["no"] = ",".join(proxies.get("no", "").replace(",", " ").split())
-    parts = urlsplit(url)
-    # typeshed does not know this one; the documentation does not either, but every Unix has it.
-    if urllib.request.proxy_bypass_environment(parts.netloc.rpartition("@")[2], proxies):  # type: ignore[attr-defined]
-        return ""
-    return proxies.get(parts.scheme) or proxies.get("all") or ""
-
-
-def _connect_through(proxy: str, trust: ssl.SSLContext) -> urllib3.PoolManager:
+def _connect_through(proxy: str, context: ssl.SSLContext) -> urllib3.PoolManager:
     # urllib3 1.26 would put its own verify_mode into the context, were it not told the same twice.
-    options: Any = {"ssl_context": trust, "cert_reqs": trust.verify_mode}
+    options: Any = {"ssl_context": context, "cert_reqs": context.verify_mode}
     if not proxy:
         return urllib3.PoolManager(**options)
+    scheme, address, login = trust.read_proxy(proxy)
     try:
-        parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-        login, _, address = parts.netloc.rpartition("@")
-        if not parts.hostname:
-            raise ValueError("no host")
-        headers = urllib3.make_headers(proxy_basic_auth=unquote(login)) if login else None
-        return urllib3.ProxyManager(f"{parts.scheme}://{address}", proxy_headers=headers, **options)
+        headers = urllib3.make_headers(proxy_basic_auth=login) if login else None
+        return urllib3.ProxyManager(f"{scheme}://{address}", proxy_headers=headers, **options)
     except (ValueError, HTTPError) as error:
-        raise errors.SettingsError(
-            "The proxy in the environment is not a URL; mend http(s)_proxy."
-        ) from error
+        raise trust.not_a_proxy() from error
 
 
 def in_words(url: str, error: BaseException) -> errors.Error:
@@ -194,7 +142,7 @@ def in_words(url: str, error: BaseException) -> errors.Error:
     where = host(url)
     for _ in range(20):
         if isinstance(error, ssl.SSLCertVerificationError):
-            return _certificate(where, error, time.time())
+            return trust.certificate_error(where, error)
         if type(error).__name__ == "CertificateError":
             # urllib3's own comparison of names; the class has moved between its versions.
             return errors.Refused(f"The certificate of {where} is for another name; correct ServerURL.")
@@ -202,24 +150,16 @@ def in_words(url: str, error: BaseException) -> errors.Error:
         if cause is None:
             break
         error = cause
-    return errors.TryLater(f"No answer from {where}: {_why(error)}; the next run tries again.")
+    return trust.no_answer(where, _why(error))
 
 
 def _why(error: BaseException) -> str:
-    """Name the root of a failure; never its own text where that could hold a URL and the secret in it."""
-    if isinstance(error, socket.gaierror):
-        return "its name cannot be looked up"
-    if isinstance(error, (TimeoutError, urllib3.exceptions.TimeoutError)):
+    """Name the root of a failure of urllib3; the rest is named where no library is known."""
+    if isinstance(error, urllib3.exceptions.TimeoutError):
         return "it is silent for too long"
-    if isinstance(error, ssl.SSLError):
-        return f"TLS fails ({error.reason or error.strerror})"
-    if isinstance(error, OSError) and error.errno:
-        return os.strerror(error.errno)
-    if isinstance(error, OSError) and "Tunnel connection failed" in str(error):
-        return "the proxy does not let us through" + (" without a login" if " 407 " in str(error) else "")
     if isinstance(error, (http.client.HTTPException, urllib3.exceptions.ProtocolError)):
         return "the connection broke off"
-    return type(error).__name__
+    return trust.why(error)
 
 
 def _cause(error: BaseException) -> BaseException | None:
@@ -228,21 +168,3 @@ def _cause(error: BaseException) -> BaseException | None:
         if isinstance(candidate, BaseException) and candidate is not error:
             return candidate
     return None
-
-
-def _certificate(where: str, error: ssl.SSLCertVerificationError, now: float) -> errors.Error:
-    """Say why a certificate was refused; OpenSSL's X509_V_ERR_CERT_NOT_YET_VALID is 9, _HAS_EXPIRED 10."""
-    clock = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(now))
-    if error.verify_code == 9:
-        return errors.TryLater(
-            f"The certificate of {where} is not valid yet by this device's clock ({clock}); set the clock."
-        )
-    if error.verify_code == 10:
-        return errors.Refused(
-            f"The certificate of {where} has expired by this device's clock ({clock}); "
-            "renew it, or set the clock."
-        )
-    return errors.Refused(
-        f"The certificate of {where} is not trusted ({error.verify_message}); "
-        "put its CA into ServerCertificate, or correct ServerURL."
-    )
