@@ -1,1 +1,62 @@
-# mender-oneshot: to come
+# Completion of mender-oneshot for bash. Static: a board is too slow to start Python at each TAB.
+
+_mender_oneshot() {
+    local word=$2 previous=$3 command='' i words=''
+    # bash takes --option=value for three words.
+    [[ $word == = ]] && word=''
+    [[ $previous == = ]] && previous=${COMP_WORDS[COMP_CWORD - 2]}
+    COMPREPLY=()
+
+    case $previous in
+        -c | --config | -b | --fallback-config | -L | --log-file)
+            compopt -o default
+            return
+            ;;
+        -d | --data)
+            compopt -o dirnames
+            return
+            ;;
+        -l | --log-level) words='debug info warning error critical' ;;
+        --only) words='update inventory' ;;
+        --max-runtime) return ;;
+    esac
+    if [[ $words ]]; then
+        mapfile -t COMPREPLY < <(compgen -W "$words" -- "$word")
+        return
+    fi
+
+    for ((i = 1; i < COMP_CWORD; i++)); do
+        case ${COMP_WORDS[i]} in
+            -c | --config | -b | --fallback-config | -d | --data | -l | --log-level | -L | --log-file | --max-runtime)
+                ((i++))
+                [[ ${COMP_WORDS[i]} == = ]] && ((i++))
+                ;;
+            -*) ;;
+            *)
+                command=${COMP_WORDS[i]}
+                break
+                ;;
+        esac
+    done
+
+    case $command in
+        '')
+            words='--config --fallback-config --data --log-level --log-file --syslog --no-syslog --max-runtime
+                --version --help -c -b -d -l -L -v -h'
+            [[ $word == -* ]] || words='run bootstrap auth send-inventory check-update download install report
+                status show-artifact'
+            ;;
+        run) words='--all --only --force --max-runtime' ;;
+        bootstrap) words='--force --forcebootstrap -F --max-runtime' ;;
+        auth) words='--fresh --max-runtime' ;;
+        check-update) words='--exit-code --max-runtime' ;;
+        report) words='--success --failure --max-runtime' ;;
+        send-inventory | download | install) words='--max-runtime' ;;
+        status | show-artifact) ;;
+        *) return ;;
+    esac
+    [[ $command ]] && words+=' --json --help -h'
+    mapfile -t COMPREPLY < <(compgen -W "$words" -- "$word")
+}
+
+complete -F _mender_oneshot mender-oneshot

@@ -1,1 +1,63 @@
-# mender-oneshot: to come
+#compdef mender-oneshot
+# Completion of mender-oneshot for zsh. Static: a board is too slow to start Python at each TAB.
+
+local context state state_descr line
+local -A opt_args
+
+local -a commands=(
+    'run:Do the next step that is due.'
+    'bootstrap:Make the device key.'
+    'auth:Authorize with the server.'
+    'send-inventory:Push the inventory.'
+    'check-update:Ask the server for the next deployment.'
+    'download:Fetch the artifact of the deployment found, resuming what is there.'
+    'install:Verify the artifact, then hand it to the sub-updater.'
+    'report:Report the final status (the sub-updater does).'
+    'status:Show where the device stands; touches no network.'
+    'show-artifact:Print the name of the installed artifact.'
+)
+local -a help=('(-h --help)'{-h,--help}'[Show this message and exit.]')
+local -a always=($help '--json[One JSON object on stdout.]')
+local -a limited=(
+    $always
+    '--max-runtime=[End after so many seconds whatever happens; 0: no limit. Default: 900.]:seconds:'
+)
+
+_arguments -C $help \
+    '(-c --config)'{-c+,--config=}'[Configuration file.]:file:_files' \
+    '(-b --fallback-config)'{-b+,--fallback-config=}'[Configuration file of second rank.]:file:_files' \
+    '(-d --data)'{-d+,--data=}'[Data directory.]:directory:_directories' \
+    '(-l --log-level)'{-l+,--log-level=}'[What goes to stderr.]:level:(debug info warning error critical)' \
+    '(-L --log-file)'{-L+,--log-file=}'[Append the log to a file as well.]:file:_files' \
+    "--syslog[Everything to the system's log and nothing to the terminal, as cron wants it.]" \
+    "--no-syslog[Accepted for the old client's sake; has no effect.]" \
+    '--max-runtime=[See the commands.]:seconds:' \
+    '(-v --version)'{-v,--version}'[Show the version and exit.]' \
+    '1:command:->command' '*::argument:->argument'
+
+case $state in
+    command) _describe command commands ;;
+    argument)
+        case $line[1] in
+            run)
+                _arguments $limited \
+                    '--all[Step after step, until nothing is due or one fails.]' \
+                    '--only=[Leave the other to a timer of its own.]:what:(update inventory)' \
+                    '--force[Whatever our own intervals; a pause the server wants is kept.]'
+                ;;
+            bootstrap)
+                _arguments $limited \
+                    '(-F --force --forcebootstrap)'{-F,--force,--forcebootstrap}'[A new key, whatever is there.]'
+                ;;
+            auth) _arguments $limited '--fresh[Get a new token even if the old one is good.]' ;;
+            check-update) _arguments $limited '--exit-code[Exit with 16 when there is an update.]' ;;
+            report)
+                _arguments $limited \
+                    '--success[The update is installed and works.]' \
+                    '--failure[The update failed; the logs are sent along.]'
+                ;;
+            send-inventory|download|install) _arguments $limited ;;
+            status|show-artifact) _arguments $always ;;
+        esac
+        ;;
+esac
