@@ -1,0 +1,584 @@
+"""The sub-updaters of docs/examples: real command, real programs, and the power cut before each of their steps."""
+
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+from artifacts import make_artifact
+from conftest import REPO
+from power import FINAL, Field
+from realdaemon import mender, need, until, world
+
+from mender_oneshot.devserver import DevServer
+
+EXAMPLES = REPO / "docs" / "examples"
+SCRIPTS = [path for path in sorted(EXAMPLES.iterdir()) if not path.suffix]
+
+COUNTED = """\
+#!/bin/sh
+exec 9>>{root}/calls
+flock 9
+echo {name} >&9
+if [ "$(wc -l <{root}/calls)" = "$CUT_BEFORE" ]; then
+    echo cut >{root}/end
+    kill -9 0
+fi
+exec 9>&-
+exec {command} "$@"
+"""
+"""A program of the sub-updater's; before the CUT_BEFOREth call of any, the power fails."""
+
+REBOOT = "echo rebooted >{root}/end; kill -9 0"
+
+INSTALL = """\
+#!/bin/sh
+PATH={root}/bin:$PATH
+echo $$ >{root}/group
+{root}/example "$@"
+echo done >{root}/end
+"""
+
+LEFT = {"sub-updater.notes", "sub-updater.notes.new", "modules", "scripts", "mender-store", "mender-store-lock"}
+"""What may lie in the data directory afterwards: the example's notes, and what `mender` keeps there."""
+
+
+class Board:
+    """A device with one of the example sub-updaters, and in its PATH all that the example calls.
+
+    The commands are those that are counted, and before which the power can fail.
+    """
+
+    def __init__(self, field: Field, example: str, commands: dict[str, str], **edits: str) -> None:
+        self.field = field
+        self.device = field.device
+        self.root = field.device.root
+        text = (EXAMPLES / example).read_text()
+        for before, after in edits.items():
+            line = next(line for line in text.splitlines() if line.startswith(f"{before}="))
+            text = text.replace(line, f"{before}={after}")
+        self._program("example", text)
+        (self.root / "bin").mkdir()
+        oneshot = shlex.join([self.device.python, "-m", "mender_oneshot"])
+        for name, command in {"mender-oneshot": oneshot, **commands}.items():
+            self._program(f"bin/{name}", COUNTED.format(root=self.root, name=name, command=command))
+        self.device.script("install", INSTALL.format(root=self.root))
+        self.device.environment["CUT_BEFORE"] = ""
+
+    def _program(self, name: str, text: str) -> None:
+        path = self.root / name
+        path.write_text(text)
+        path.chmod(0o755)
+
+    def _fresh(self, cut: int) -> None:
+        for name in ("calls", "end", "group"):
+            (self.root / name).unlink(missing_ok=True)
+        self.device.environment["CUT_BEFORE"] = str(cut)
+
+    def _end(self) -> str:
+        """Wait until nothing of the sub-updater is left, and say how it ended."""
+        end = self.root / "end"
+        until(end.exists, "the sub-updater ends", 60)
+        group = int((self.root / "group").read_text())
+        until(lambda: not alive(group), "its last processes end")
+        return end.read_text().strip()
+
+    def hand_off(self, cut: int = 0) -> str:
+        """Let mender-oneshot start the sub-updater: "done", "cut", or "rebooted"."""
+        self._fresh(cut)
+        self.device.ok("install")
+        return self._end()
+
+    def boot(self, cut: int = 0) -> str:
+        """Call the sub-updater as a boot does."""
+        self.field.reboot()
+        self._fresh(cut)
+        subprocess.run(
+            [self.device.scripts / "install"],
+            env=self.device.env(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            timeout=60,
+            check=False,
+        )
+        return self._end()
+
+    def end_of_story(self) -> str:
+        """Let a timer tick, see that all is in order, and return the one final status."""
+        steps = self.device.ok("run", "--all", "--force", "--json").json["steps"]
+        assert ("check-update", "nothing") in [(step["step"], step["outcome"]) for step in steps]
+        (final,) = self.field.finals()
+        assert final == self.field.history()[-1]
+        assert self.field.left_behind() <= LEFT
+        return final
+
+    def words(self) -> str:
+        """The log at the server."""
+        log = self.field.server.log(self.field.deployment) or []
+        return "\n".join(entry["message"] for entry in log)
+
+
+def alive(group: int) -> bool:
+    """Whether a process group has a member that is no zombie."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, member = stat.read_text().rpartition(")")[2].split()[:3]
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(member) == group and state not in "ZX":
+            return True
+    return False
+
+
+def call_of(board: Board, name: str, nth: int) -> int:
+    """Say which of all calls is the nth of this name, in an update without a cut; then it never was."""
+    moment = board.field.keep()
+    board.hand_off()
+    calls = (board.root / "calls").read_text().splitlines()
+    board.field.back_to(moment)
+    return [at for at, call in enumerate(calls, 1) if call == name][nth - 1]
+
+
+def every_cut(story: Callable[[int], str]) -> list[str]:
+    """Tell a story once for every call that the power can fail before, until it is told without a cut."""
+    ends = []
+    for cut in count(1):
+        ends.append(story(cut))
+        if ends[-1] == "done":
+            return ends
+    raise AssertionError
+
+
+@pytest.fixture
+def field(tmp_path: Path, server: DevServer) -> Field:
+    """A device that the server has accepted, and a server with nothing to deploy."""
+    made = Field(tmp_path, server)
+    assert made.device.run("auth").code == 77
+    server.accept()
+    made.device.ok("auth")
+    return made
+
+
+def downloaded(field: Field, artifact: Path) -> None:
+    """Deploy an artifact and download it."""
+    field.server.upload(artifact)
+    field.deploy("release-2")
+    field.device.ok("check-update")
+    field.device.ok("download")
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_the_examples_are_plain_shell(script: Path) -> None:
+    need("shellcheck", "busybox", "dash")
+    assert script.stat().st_mode & 0o111
+    subprocess.run(["shellcheck", script], check=True)
+    for shell in (["busybox", "sh"], ["dash"]):
+        subprocess.run([*shell, "-n", script], check=True)
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_a_boot_with_no_update_in_hand_does_nothing(field: Field, script: Path) -> None:
+    board = Board(field, script.name, {name: "echo" for name in ("mender", "rauc", "reboot", "mv", "rm")})
+    asked = len(field.server.requests)
+    assert board.boot() == "done"
+    assert not (board.root / "calls").exists()
+    assert len(field.server.requests) == asked
+
+
+# --- One file -----------------------------------------------------------------------------------------------
+
+GOOD = b"#!/bin/sh\necho release-2\n"
+OLD = "#!/bin/sh\necho release-1\n"
+ONE_FILE = ("cat", "chmod", "gzip", "ln", "mv", "rm", "sync", "tar")
+
+
+def one_file(field: Field) -> Board:
+    app = field.device.root / "app"
+    app.write_text(OLD)
+    app.chmod(0o755)
+    programs = {name: shutil.which(name) or name for name in ONE_FILE}
+    return Board(field, "one-file", programs, target=str(app))
+
+
+def in_place(board: Board) -> tuple[str, str]:
+    """What the file says when called, and what artifact_info says."""
+    done = subprocess.run([board.root / "app"], capture_output=True, text=True, check=True)
+    return done.stdout.strip(), board.device.ok("show-artifact").out.strip()
+
+
+@pytest.mark.parametrize("compression", ["gz", "xz", "none"])
+def test_one_file_is_replaced(field: Field, tmp_path: Path, compression: str) -> None:
+    board = one_file(field)
+    downloaded(
+        field, make_artifact(tmp_path / "r", payload={"app": GOOD}, payload_type="app", compression=compression)
+    )
+    assert board.hand_off() == "done"
+    assert board.end_of_story() == "success"
+    assert in_place(board) == ("release-2", "release-2")
+    assert sorted(path.name for path in board.root.glob("app*")) == ["app"]
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [{"app": b"#!/bin/sh\necho not today >&2\nexit 3\n"}, {"app": b"\0"}, {"other": GOOD}],
+    ids=["does not start", "no program", "not in the artifact"],
+)
+def test_one_file_that_does_not_work_is_put_back(
+    field: Field, tmp_path: Path, payload: dict[str, bytes]
+) -> None:
+    board = one_file(field)
+    downloaded(field, make_artifact(tmp_path / "r", payload=payload, payload_type="app"))
+    assert board.hand_off() == "done"
+    assert board.end_of_story() == "failure"
+    assert in_place(board) == ("release-1", "release-1")
+    assert sorted(path.name for path in board.root.glob("app*")) == ["app"]
+    if b"not today" in payload.get("app", b""):
+        assert "not today" in board.words()
+
+
+@pytest.mark.parametrize("content", [GOOD, b"#!/bin/sh\nexit 3\n"], ids=["good", "bad"])
+def test_one_file_and_the_power_fails_anywhere(field: Field, tmp_path: Path, content: bytes) -> None:
+    board = one_file(field)
+    downloaded(field, make_artifact(tmp_path / "r", payload={"app": content}, payload_type="app"))
+    moment = field.keep()
+    results = []
+
+    def story(cut: int) -> str:
+        field.back_to(moment)
+        end = board.hand_off(cut)
+        if end == "cut":
+            assert board.boot() == "done"
+        result = board.end_of_story()
+        release = "release-2" if result == "success" else "release-1"
+        assert in_place(board) == (release, release), cut
+        assert sorted(path.name for path in board.root.glob("app*")) == ["app"]
+        results.append(result)
+        return end
+
+    assert len(every_cut(story)) > 10
+    # Until the new one has proven itself the old one comes back; from then on the new one stays.
+    began = results.index("success") if "success" in results else len(results)
+    assert set(results[:began]) == {"failure"}
+    assert set(results[began:]) == ({"success"} if content == GOOD else set())
+
+
+def test_one_file_and_the_power_fails_again_at_the_boot(field: Field, tmp_path: Path) -> None:
+    board = one_file(field)
+    downloaded(field, make_artifact(tmp_path / "r", payload={"app": GOOD}, payload_type="app"))
+    # Before it can note that the new one has proven itself: the second of the notes to be moved into place.
+    assert board.hand_off(cut=call_of(board, "mv", nth=3)) == "cut"
+    moment = field.keep()
+
+    def story(cut: int) -> str:
+        field.back_to(moment)
+        end = board.boot(cut)
+        if end == "cut":
+            assert board.boot() == "done"
+        assert board.end_of_story() == "failure"
+        assert in_place(board) == ("release-1", "release-1")
+        return end
+
+    assert len(every_cut(story)) > 3
+
+
+
+# --- Debian's mender, standalone ----------------------------------------------------------------------------
+
+MODULE = """\
+#!/bin/sh
+set -e
+cd {root}
+case $1 in
+NeedsArtifactReboot) cat needs-reboot ;;
+SupportsRollback) echo Yes ;;
+ArtifactInstall)
+    [ -e app.old ] || cp app app.old
+    cp "$2/files/app" app
+    if [ -e cut-inside ]; then
+        rm cut-inside
+        echo cut >end
+        kill -9 -"$(cat group)"
+    fi
+    ./app
+    ;;
+ArtifactCommit) rm -f app.old ;;
+ArtifactRollback) [ ! -e app.old ] || mv app.old app ;;
+esac
+"""
+"""An update module as an integrator writes one; the update module's own power cut is made in it."""
+
+# What mender has of its own is kept apart from ours, as for a device where the daemon never ran.
+MENDER = """\
+{world} sh -c 'mount --bind {root}/modules /usr/share/mender/modules/v3; exec {mender} "$@"' mender"""
+
+
+def mender_client(field: Field, *, reboot: bool = False) -> Board:
+    need("mender", "unshare")
+    root = field.device.root
+    (root / "app").write_text(OLD)
+    (root / "app").chmod(0o755)
+    (root / "needs-reboot").write_text("Yes" if reboot else "No")
+    (root / "modules").mkdir()
+    (root / "modules/app").write_text(MODULE.format(root=root))
+    (root / "modules/app").chmod(0o755)
+    program = shlex.join([shutil.which("mender") or "", *mender(field.device)[1:]])
+    command = MENDER.format(world=shlex.join(world(field.device)), root=root, mender=program)
+    off = shlex.join(["sh", "-c", REBOOT.format(root=root)])
+    return Board(field, "mender-client", {"mender": command, "mv": "/usr/bin/mv", "reboot": off})
+
+
+def test_mender_installs_and_commits(field: Field, tmp_path: Path) -> None:
+    board = mender_client(field)
+    downloaded(field, make_artifact(tmp_path / "r", payload={"app": GOOD}, payload_type="app"))
+    assert board.hand_off() == "done"
+    assert board.end_of_story() == "success"
+    assert in_place(board) == ("release-2", "release-2")
+
+
+def test_mender_goes_on_after_the_boot(field: Field, tmp_path: Path) -> None:
+    board = mender_client(field, reboot=True)
+    downloaded(field, make_artifact(tmp_path / "r", payload={"app": GOOD}, payload_type="app"))
+    assert board.hand_off() == "rebooted"
+    # In other hands until the boot is over: a timer that ticks meanwhile asks for nothing.
+    asked = len(field.server.requests)
+    field.device.ok("run", "--all")
+    assert not [seen for seen in field.server.requests[asked:] if seen.path.endswith("/next")]
+    assert field.finals() == []
+    assert board.boot() == "done"
+    assert board.end_of_story() == "success"
+    assert in_place(board) == ("release-2", "release-2")
+
+
+def test_what_mender_cannot_install_it_rolls_back(field: Field, tmp_path: Path) -> None:
+    board = mender_client(field)
+    bad = b"#!/bin/sh\necho not today >&2\nexit 3\n"
+    downloaded(field, make_artifact(tmp_path / "r", payload={"app": bad}, payload_type="app"))
+    assert board.hand_off() == "done"
+    assert board.end_of_story() == "failure"
+    assert in_place(board) == ("release-1", "release-1")
+    assert "not today" in board.words()
+
+
+def test_the_power_fails_while_mender_installs(field: Field, tmp_path: Path) -> None:
+    board = mender_client(field)
+    (board.root / "cut-inside").touch()
+    downloaded(field, make_artifact(tmp_path / "r", payload={"app": GOOD}, payload_type="app"))
+    assert board.hand_off() == "cut"
+    assert board.boot() == "done"
+    assert board.end_of_story() == "success"
+    assert in_place(board) == ("release-2", "release-2")
+
+
+@pytest.mark.parametrize("reboot", [False, True], ids=["no reboot", "reboot"])
+def test_mender_and_the_power_fails_anywhere(field: Field, tmp_path: Path, reboot: bool) -> None:
+    board = mender_client(field, reboot=reboot)
+    downloaded(field, make_artifact(tmp_path / "r", payload={"app": GOOD}, payload_type="app"))
+    moment = field.keep()
+    results = []
+
+    def story(cut: int) -> str:
+        field.back_to(moment)
+        end = board.hand_off(cut)
+        calls = len((board.root / "calls").read_text().splitlines())
+        if end == "rebooted" and cut > calls:
+            # The count goes on at the boot.
+            end = board.boot(cut - calls)
+        left = 3
+        again = end
+        while again != "done" and left:
+            again, left = board.boot(), left - 1
+        assert again == "done", cut
+        results.append(board.end_of_story())
+        release = "release-2" if results[-1] == "success" else "release-1"
+        assert in_place(board) == (release, release), cut
+        return end
+
+    assert len(every_cut(story)) > 6
+    # Only what was cut before the first note is a failure.
+    assert results == ["failure"] + ["success"] * (len(results) - 1)
+
+
+# --- RAUC ---------------------------------------------------------------------------------------------------
+
+MANIFEST = """\
+[update]
+compatible=board
+version=release-2
+[bundle]
+format=plain
+[image.rootfs]
+filename=rootfs.img
+"""
+
+SYSTEM = """\
+[system]
+compatible=board
+bootloader=custom
+mountprefix=/run/rauc
+bundle-formats=plain
+statusfile={root}/rauc.status
+[keyring]
+path={root}/certificate.pem
+[handlers]
+bootloader-custom-backend={root}/boot-loader
+[slot.rootfs.0]
+device={root}/slot-A
+type=raw
+bootname=A
+[slot.rootfs.1]
+device={root}/slot-B
+type=raw
+bootname=B
+"""
+
+BOOT_LOADER = """\
+#!/bin/sh
+cd {root}
+case $1 in
+get-primary) cat primary ;;
+set-primary) echo "$2" >primary ;;
+get-state) cat "state-$2" ;;
+set-state)
+    echo "$3" >"state-$2"
+    if [ -e cut-inside ]; then
+        rm cut-inside
+        echo cut >end
+        kill -9 -"$(cat group)"
+    fi
+    ;;
+*) exit 1 ;;
+esac
+"""
+"""A boot loader of files, in the place of U-Boot's or GRUB's variables (RAUC: bootloader-custom-backend)."""
+
+RAUC_BUS = """\
+<busconfig>
+  <type>session</type>
+  <listen>unix:path={root}/bus</listen>
+  <policy context="default">
+    <allow own="*"/>
+    <allow send_destination="*" eavesdrop="true"/>
+    <allow eavesdrop="true"/>
+  </policy>
+</busconfig>
+"""
+
+SERVICE = """\
+mount -t tmpfs run /run
+mkdir -p /etc/rauc
+mount -t tmpfs rauc /etc/rauc
+cp {root}/system.conf /etc/rauc/
+sed "s/$/ rauc.slot=$1/" /proc/cmdline >/run/cmdline
+mount --bind /run/cmdline /proc/cmdline
+export DBUS_SYSTEM_BUS_ADDRESS=unix:path={root}/bus
+dbus-run-session --config-file {root}/bus.conf -- rauc service &
+read -r end
+"""
+"""RAUC's service as systemd starts it on a board that has booted slot $1, until its standard input ends."""
+
+
+class RaucBoard(Board):
+    """A board with two slots, booted from one of them, on which RAUC's service runs."""
+
+    def __init__(self, field: Field) -> None:
+        need("rauc", "dbus-run-session", "unshare", "openssl", "mksquashfs", "mender-artifact")
+        root = field.device.root
+        off = shlex.join(["sh", "-c", REBOOT.format(root=root)])
+        programs = {"rauc": shutil.which("rauc") or "", "mv": "/usr/bin/mv", "reboot": off}
+        super().__init__(field, "rauc", programs)
+        self.device.environment["DBUS_SYSTEM_BUS_ADDRESS"] = f"unix:path={root}/bus"
+        for name, text in {"system.conf": SYSTEM, "bus.conf": RAUC_BUS, "boot-loader": BOOT_LOADER}.items():
+            self._program(name, text.format(root=root))
+        for slot in "AB":
+            (root / f"state-{slot}").write_text("good\n")
+            (root / f"slot-{slot}").write_bytes(b"release-1".ljust(1 << 20, b"\0"))
+        (root / "primary").write_text("A\n")
+        self._service: subprocess.Popen[bytes] | None = None
+
+    def power_up(self, bad: str = "") -> None:
+        """Boot the slot that the boot loader picks; it comes back from a slot that is bad."""
+        self.power_off()
+        slot = (self.root / "primary").read_text().strip()
+        if slot == bad or (self.root / f"state-{slot}").read_text() == "bad\n":
+            slot = "A" if slot == "B" else "B"
+        self.slot = slot
+        (self.root / "bus").unlink(missing_ok=True)
+        self._service = subprocess.Popen(
+            [
+                *("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"),
+                *("sh", "-euc", SERVICE.format(root=self.root), "sh", slot),
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        ask = ["rauc", "status"]
+        until(lambda: not subprocess.run(ask, env=self.device.env(), capture_output=True).returncode, "RAUC")
+
+    def power_off(self) -> None:
+        """End the service, with all that it started."""
+        if self._service and self._service.stdin:
+            self._service.stdin.close()
+            self._service.kill()
+            self._service.wait()
+        self._service = None
+
+    def boot(self, cut: int = 0) -> str:
+        """Boot, and call the sub-updater."""
+        self.power_up()
+        return super().boot(cut)
+
+    def running(self) -> tuple[str, str]:
+        """The release in the slot that is booted, and what artifact_info says."""
+        content = (self.root / f"slot-{self.slot}").read_bytes().rstrip(b"\0")
+        return content.decode(), self.device.ok("show-artifact").out.strip()
+
+
+@pytest.fixture
+def rauc_board(field: Field) -> Iterator[RaucBoard]:
+    made = RaucBoard(field)
+    try:
+        made.power_up()
+        yield made
+    finally:
+        made.power_off()
+
+
+@pytest.fixture
+def rauc_artifact(rauc_board: RaucBoard, tmp_path: Path) -> Path:
+    """A bundle signed for the board, in an artifact made by mender-artifact."""
+    do = lambda *words: subprocess.run(words, cwd=tmp_path, check=True, capture_output=True)  # noqa: E731
+    certificate = rauc_board.root / "certificate.pem"
+    do(
+        *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=release"),
+        *("-keyout", "key.pem", "-out", str(certificate)),
+    )
+    (tmp_path / "content").mkdir()
+    (tmp_path / "content/manifest.raucm").write_text(MANIFEST)
+    (tmp_path / "content/rootfs.img").write_bytes(b"release-2".ljust(4096, b"\0"))
+    do("rauc", "--cert", str(certificate), "--key", "key.pem", "bundle", "content", "update.raucb")
+    do(
+        *("mender-artifact", "write", "module-image", "-T", "rauc-bundle", "-t", "board", "-n", "release-2"),
+        *("-f", "update.raucb", "--compression", "none", "-o", "release-2.mender"),
+    )
+    return tmp_path / "release-2.mender"
+
+
+def test_rauc_installs_and_the_new_slot_reports(rauc_board: RaucBoard, rauc_artifact: Path) -> None:
+    downloaded(rauc_board.field, rauc_artifact)
+    assert rauc_board.hand_off() == "rebooted"
+    assert rauc_board.running() == ("release-1", "release-1")
+    assert rauc_board.boot() == "done"
+    assert rauc_board.end_of_story() == "success"
+    assert rauc_board.slot == "B"
+    assert rauc_board.running() == ("release-2", "release-2")
+    assert (rauc_board.root / "state-B").read_text() == "good\n"
