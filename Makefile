@@ -9,8 +9,9 @@
 #
 # make install    what a device needs, with Python's own libraries from the distribution: no pip, no network
 # make uninstall  takes it away again
+# make deb        a package for Debian 12, in dist/, with Debian's own tools (debhelper, dh-python)
 #
-# Both keep to DESTDIR, PREFIX, SYSCONFDIR, UNITDIR, ZSHDIR and PYTHON (the interpreter on the device). COMPILE is the
+# The first two keep to DESTDIR, PREFIX, SYSCONFDIR, UNITDIR, ZSHDIR and PYTHON (the interpreter on the device). COMPILE is the
 # interpreter that byte-compiles here and now; COMPILE=no leaves that to the packager. Nothing is enabled or started.
 
 VENV := .venv
@@ -23,7 +24,9 @@ ZSHDIR ?= $(PREFIX)/share/zsh/site-functions
 DEVICE_PYTHON = $(or $(PYTHON),/usr/bin/python3)
 COMPILE ?= $(DEVICE_PYTHON)
 
-.PHONY: demo test test-long lint bench install uninstall clean
+.PHONY: demo test test-long lint bench install uninstall deb clean
+# What they do is long to read, and make says where it fails.
+.SILENT: install uninstall
 
 demo: $(VENV)/runtime
 	@$(BIN)/python tests/demo.py
@@ -106,6 +109,17 @@ uninstall:
 		"$(DESTDIR)$(ZSH_COMPLETION)" "$(DESTDIR)$(FISH_COMPLETION)"
 	for unit in $(notdir $(UNITS)); do rm -f "$(DESTDIR)$(UNITDIR)/$$unit"; done
 	for page in $(notdir $(MAN_PAGES)); do rm -f "$(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$$page"; done
+
+# Debian wants debian/ at the top, we do not: the package is built in a copy of the tree.
+DEB_TREE := build/deb/mender-oneshot
+
+deb:
+	rm -rf build/deb
+	mkdir -p $(DEB_TREE) dist
+	cp -R Makefile README.md LICENSE cron docs mender_oneshot systemd-timers $(DEB_TREE)
+	cp -R docs/packaging/debian $(DEB_TREE)
+	cd $(DEB_TREE) && dpkg-buildpackage --build=binary --no-sign --ignore-builtin-builddeps
+	mv build/deb/*.deb dist
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info
