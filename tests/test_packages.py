@@ -1,0 +1,244 @@
+"""The Debian package: built, checked, and its whole life in a Debian 12 of its own."""
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import REPO
+from debian import need_root, system
+from machine import Machine
+
+from mender_oneshot import __version__, deployment_log, state
+
+DEBIAN = REPO / "docs" / "packaging" / "debian"
+NEXT = "99.0"
+
+pytestmark = pytest.mark.real
+
+
+def tell(*words: object) -> str:
+    """Run a program that has to end well, and return what it said."""
+    done = subprocess.run(
+        [str(word) for word in words],
+        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `make deb` builds, in a copy of the tree."""
+    missing = [
+        name for name in ("dpkg-buildpackage", "dh", "dh_python3", "lintian") if not shutil.which(name)
+    ]
+    if missing:
+        pytest.skip(f"not installed: {', '.join(missing)}")
+    tree = tmp_path_factory.mktemp("package") / "tree"
+    skip = shutil.ignore_patterns(".*", "tests", "build", "dist", "__pycache__")
+    shutil.copytree(REPO, tree, ignore=skip, symlinks=True)
+    tell("make", "-s", "-C", tree, "deb")
+    (built,) = (tree / "dist").iterdir()
+    return built
+
+
+@pytest.fixture(scope="module")
+def next_package(package: Path) -> Path:
+    """The same under a higher version, with one module less and one more."""
+    tree = package.with_name("next")
+    tell("dpkg-deb", "--raw-extract", package, tree)
+    control = tree / "DEBIAN" / "control"
+    control.write_text(control.read_text().replace(f"Version: {__version__}", f"Version: {NEXT}"))
+    modules = tree / "usr/share/mender-oneshot/mender_oneshot"
+    (modules / "resume.py").rename(modules / "added.py")
+    built = package.with_name("next.deb")
+    tell("dpkg-deb", "--root-owner-group", "--build", tree, built)
+    return built
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Iterator[Path]:
+    """A Debian 12 with the libraries, and nothing of ours."""
+    need_root()
+    with system(tmp_path) as made:
+        yield made
+
+
+def inside(root: Path, *words: str) -> str:
+    """Run a program in the other Debian, which needs a /proc for it."""
+    with_proc = 'mount -t proc proc "$0/proc" && exec chroot "$0" "$@"'
+    return tell("unshare", "--mount", "sh", "-c", with_proc, root, *words)
+
+
+def install(root: Path, package: Path) -> str:
+    shutil.copy(package, root / "tmp")
+    return inside(root, "dpkg", "--install", f"/tmp/{package.name}")
+
+
+def status(root: Path) -> str:
+    return inside(root, "dpkg-query", "--show", "--showformat=${db:Status-Status}", "mender-oneshot")
+
+
+def ours(root: Path) -> set[str]:
+    """The files below the places where packages put them that have our name in their path."""
+    places = [root / name for name in ("etc", "usr", "var/lib/systemd")]
+    return {
+        str(path.relative_to(root)) for place in places for path in place.rglob("*") if "mender" in str(path)
+    }
+
+
+def test_its_version_is_the_programs() -> None:
+    version = re.match(r"mender-oneshot \((.+)\) ", (DEBIAN / "changelog").read_text())
+    assert version
+    assert version[1] == __version__
+
+
+def test_lintian_has_nothing_to_say(package: Path) -> None:
+    done = subprocess.run(
+        [
+            "lintian",
+            "--pedantic",
+            "--display-experimental",
+            "--fail-on",
+            "error,warning,info,pedantic",
+            package,
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_it_is_for_every_machine_and_brings_no_byte_code(package: Path) -> None:
+    said = tell("dpkg-deb", "--field", package, "Architecture", "Depends", "Installed-Size")
+    assert "Architecture: all\n" in said
+    for library in ("python3:any (>= 3.11~)", "python3-click", "python3-cryptography", "python3-urllib3"):
+        assert library in said
+    names = tell("dpkg-deb", "--contents", package)
+    assert ".pyc" not in names
+    assert "devserver" not in names
+    print(f"{package.stat().st_size / 1024:.0f} KiB", said)
+
+
+def test_built_twice_it_is_the_same(package: Path) -> None:
+    before = package.read_bytes()
+    tell("make", "-s", "-C", package.parent.parent, "deb")
+    assert package.read_bytes() == before
+
+
+OURS = [
+    state.FILE,
+    f"{state.FILE}.new",
+    f"{state.FILE}.unreadable",
+    state.LOCK,
+    state.UPDATE_LOCK,
+    state.PART,
+    state.ARTIFACT,
+    state.SUB_UPDATER_FILE,
+    deployment_log.FILE,
+]
+
+
+def test_installed_upgraded_removed_purged(root: Path, package: Path, next_package: Path) -> None:
+    bare = ours(root)
+    assert "warning" not in install(root, package)
+    assert status(root) == "installed"
+    assert inside(root, "mender-oneshot", "--version") == f"{__version__}\n"
+    modules = root / "usr/share/mender-oneshot/mender_oneshot"
+    assert len(list(modules.rglob("*.pyc"))) == len(list(modules.rglob("*.py"))) > 30
+    # Nothing runs by itself.
+    assert not [path for path in ours(root) if path.startswith("etc/systemd")]
+    cron = root / "etc/cron.d/mender-oneshot"
+    assert not [line for line in cron.read_text().splitlines() if "mender-oneshot" in line and line[0] != "#"]
+    assert not (root / "var/lib/mender").exists()
+
+    # An integrator makes it run, and a device lives.
+    cron.write_text(cron.read_text().replace("#* * * * *", "* * * * *"))
+    enabled = cron.read_text()
+    inside(root, "systemctl", "enable", "mender-oneshot-update.timer")
+    inside(root, "mender-oneshot", "bootstrap")
+    data = root / "var/lib/mender"
+    key = (data / "mender-agent.pem").read_bytes()
+    for name in OURS:
+        (data / name).touch()
+
+    said = install(root, next_package)
+    assert "warning" not in said
+    assert "conffile" not in said
+    assert cron.read_text() == enabled
+    assert inside(root, "systemctl", "is-enabled", "mender-oneshot-update.timer") == "enabled\n"
+    assert not list(modules.rglob("*resume*"))
+    assert len(list(modules.rglob("*added*"))) == 2
+    assert set(OURS) < {path.name for path in data.iterdir()}
+
+    assert "warning" not in inside(root, "dpkg", "--remove", "mender-oneshot")
+    assert status(root) == "config-files"
+    assert not modules.parent.exists()
+    assert cron.exists()
+    assert set(OURS) < {path.name for path in data.iterdir()}
+
+    said = inside(root, "dpkg", "--purge", "mender-oneshot")
+    assert ours(root) == bare
+    # Who the device is stays.
+    assert {path.name for path in data.iterdir()} == {"mender-agent.pem"}
+    assert (data / "mender-agent.pem").read_bytes() == key
+
+
+def test_a_purge_keeps_the_identity_and_what_is_not_ours(root: Path, package: Path) -> None:
+    install(root, package)
+    data = root / "var/lib/mender"
+    data.mkdir()
+    kept = {
+        "mender-agent.pem": "key",
+        "device_type": "device_type=board",
+        "mender.conf": "{}",
+        state.LOCK: "list",
+    }
+    for name, text in kept.items():
+        (data / name).write_text(text)
+    inside(root, "dpkg", "--purge", "mender-oneshot")
+    assert {path.name: path.read_text() for path in data.iterdir()} == kept
+
+
+def test_a_purge_takes_an_empty_data_directory_along(root: Path, package: Path) -> None:
+    install(root, package)
+    (root / "var/lib/mender").mkdir()
+    (root / "var/lib/mender" / state.LOCK).write_text("string")
+    inside(root, "dpkg", "--purge", "mender-oneshot")
+    assert not (root / "var/lib/mender").exists()
+
+
+def test_under_a_running_systemd(root: Path, package: Path, next_package: Path, tmp_path: Path) -> None:
+    for file in (package, next_package):
+        shutil.copy(file, root / "opt")  # systemd empties /tmp
+    timers = ("mender-oneshot-inventory.timer", "mender-oneshot-update.timer")
+    with Machine(root, tmp_path / "console.log") as machine:
+
+        def states() -> list[str]:
+            return machine.run("systemctl", "is-active", *timers, check=False).stdout.split()
+
+        machine.run("dpkg", "--install", f"/opt/{package.name}")
+        assert states() == ["inactive", "inactive"]
+        machine.run("systemctl", "start", timers[1])  # systemd knows it without a reload of ours
+        machine.run("systemctl", "stop", timers[1])
+        machine.run("systemctl", "enable", "--now", timers[0])
+        machine.run("dpkg", "--install", f"/opt/{next_package.name}")
+        assert states() == ["active", "inactive"]
+        assert machine.run("systemctl", "show", "-P", "NeedDaemonReload", *timers).stdout.split() == [
+            "no",
+            "no",
+        ]
+        machine.run("dpkg", "--remove", "mender-oneshot")
+        assert states() == ["inactive", "inactive"]
+        assert not machine.failed()
+        machine.run("dpkg", "--purge", "mender-oneshot")
+        assert not ours(root)
