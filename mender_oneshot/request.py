@@ -21,6 +21,8 @@ class Request(NamedTuple):
     fresh: bool = False
     exit_code: bool = False
     status: str = ""  # report: "success" or "failure"
+    wait: int = 300  # terminal
+    max_sessions: int = 0  # terminal
 
 
 _PLACES = {
@@ -33,16 +35,17 @@ _PLACES |= {"-d": "data", "--data": "data"}
 _WAYS_TO_RUN: dict[tuple[str, ...], dict[str, Any]] = {
     ("--all",): {"every_step": True},
     ("--all", "--only", "update"): {"every_step": True, "only": "update"},
-    ("--only", "inventory"): {"only": "inventory"},
+    ("--all", "--only", "inventory"): {"every_step": True, "only": "inventory"},
 }
+_NUMBERS = {"--wait": "wait", "--max-sessions": "max_sessions", "--max-runtime": "max_runtime"}
 _COMMANDS = ("run", "check-update", "send-inventory", "download", "install", "auth")
 
 
 def quick(words: list[str]) -> Request | None:
     """Understand the plain command lines of timers and cron without the help (and the price) of click.
 
-    Only `[-c FILE] [-b FILE] [-d DIR] [--syslog] COMMAND`, and the ways to run of cron and the units; None
-    for all others, which click reads.
+    Only `[-c FILE] [-b FILE] [-d DIR] [--syslog] COMMAND`, the ways to run of cron and the units, and
+    `terminal`; None for all others, which click reads.
     """
     options: dict[str, Any] = {}
     words = list(words)
@@ -57,6 +60,19 @@ def quick(words: list[str]) -> Request | None:
             return None
     if words[:1] == ["run"] and tuple(words[1:]) in _WAYS_TO_RUN:
         return Request("run", **options, **_WAYS_TO_RUN[tuple(words[1:])])
+    if words[:1] == ["terminal"]:
+        return _terminal(words[1:], options)
     if len(words) == 1 and words[0] in _COMMANDS:
         return Request(words[0], **options)
     return None
+
+
+def _terminal(words: list[str], options: dict[str, Any]) -> Request | None:
+    """Understand `terminal` and its numbers: it stays in memory for long, and click with it."""
+    chosen: dict[str, Any] = {"max_runtime": 0}
+    while len(words) >= 2 and words[0] in _NUMBERS and words[1].isascii() and words[1].isdecimal():
+        if len(words[1]) > 8:
+            return None
+        chosen[_NUMBERS[words[0]]] = int(words[1])
+        words = words[2:]
+    return None if words else Request("terminal", **options, **chosen)

@@ -126,7 +126,8 @@ def _context(settings: Settings) -> ssl.SSLContext:
 
 def _connect_through(proxy: str, context: ssl.SSLContext) -> urllib3.PoolManager:
     # urllib3 1.26 would put its own verify_mode into the context, were it not told the same twice.
-    options: Any = {"ssl_context": context, "cert_reqs": context.verify_mode}
+    # Debian's would load its bundle of CAs a second time, and fail where a device has but a CA of its own.
+    options: Any = {"ssl_context": context, "cert_reqs": context.verify_mode, "ca_certs": None}
     if not proxy:
         return urllib3.PoolManager(**options)
     scheme, address, login = trust.read_proxy(proxy)

@@ -32,7 +32,11 @@ def usage_error(line: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 
 # The quick way.
 
-WAYS_TO_RUN = [["run", "--all"], ["run", "--all", "--only", "update"], ["run", "--only", "inventory"]]
+WAYS_TO_RUN = [
+    ["run", "--all"],
+    ["run", "--all", "--only", "update"],
+    ["run", "--all", "--only", "inventory"],
+]
 OPTIONS = ["-c", "--config", "-b", "--fallback-config", "-d", "--data"]
 values = st.sampled_from(
     ["", "/etc/x.conf", "-c", "--data", "run", "-", "--", "--help", "a b", "--config=x"]
