@@ -8,6 +8,7 @@ from typing import Any
 
 from . import __package__ as package
 from . import errors, invocation, settings, status
+from .context import Outcome
 from .invocation import Done
 from .request import Request
 from .settings import Settings
@@ -51,7 +52,10 @@ def _execute(request: Request) -> int:
         _log_as_chosen(request, chosen)
         if request.command in ("status", "show-artifact"):
             return _show(request, chosen)
-        invocation.carry_out(request, chosen, progress_bar(), tell)
+        if request.command == "terminal":
+            tell(Done("terminal", _terminal(request, chosen)))
+        else:
+            invocation.carry_out(request, chosen, progress_bar(), tell)
     except errors.Error as problem:
         error = problem
         quiet = problem.logged or (request.command == "run" and isinstance(problem, errors.Busy))
@@ -62,6 +66,17 @@ def _execute(request: Request) -> int:
     elif not done and error is None and sys.stdout.isatty() and not request.syslog:
         print("Nothing is due; see mender-oneshot status.")
     return code
+
+
+def _terminal(request: Request, chosen: Settings) -> Outcome:
+    try:
+        from .terminal import service  # of an extra: most devices have not its libraries
+    except ImportError as error:
+        raise errors.SettingsError(
+            f"The terminal needs {error.name}; install python3-wsproto and python3-msgpack, or with pip "
+            "mender-oneshot[terminal]."
+        ) from error
+    return service.serve(request, chosen)
 
 
 def _say(sentence: str, request: Request) -> None:

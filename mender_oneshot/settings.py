@@ -201,7 +201,7 @@ def parse(path: str, content: bytes, warnings: list[str]) -> dict[str, Any]:
 
 
 def read_object(path: str, content: bytes) -> tuple[str, dict[str, Any]]:
-    """Return the text of a file and the JSON object in it; raises `errors.SettingsError` where there is none."""
+    """Return the text of a file and the JSON object in it; raises `errors.SettingsError`."""
     try:
         text = content.decode("utf-8-sig")
         values = json.loads(text)

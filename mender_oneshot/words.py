@@ -95,6 +95,9 @@ def cli(
     }
 
 
+_LIMITS = {"terminal": 0}
+
+
 def _command(name: str, *options: Any) -> Callable[[Callable[..., Any]], click.Command]:
     """Make a command out of a docstring: its function only returns the members of the request it sets."""
 
@@ -103,7 +106,7 @@ def _command(name: str, *options: Any) -> Callable[[Callable[..., Any]], click.C
             inherited = click.get_current_context().find_object(dict) or {}
             limit = words.pop("max_runtime", None)
             limit = inherited.get("max_runtime") if limit is None else limit
-            members = {**inherited, "max_runtime": 900 if limit is None else limit}
+            members = {**inherited, "max_runtime": _LIMITS.get(name, 900) if limit is None else limit}
             members["json"] = words.pop("json", False)
             members["force"] = words.pop("force", False) or (name == "bootstrap" and members["force"])
             return Request(name, **members)._replace(**function(**words))
@@ -204,6 +207,34 @@ def _report(success: bool, failure: bool) -> dict[str, Any]:
         raise click.UsageError("Say --success or --failure.")
     # Both given means success, as in mender-python-client (device-api.md section 10).
     return {"status": "success" if success else "failure"}
+
+
+@_command(
+    "terminal",
+    click.option(
+        "--wait",
+        type=click.IntRange(0, LONGEST),
+        metavar="SECONDS",
+        default=300,
+        help="Stay reachable for so long while nobody is there; 0: for ever. Default: 300.",
+    ),
+    click.option(
+        "--max-sessions",
+        type=click.IntRange(0, LONGEST),
+        metavar="NUMBER",
+        default=0,
+        help="End after so many sessions; 0: no limit. Default: 0.",
+    ),
+    click.option(
+        "--max-runtime",
+        type=click.IntRange(0, LONGEST),
+        metavar="SECONDS",
+        help="End after so many seconds, sessions or not; 0: no limit. Default: 0.",
+    ),
+)
+def _terminal(wait: int, max_sessions: int) -> dict[str, Any]:
+    """Serve remote terminal sessions, then exit."""
+    return {"wait": wait, "max_sessions": max_sessions}
 
 
 @_command("status")

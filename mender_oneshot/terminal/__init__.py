@@ -1,0 +1,1 @@
+"""The remote terminal: what deviceconnect asks of a device. One process, one thread, one loop."""

@@ -1,0 +1,131 @@
+"""Finding files without ever leaving a directory: by descriptors, name by name, never by comparing paths.
+
+A link put in the way between two looks, a directory moved while we stand in it: neither leads outside, for
+what was opened stays what it is. Knows nothing of limits or messages.
+"""
+
+import contextlib
+import errno
+import os
+import stat
+from types import TracebackType
+
+MOST_LINKS = 40
+"""Links in one path before it counts as a circle, as in the kernel."""
+
+_DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Outside(Exception):
+    """The path leads out of the directory."""
+
+
+class Link(Exception):
+    """There is a symbolic link in the path, and none may be followed."""
+
+
+class Place:
+    """A name in an open directory: where a path led. A context manager that closes the directory.
+
+    The name may belong to nothing yet; it is "." where the path ends in a directory that has no other.
+    """
+
+    def __init__(self, directory: int, name: str) -> None:
+        self.directory = directory
+        self.name = name
+
+    def __enter__(self) -> "Place":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the directory; a second time does no harm."""
+        if self.directory >= 0:
+            os.close(self.directory)
+            self.directory = -1
+
+    def stat(self) -> os.stat_result:
+        """Look at what the name belongs to, itself and not what it may link to; raises `OSError`."""
+        return os.stat(self.name, dir_fd=self.directory, follow_symlinks=False)
+
+    def open(self, flags: int, mode: int = 0) -> int:
+        """Open what the name belongs to, never through a link; raises `OSError`."""
+        return os.open(self.name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, mode, dir_fd=self.directory)
+
+
+def find(root: str, path: str, *, follow: bool, last: bool = True) -> Place:
+    """Walk from `root` along an absolute path, which has to lie beneath it, and return where it ends.
+
+    `follow` allows symbolic links that stay beneath `root`; `last` has the last name of the path follow a
+    link as well. Raises `Outside`, `Link`, or `OSError` for what is not there or may not be entered.
+    """
+    walk = _Walk(root)
+    try:
+        return walk.to(path, follow, last)
+    finally:
+        walk.close()
+
+
+class _Walk:
+    """The directories from the root to where we stand; ".." goes back along these, not along the disk."""
+
+    def __init__(self, root: str) -> None:
+        self._root = root
+        self._opened = [os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)]
+
+    def close(self) -> None:
+        while self._opened:
+            os.close(self._opened.pop())
+
+    def to(self, path: str, follow: bool, last: bool) -> Place:
+        names = self._beneath(path)
+        links = 0
+        while names:
+            name = names.pop()
+            if name == "..":
+                self._up()
+            elif self._is_link(name) and (names or last):
+                links += 1
+                if not follow:
+                    raise Link(name)
+                if links > MOST_LINKS:
+                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+                target = os.readlink(name, dir_fd=self._opened[-1])
+                if target.startswith("/"):
+                    while len(self._opened) > 1:
+                        os.close(self._opened.pop())
+                    names += self._beneath(target)
+                else:
+                    names += _names(target)[::-1]
+            elif names:
+                # A link that has just taken the directory's place is not followed: that is an error.
+                self._opened.append(os.open(name, _DIRECTORY, dir_fd=self._opened[-1]))
+            else:
+                return Place(self._opened.pop(), name)
+        return Place(self._opened.pop(), ".")
+
+    def _beneath(self, path: str) -> list[str]:
+        """Return the names of an absolute path after those of the root, the next one last."""
+        names, root = _names(path), _names(self._root)
+        if names[: len(root)] != root:
+            raise Outside
+        return names[len(root) :][::-1]
+
+    def _up(self) -> None:
+        if len(self._opened) > 1:
+            os.close(self._opened.pop())
+        elif _names(self._root):
+            raise Outside
+
+    def _is_link(self, name: str) -> bool:
+        with contextlib.suppress(OSError):
+            return stat.S_ISLNK(os.stat(name, dir_fd=self._opened[-1], follow_symlinks=False).st_mode)
+        return False
+
+
+def _names(path: str) -> list[str]:
+    return [name for name in path.split("/") if name not in ("", ".")]

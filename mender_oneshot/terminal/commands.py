@@ -1,0 +1,64 @@
+"""Protocol 4: the buttons "check for update" and "send inventory" (remote-terminal.md section 6)."""
+
+import logging
+import subprocess
+
+from ..request import Request
+from .host import Host, unknown
+from .oneself import command
+from .wire import CLIENT, ERROR, NORMAL, Message
+
+KINDS = ("check-update", "send-inventory")
+
+log = logging.getLogger(__name__)
+
+
+class Commands:
+    """The steps that were asked for and are under way, each a process of its own."""
+
+    def __init__(self, host: Host, request: Request) -> None:
+        self._host = host
+        self._request = request
+        self._running: dict[str, tuple[Message, subprocess.Popen[bytes]]] = {}
+
+    def __len__(self) -> int:
+        return len(self._running)
+
+    def handle(self, message: Message) -> None:
+        """Start the step that a message names."""
+        if message.kind not in KINDS:
+            unknown(self._host, message)
+        elif message.kind in self._running:
+            self._answer(message, f"{message.kind} is already under way")
+        else:
+            log.info("User %s asks for %s.", message.text("user_id") or "unknown", message.kind)
+            try:
+                process = subprocess.Popen(
+                    command(self._request, message.kind),
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    cwd="/",
+                    start_new_session=True,  # it goes on when we are told to end
+                )
+            except OSError as error:
+                self._answer(message, f"{message.kind} cannot be started ({error.strerror})")
+            else:
+                self._running[message.kind] = (message, process)
+
+    def child_ended(self) -> None:
+        """Look which step has ended, and say how."""
+        for kind, (message, process) in list(self._running.items()):
+            if process.poll() is not None:
+                del self._running[kind]
+                code = process.returncode
+                self._answer(message, f"{kind} ended with {code}" if code else "")
+
+    def leave(self) -> None:
+        """Let what is under way go on without us."""
+        for _, process in self._running.values():
+            process.returncode = 0  # else Python would complain that nobody waits for it
+        self._running.clear()
+
+    def _answer(self, message: Message, words: str) -> None:
+        props = {"status": ERROR if words else NORMAL}
+        self._host.send(Message(CLIENT, message.kind, message.sid, props, words.encode("utf-8", "replace")))

@@ -1,0 +1,468 @@
+"""Protocol 2: fetching and putting files (remote-terminal.md section 4), within the limits configured.
+
+A file is put whole or not at all: beside its place, synced, then renamed, and only then acknowledged.
+"""
+
+import contextlib
+import grp
+import logging
+import os
+import pwd
+import secrets
+import stat
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from . import wire
+from .beneath import Link, Outside, Place, find
+from .host import Host, Rate, fail, unknown
+from .settings import FileLimits
+from .wire import FILES, Message
+
+CHUNK = 32768
+WINDOW = 20 * CHUNK
+"""Bytes sent beyond the last ack; the server acknowledges every tenth chunk."""
+ACK_EVERY = 10 * 4096
+"""Bytes received between two acks; the server stops at 80 KiB."""
+SYNC_EVERY = 4 << 20
+"""Bytes written between two syncs, so that none takes so long that the server misses us."""
+MOST_TRANSFERS = 64
+DEFAULT_MODE = 0o644
+
+# Go's os.FileMode: the permissions as everywhere, all else in bits of its own.
+_GO_DIRECTORY, _GO_LINK, _GO_DEVICE, _GO_PIPE, _GO_SOCKET = 1 << 31, 1 << 27, 1 << 26, 1 << 25, 1 << 24
+_GO_SETUID, _GO_SETGID, _GO_CHARACTER, _GO_STICKY = 1 << 23, 1 << 22, 1 << 21, 1 << 20
+_GO_KINDS = {
+    stat.S_IFDIR: _GO_DIRECTORY,
+    stat.S_IFLNK: _GO_LINK,
+    stat.S_IFBLK: _GO_DEVICE,
+    stat.S_IFCHR: _GO_DEVICE | _GO_CHARACTER,
+    stat.S_IFIFO: _GO_PIPE,
+    stat.S_IFSOCK: _GO_SOCKET,
+}
+
+log = logging.getLogger(__name__)
+
+
+class Denied(Exception):
+    """The request is not granted; the text is for the person who asked."""
+
+
+def go_mode(mode: int) -> int:
+    """Say a mode of stat(2) as Go says it."""
+    bits = {stat.S_ISUID: _GO_SETUID, stat.S_ISGID: _GO_SETGID, stat.S_ISVTX: _GO_STICKY}
+    special = sum(go for unix, go in bits.items() if mode & unix)
+    return mode & 0o777 | special | _GO_KINDS.get(stat.S_IFMT(mode), 0)
+
+
+class Fetch:
+    """A file on its way to the server."""
+
+    def __init__(self, transfers: "Transfers", sid: str, descriptor: int, size: int) -> None:
+        self._transfers = transfers
+        self._host = transfers.host
+        self._sid = sid
+        self._descriptor = descriptor
+        self._size = size
+        self._offset = 0
+        self._acknowledged = 0
+        self._waiting = False
+        self._said_all = False
+
+    def take(self, message: Message) -> None:
+        """Take an ack, and go on."""
+        offset = message.number("offset")
+        if message.kind != "ack" or offset is None:
+            raise Denied(f"received unexpected message type '{message.kind}'; expected 'ack'")
+        self._acknowledged = max(self._acknowledged, offset)
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Send what the window allows; at the end, be done when all has arrived."""
+        self._waiting = False
+        while self._descriptor >= 0 and self._offset - self._acknowledged < WINDOW and not self._said_all:
+            if self._host.full:
+                if not self._waiting:
+                    self._waiting = True
+                    self._host.when_room(self._try)
+                return
+            data = self._read()
+            if self._transfers.sent.over(self._host.loop.now(), len(data)):
+                raise Denied("transmitted bytes limit exhausted")
+            self._host.send(Message(FILES, "file_chunk", self._sid, {"offset": self._offset}, data))
+            self._offset += len(data)
+            self._said_all = not data
+        if self._said_all and self._acknowledged >= self._offset:
+            self._transfers.end(self._sid)
+
+    def close(self) -> None:
+        """Stop."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def _try(self) -> None:
+        with self._transfers.telling(Message(FILES, "get_file", self._sid)):
+            self.go_on()
+
+    def _read(self) -> bytes:
+        """Read the next piece: of a file that grows meanwhile no more than was announced."""
+        data = os.pread(self._descriptor, min(CHUNK, self._size - self._offset), self._offset)
+        if not data and self._offset < self._size:
+            raise Denied("the file has become shorter while it was read")
+        return data
+
+
+class Put:
+    """A file on its way from the server."""
+
+    def __init__(
+        self, transfers: "Transfers", sid: str, place: Place, mode: int, owner: tuple[int, int]
+    ) -> None:
+        """Make the file beside its place; `owner` is a user and a group, -1 for ours. Raises `OSError`."""
+        self._transfers = transfers
+        self._host = transfers.host
+        self._sid = sid
+        self._place = place
+        self._mode = mode
+        self._owner = owner
+        self._offset = 0
+        self._acknowledged = 0
+        self._synced = 0
+        self._beside = Place(place.directory, f".mender-oneshot-{secrets.token_hex(8)}")
+        self._descriptor = self._beside.open(os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        self._acknowledge()
+
+    def take(self, message: Message) -> None:
+        """Write a chunk; the empty one is the end of the file."""
+        if message.kind != "file_chunk":
+            raise Denied(f"received unexpected message type '{message.kind}' during file upload")
+        offset = message.number("offset")
+        if offset is None:
+            raise Denied("invalid file chunk message: missing offset property")
+        if offset != self._offset:
+            raise Denied("received unexpected chunk offset")
+        if message.body:
+            self._write(message.body)
+        else:
+            self._finish()
+
+    def close(self) -> None:
+        """Stop; what is not finished has never been."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+            with contextlib.suppress(OSError):
+                os.unlink(self._beside.name, dir_fd=self._place.directory)
+        self._place.close()
+
+    def _write(self, data: bytes) -> None:
+        limits = self._host.settings.limits
+        total = self._offset + len(data)
+        too_much = limits.enabled and 0 < limits.max_file_size < total
+        if self._transfers.received.over(self._host.loop.now(), len(data)) or too_much:
+            raise Denied("failed to write file chunk: transmitted bytes limit exhausted")
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._descriptor, view) :]
+        self._offset = total
+        if self._offset - self._synced >= SYNC_EVERY:
+            self._synced = self._offset
+            os.fdatasync(self._descriptor)
+        if self._offset - self._acknowledged >= ACK_EVERY:
+            self._acknowledge()
+
+    def _finish(self) -> None:
+        """Give the file its owner, its mode and its name, for good, and only then acknowledge it."""
+        if self._owner != (-1, -1):
+            os.fchown(self._descriptor, *self._owner)
+        os.fchmod(self._descriptor, self._mode)
+        os.fsync(self._descriptor)
+        directory = self._place.directory
+        os.rename(self._beside.name, self._place.name, src_dir_fd=directory, dst_dir_fd=directory)
+        os.close(self._descriptor)
+        self._descriptor = -1
+        synced = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
+        try:
+            os.fsync(synced)
+        finally:
+            os.close(synced)
+        self._acknowledge()
+        self._transfers.end(self._sid)
+
+    def _acknowledge(self) -> None:
+        self._acknowledged = self._offset
+        self._host.send(Message(FILES, "ack", self._sid, {"offset": self._offset}))
+
+
+class Transfers:
+    """All transfers, one at a time for each session."""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        limits = host.settings.limits
+        self.sent = Rate(limits.max_sent_per_minute if limits.enabled else 0)
+        self.received = Rate(limits.max_received_per_minute if limits.enabled else 0)
+        self._open: dict[str, Fetch | Put] = {}
+        self._announced: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    @property
+    def sids(self) -> set[str]:
+        """The sessions that have a transfer under way."""
+        return set(self._open)
+
+    def handle(self, message: Message) -> None:
+        """Do what a message asks for."""
+        requests: dict[str, Callable[[Message], None]] = {
+            "stat": self._stat,
+            "get_file": self._get,
+            "put_file": self._put,
+        }
+        transfer = self._open.get(message.sid)
+        with self.telling(message):
+            if message.kind in requests:
+                requests[message.kind](message)
+            elif message.kind == "error":
+                self.end(message.sid)
+            elif message.kind not in ("ack", "file_chunk"):
+                unknown(self.host, message)
+            elif transfer:
+                transfer.take(message)
+            else:
+                raise Denied("no file transfer in progress")
+
+    @contextlib.contextmanager
+    def telling(self, message: Message) -> Iterator[None]:
+        """Turn what goes wrong into an answer to a message, and the end of its transfer."""
+        try:
+            yield
+        except Denied as denied:
+            words = str(denied)
+        except wire.Garbled as garbled:
+            words = f"malformed request parameters: {garbled}"
+        except OSError as error:
+            words = os.strerror(error.errno) if error.errno else "the file system fails"
+        else:
+            return
+        if message.kind not in ("stat", "get_file", "put_file"):
+            self.end(message.sid)
+        log.info("A file transfer fails: %s.", words)
+        fail(self.host, message, words)
+
+    def end(self, sid: str) -> None:
+        """End the transfer of a session, if there is one."""
+        transfer = self._open.pop(sid, None)
+        if transfer:
+            transfer.close()
+
+    def close(self, sid: str) -> None:
+        """Forget a session."""
+        self.end(sid)
+        self._announced.pop(sid, None)
+
+    def stop_all(self, words: str) -> None:
+        """End all transfers and say so."""
+        for sid in list(self._open):
+            fail(self.host, Message(FILES, "file_chunk", sid), words)
+        self.drop_all()
+
+    def drop_all(self) -> None:
+        """End all transfers; there is nobody to tell."""
+        for sid in list(self._open):
+            self.end(sid)
+        self._announced.clear()
+
+    def tick(self) -> None:
+        """Do nothing: a session that has died is found by the control protocol."""
+
+    def _stat(self, message: Message) -> None:
+        path = _path(wire.unpack(message.body), "path")
+        limits = self.host.settings.limits
+        with _looking_up(path):
+            place = find(*_scope(limits, path), follow=_follow(limits))
+        with place, _looking_up(path):
+            found = place.stat()
+        _may_fetch(limits, found)
+        if len(self._announced) >= MOST_TRANSFERS:
+            self._announced.clear()
+        self._announced[message.sid] = found.st_size
+        info = {
+            "path": path,
+            "size": found.st_size,
+            "uid": found.st_uid,
+            "gid": found.st_gid,
+            "mode": go_mode(found.st_mode),
+            "modtime": wire.timestamp(found.st_mtime),
+        }
+        self.host.send(Message(FILES, "file_info", message.sid, {}, wire.pack(info)))
+
+    def _get(self, message: Message) -> None:
+        path = _path(wire.unpack(message.body), "path")
+        self._admit(message)
+        if self.sent.over(self.host.loop.now()):
+            raise Denied("transmitted bytes limit exhausted")
+        limits = self.host.settings.limits
+        with _looking_up(path):
+            place = find(*_scope(limits, path), follow=_follow(limits))
+        with place, _looking_up(path):
+            # Looked at before it is opened: opening alone does things to a device.
+            if not stat.S_ISREG(place.stat().st_mode):
+                raise Denied("access denied: only regular files are allowed")
+            descriptor = place.open(os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode):
+                raise Denied("access denied: only regular files are allowed")
+            _may_fetch(limits, found)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        log.info("User %s fetches %s.", message.text("user_id") or "unknown", path)
+        size = self._announced.pop(message.sid, found.st_size)
+        fetch = Fetch(self, message.sid, descriptor, size)
+        self._open[message.sid] = fetch
+        try:
+            fetch.go_on()
+        except BaseException:
+            self.end(message.sid)
+            raise
+
+    def _put(self, message: Message) -> None:
+        wanted = wire.unpack(message.body)
+        path = _path(wanted, "path")
+        self._admit(message)
+        if self.received.over(self.host.loop.now()):
+            raise Denied("transmitted bytes limit exhausted")
+        limits = self.host.settings.limits
+        with contextlib.ExitStack() as stack:
+            place = stack.enter_context(_target(limits, path, wanted.get("src_path")))
+            mode, owner = _may_put(limits, place, wanted)
+            with _looking_up(path):
+                self._open[message.sid] = Put(self, message.sid, place, mode, owner)
+            stack.pop_all()  # it is the transfer's to close now
+        log.info("User %s puts %s.", message.text("user_id") or "unknown", path)
+
+    def _admit(self, message: Message) -> None:
+        if message.sid in self._open:
+            raise Denied("another file transfer is in progress")
+        if len(self._open) >= MOST_TRANSFERS:
+            raise Denied(f"this device transfers at most {MOST_TRANSFERS} files at a time")
+        words = self.host.refusal(message.sid)
+        if words:
+            raise Denied(words)
+
+
+def _path(wanted: dict[str, Any], name: str) -> str:
+    """Return the absolute path in a request."""
+    path = wanted.get(name)
+    if not isinstance(path, str) or not path.startswith("/") or "\0" in path:
+        raise Denied("invalid request parameters: path: must be absolute")
+    return path
+
+
+def _scope(limits: FileLimits, path: str) -> tuple[str, str]:
+    return (limits.chroot if limits.enabled and limits.chroot else "/", path)
+
+
+def _follow(limits: FileLimits) -> bool:
+    return limits.follow_links or not limits.enabled
+
+
+@contextlib.contextmanager
+def _looking_up(path: str) -> Iterator[None]:
+    """Say what is wrong with a path in words for the person who asked for it."""
+    try:
+        yield
+    except Outside as error:
+        raise Denied("access denied: the target file path is outside chroot") from error
+    except Link as error:
+        raise Denied("access denied: forbidden to follow the link") from error
+    except OSError as error:
+        raise Denied(f"{path}: {os.strerror(error.errno or 0)}") from error
+
+
+def _may_fetch(limits: FileLimits, found: os.stat_result) -> None:
+    """Raise `Denied` where the limits forbid to fetch a file, or even to know of it."""
+    if not limits.enabled:
+        return
+    if limits.regular_only and not stat.S_ISREG(found.st_mode):
+        raise Denied("access denied: only regular files are allowed")
+    if limits.owner_get and found.st_uid not in _numbers(limits.owner_get, _user):
+        raise Denied("access denied: the file owner does not match")
+    if limits.group_get and found.st_gid not in _numbers(limits.group_get, _group):
+        raise Denied("access denied: the file group does not match")
+    if 0 < limits.max_file_size < found.st_size:
+        raise Denied("access denied: the file size is over the limit")
+
+
+def _target(limits: FileLimits, path: str, source: object) -> Place:
+    """Find where a file is to be put: into a directory under its own name, else under the name asked for."""
+    with _looking_up(path):
+        place = find(*_scope(limits, path), follow=_follow(limits), last=False)
+        try:
+            kind = stat.S_IFMT(place.stat().st_mode)
+        except FileNotFoundError:
+            kind = 0
+        except BaseException:
+            place.close()
+            raise
+    if kind == stat.S_IFREG:
+        return place
+    if not kind and not path.endswith("/"):
+        return place
+    place.close()
+    name = os.path.basename(source) if isinstance(source, str) else ""
+    if kind == stat.S_IFDIR and name not in ("", ".", "..") and "\0" not in name:
+        return _target(limits, f"{path.rstrip('/')}/{name}", None)
+    if kind == stat.S_IFDIR:
+        raise Denied("conflicting file path: cannot overwrite directory")
+    if kind:
+        raise Denied("conflicting file path: cannot overwrite irregular file")
+    raise Denied(f"{path}: there is no such directory")
+
+
+def _may_put(limits: FileLimits, place: Place, wanted: dict[str, Any]) -> tuple[int, tuple[int, int]]:
+    """Return the mode and the owner a new file gets; raises `Denied` where the limits forbid it."""
+    mode, uid, gid = (wanted.get(name) for name in ("mode", "uid", "gid"))
+    mode = mode if isinstance(mode, int) and 0 <= mode < 2**32 else DEFAULT_MODE
+    owner = [number if isinstance(number, int) and 0 <= number < 2**32 - 1 else -1 for number in (uid, gid)]
+    if not limits.enabled:
+        return mode & 0o777, (owner[0], owner[1])
+    setuid = bool(mode & (_GO_SETUID | stat.S_ISUID))
+    if setuid and not limits.allow_suid:
+        raise Denied("access denied: the set uid mode is forbidden")
+    try:
+        found = place.stat()
+    except OSError:
+        found = None
+    if found and not limits.allow_overwrite:
+        raise Denied("access denied: forbidden to overwrite the file")
+    if limits.owner_put:
+        owner[0] = next(iter(_numbers((limits.owner_put,), _user)), -1)
+        if owner[0] < 0 or (found and found.st_uid != owner[0]):
+            raise Denied("access denied: the file owner does not match")
+    if limits.group_put:
+        owner[1] = next(iter(_numbers((limits.group_put,), _group)), -1)
+        if owner[1] < 0 or (found and found.st_gid != owner[1]):
+            raise Denied("access denied: the file group does not match")
+    return mode & 0o777 & ~limits.umask | (stat.S_ISUID if setuid else 0), (owner[0], owner[1])
+
+
+def _user(name: str) -> int:
+    return pwd.getpwnam(name).pw_uid
+
+
+def _group(name: str) -> int:
+    return grp.getgrnam(name).gr_gid
+
+
+def _numbers(names: tuple[str, ...], look_up: Callable[[str], int]) -> set[int]:
+    """Look names up; one that does not exist allows nobody."""
+    found = set()
+    for name in names:
+        with contextlib.suppress(KeyError):
+            found.add(look_up(name))
+    return found

@@ -1,0 +1,302 @@
+"""Protocol 3: connections to ports that the device can reach (remote-terminal.md section 5).
+
+One message with data is under way in each direction; its `ack` asks for the next.
+"""
+
+import errno
+import logging
+import os
+import socket
+from collections import deque
+
+from . import wire
+from .host import Host, fail, unknown
+from .names import Address, Lookup, plain
+from .wire import FORWARD, Message
+
+CHUNK = 32768
+MOST_CONNECTIONS = 128
+QUEUE_LIMIT = 1 << 20
+"""Bytes that wait for a target; only who does not wait for `ack` can have so many."""
+CONNECT_SECONDS = 30.0
+IDLE_SECONDS = 600.0
+LINGER_SECONDS = 5.0
+"""How long a target may take to read what was on its way when the other side hung up."""
+
+_KINDS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
+
+log = logging.getLogger(__name__)
+
+
+class Forward:
+    """One connection to a target."""
+
+    def __init__(self, forwards: "Forwards", message: Message, host: str, port: int, protocol: str) -> None:
+        self.sid = message.sid
+        self.name = message.text("connection_id")
+        self.heard = forwards.host.loop.now()
+        self._forwards = forwards
+        self._host = forwards.host
+        self._opening = message
+        self._kind = _KINDS[protocol]
+        self._socket: socket.socket | None = None
+        self._connected = False
+        self._queue: deque[bytes] = deque()
+        self._queued = 0
+        self._acknowledged = True  # the other side has what we sent last
+        self._ending = False
+        self._lookup: Lookup | None = None
+        self._deadline = self._host.loop.later(CONNECT_SECONDS, self._too_late)
+        address = plain(host, port)
+        if address:
+            self._connect([address])
+        else:
+            self._lookup = Lookup(self._host.loop, host, port, self._kind, self._connect)
+
+    @property
+    def alive(self) -> bool:
+        """Say whether it is open, or on the way to it."""
+        return self._socket is not None or self._lookup is not None
+
+    def write(self, data: bytes) -> None:
+        """Send data to the target; before it is connected, as soon as it is."""
+        self._queue.append(data)
+        self._queued += len(data)
+        if self._queued > QUEUE_LIMIT:
+            self._fail("forward", "more data than the target takes; wait for ack")
+        elif self._connected:
+            self._drain()
+
+    def acknowledge(self) -> None:
+        """Take note that the other side has what we sent last."""
+        self._acknowledged = True
+        self._watch()
+
+    def hang_up(self) -> None:
+        """End it when what is queued has been written."""
+        self._ending = True
+        if self._queue:
+            self._host.loop.later(LINGER_SECONDS, self.close)
+        else:
+            self.close()
+
+    def close(self) -> None:
+        """End it now; says nothing."""
+        self._deadline.cancel()
+        self._forwards.forget(self)
+        if self._lookup:
+            self._lookup.cancel()
+            self._lookup = None
+        if self._socket:
+            self._host.loop.watch(self._socket.fileno())
+            self._socket.close()
+            self._socket = None
+        self._connected = False
+        self._queue.clear()
+
+    def stop(self) -> None:
+        """End it now, and say so."""
+        self.close()
+        self._send("stop")
+
+    def _connect(self, addresses: list[Address]) -> None:
+        self._lookup = None
+        problem = "its name cannot be looked up"
+        while addresses:
+            family, address = addresses.pop(0)
+            target = socket.socket(family, self._kind)
+            target.setblocking(False)
+            try:
+                code = target.connect_ex(address)
+            except (OSError, OverflowError) as error:
+                code = getattr(error, "errno", None) or errno.EINVAL
+            if code in (0, errno.EINPROGRESS):
+                self._socket = target
+                if code:
+                    self._host.loop.watch(target.fileno(), write=lambda: self._tried(addresses))
+                else:
+                    self._open()
+                return
+            target.close()
+            problem = os.strerror(code)
+        self._fail("new", problem)
+
+    def _tried(self, others: list[Address]) -> None:
+        if not self._socket:
+            return
+        code = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if not code:
+            self._open()
+            return
+        self._host.loop.watch(self._socket.fileno())
+        self._socket.close()
+        self._socket = None
+        if others:
+            self._connect(others)
+        else:
+            self._fail("new", os.strerror(code))
+
+    def _open(self) -> None:
+        self._deadline.cancel()
+        self._connected = True
+        if self._socket and self._kind == socket.SOCK_STREAM:
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._send("new")
+        self._drain()
+
+    def _too_late(self) -> None:
+        self._fail("new", os.strerror(errno.ETIMEDOUT))
+
+    def _fail(self, kind: str, words: str) -> None:
+        """Say what is wrong, and then that it is over: the reference's own error does not say of what."""
+        self.close()
+        fail(self._host, self._opening._replace(kind=kind), words)
+        self._send("stop")
+
+    def _drain(self) -> None:
+        """Write what is queued; what is written is acknowledged."""
+        while self._queue and self._socket:
+            data = self._queue[0]
+            try:
+                sent = self._socket.send(data)
+            except BlockingIOError:
+                break
+            except OSError as error:
+                if self._kind == socket.SOCK_DGRAM:
+                    sent = len(data)  # nobody listens at the moment: it is lost, as datagrams are
+                else:
+                    self._fail("forward", error.strerror or "the target is gone")
+                    return
+            self._queued -= sent
+            if sent == len(data):
+                self._queue.popleft()
+                self._send("ack")
+            else:
+                self._queue[0] = data[sent:]
+        if self._ending and not self._queue:
+            self.close()
+        self._watch()
+
+    def _read(self) -> None:
+        """Read once and send it; the next time is after the `ack`."""
+        if not self._socket:
+            return
+        try:
+            data = self._socket.recv(CHUNK if self._kind == socket.SOCK_STREAM else 65535)
+        except BlockingIOError:
+            return
+        except OSError:
+            if self._kind == socket.SOCK_DGRAM:
+                return
+            data = b""
+        self.heard = self._host.loop.now()
+        if not data and self._kind == socket.SOCK_STREAM:
+            self.stop()
+            return
+        self._acknowledged = False
+        self._send("forward", data)
+        self._watch()
+
+    def _watch(self) -> None:
+        if self._socket and self._connected:
+            self._host.loop.watch(
+                self._socket.fileno(),
+                self._read if self._acknowledged and not self._ending else None,
+                self._drain if self._queue else None,
+            )
+
+    def _send(self, kind: str, data: bytes = b"") -> None:
+        self._host.send(Message(FORWARD, kind, self.sid, {"connection_id": self.name}, data))
+
+
+class Forwards:
+    """All connections to targets, by session and by the name the other side gave them."""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self._open: dict[tuple[str, str], Forward] = {}
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    @property
+    def sids(self) -> set[str]:
+        """The sessions that have a connection open."""
+        return {sid for sid, _ in self._open}
+
+    def handle(self, message: Message) -> None:
+        """Do what a message asks for."""
+        name = message.text("connection_id")
+        forward = self._open.get((message.sid, name))
+        if message.kind == "new":
+            self._new(message)
+        elif message.kind not in ("forward", "ack", "stop"):
+            if message.kind != "error":
+                unknown(self.host, message)
+        elif forward is None:
+            fail(self.host, message, "unknown connection")
+        elif message.kind == "forward":
+            forward.write(message.body)
+        elif message.kind == "ack":
+            forward.acknowledge()
+        else:
+            forward.hang_up()
+            self.host.send(Message(FORWARD, "stop", message.sid, {"connection_id": name}))
+
+    def forget(self, forward: Forward) -> None:
+        """Take a connection off the list."""
+        if self._open.get((forward.sid, forward.name)) is forward:
+            del self._open[(forward.sid, forward.name)]
+
+    def close(self, sid: str) -> None:
+        """End all connections of a session; the other side knows."""
+        for forward in [forward for forward in self._open.values() if forward.sid == sid]:
+            forward.close()
+
+    def stop_all(self, words: str) -> None:
+        """End all connections and say so."""
+        for forward in list(self._open.values()):
+            forward.stop()
+
+    def drop_all(self) -> None:
+        """End all connections; there is nobody to tell."""
+        for forward in list(self._open.values()):
+            forward.close()
+
+    def tick(self) -> None:
+        """End the connections whose target has been silent for long."""
+        now = self.host.loop.now()
+        for forward in [forward for forward in self._open.values() if now - forward.heard >= IDLE_SECONDS]:
+            forward.stop()
+
+    def _new(self, message: Message) -> None:
+        try:
+            wanted = wire.unpack(message.body)
+        except wire.Garbled:
+            wanted = {}
+        host, port, protocol = (wanted.get(name) for name in ("remote_host", "remote_port", "protocol"))
+        name = message.text("connection_id")
+        good = (
+            isinstance(host, str) and host and "\0" not in host and isinstance(port, int) and 0 < port < 65536
+        )
+        if not good or protocol not in _KINDS or not name:
+            fail(
+                self.host,
+                message,
+                "invalid port-forward message: missing connection_id, remote_port or protocol",
+            )
+            return
+        words = ""
+        if (message.sid, name) in self._open:
+            words = "there is a connection of this name already"
+        elif len(self._open) >= MOST_CONNECTIONS:
+            words = f"this device forwards at most {MOST_CONNECTIONS} connections at a time"
+        else:
+            words = self.host.refusal(message.sid)
+        if words:
+            fail(self.host, message, words)
+            return
+        log.info("User %s connects to %s port %s.", message.text("user_id") or "unknown", host, port)
+        forward = Forward(self, message, str(host), int(str(port)), str(protocol))
+        if forward.alive:
+            self._open[(message.sid, name)] = forward

@@ -1,0 +1,156 @@
+"""What those who serve share: the way out, the loop, the settings, and who may still come in.
+
+Knows of back-pressure, in both directions; knows nothing of what is served.
+"""
+
+import logging
+import math
+
+from .link import Link, Lost
+from .loop import Action, Loop
+from .settings import TerminalSettings
+from .wire import CONTROL, ERROR, SHELL, Message, encode, pack
+
+HIGH = 256 * 1024
+"""Bytes waiting to be sent above which nobody who has more to say is listened to."""
+LOW = 64 * 1024
+
+log = logging.getLogger(__name__)
+
+
+class Host:
+    """One for the life of the process, whatever connections come and go."""
+
+    def __init__(self, loop: Loop, settings: TerminalSettings, max_sessions: int = 0) -> None:
+        self.loop = loop
+        self.settings = settings
+        self.lost = ""  # why the connection is over
+        self.served: set[str] = set()
+        self.active = loop.now()  # when last something was asked of us
+        self._max_sessions = max_sessions
+        self._link: Link | None = None
+        self._receive: Action | None = None
+        self._waiting: list[Action] = []
+        self._holding: set[object] = set()
+
+    def attach(self, link: Link, receive: Action) -> None:
+        """Take a connection into use; `receive` is called when something has come in."""
+        self._link, self._receive, self.lost = link, receive, ""
+        self._watch()
+        self.loop.later(0, receive)
+
+    def detach(self) -> None:
+        """Drop the connection; whoever waits for room in it waits in vain."""
+        if self._link:
+            self.loop.watch(self._link.fileno())
+            self._link.shut()
+        self._link = self._receive = None
+        self._waiting.clear()
+        self._holding.clear()
+
+    def send(self, message: Message) -> None:
+        """Send a message, or queue it; without a connection it goes nowhere."""
+        if self._link and not self.lost:
+            try:
+                self._link.send(encode(message))
+            except Lost as lost:
+                self.lost = str(lost)
+            self._watch()
+
+    def flush(self) -> None:
+        """Send what is queued, and tell those who wait when there is room again."""
+        if not self._link or self.lost:
+            return
+        try:
+            self._link.flush()
+        except Lost as lost:
+            self.lost = str(lost)
+        if self._link.pending < LOW:
+            waiting, self._waiting = self._waiting, []
+            for action in waiting:
+                action()
+        self._watch()
+
+    @property
+    def full(self) -> bool:
+        """Say whether who has more to say should wait (`when_room`)."""
+        return self._link is not None and self._link.pending > HIGH
+
+    def when_room(self, action: Action) -> None:
+        """Call `action` once when there is room again."""
+        self._waiting.append(action)
+
+    def hold(self, owner: object) -> None:
+        """Read nothing from the server until `release`: the owner cannot take more."""
+        self._holding.add(owner)
+        self._watch()
+
+    def release(self, owner: object) -> None:
+        """Take back `hold`."""
+        if owner in self._holding:
+            self._holding.discard(owner)
+            self._watch()
+            if not self._holding and self._receive:
+                # What TLS has read already, no selector will tell of.
+                self.loop.later(0, self._receive)
+
+    @property
+    def held(self) -> bool:
+        """Say whether somebody holds the reading up."""
+        return bool(self._holding)
+
+    def refusal(self, sid: str) -> str:
+        """Say why a session may not begin any more; "" where it may, and then it counts as served."""
+        if sid not in self.served:
+            if self._max_sessions and len(self.served) >= self._max_sessions:
+                return "This device has served as many sessions as it was told to (--max-sessions)."
+            self.served.add(sid)
+        return ""
+
+    @property
+    def exhausted(self) -> bool:
+        """Say whether no new session will be let in."""
+        return 0 < self._max_sessions <= len(self.served)
+
+    def _watch(self) -> None:
+        if self._link and not self.lost:
+            read = self._receive if not self._holding else None
+            write = self.flush if self._link.pending else None
+            if (bool(read), bool(write)) != self._watched or self._watched_link is not self._link:
+                self.loop.watch(self._link.fileno(), read, write)
+                self._watched, self._watched_link = (bool(read), bool(write)), self._link
+
+    _watched = (False, False)
+    _watched_link: Link | None = None
+
+
+def fail(host: Host, message: Message, words: str) -> None:
+    """Answer a message with an error of its protocol (not of the shell, which has its own way)."""
+    body = pack({"err": words, "msgtype": message.kind})
+    host.send(Message(message.proto, "error", message.sid, {}, body))
+
+
+def unknown(host: Host, message: Message) -> None:
+    """Answer a message that nobody here understands."""
+    words = f"unknown message protocol and type: {message.proto}/{message.kind}"
+    if message.proto == SHELL:
+        props = {"status": ERROR}
+        host.send(Message(SHELL, message.kind, message.sid, props, words.encode("utf-8", "replace")))
+        return
+    body = {"err": words, "close": False, "msgproto": message.proto, "msgtype": message.kind}
+    host.send(Message(CONTROL, "error", message.sid, {}, pack(body)))
+
+
+class Rate:
+    """Bytes per minute, as an average that fades: what was a minute ago counts for 1/e."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._sum = 0.0
+        self._at = 0.0
+
+    def over(self, now: float, more: int = 0) -> bool:
+        """Count some bytes, and say whether it is more than allowed; 0 allowed is no limit."""
+        self._sum = self._sum * math.exp(min(0.0, self._at - now) / 60) + more
+        self._at = now
+        return 0 < self._most < self._sum

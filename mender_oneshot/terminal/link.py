@@ -1,0 +1,328 @@
+"""One connection to deviceconnect: name, TCP, proxy, TLS, WebSocket; the only file that knows `wsproto`.
+
+Bytes of whole messages in and out; knows nothing of what they say.
+"""
+
+import base64
+import contextlib
+import socket
+import ssl
+import time
+from collections import deque
+from urllib.parse import urlsplit
+
+from wsproto import ConnectionType, WSConnection
+from wsproto.events import (
+    AcceptConnection,
+    BytesMessage,
+    CloseConnection,
+    Event,
+    Ping,
+    RejectConnection,
+    Request,
+    TextMessage,
+)
+from wsproto.utilities import LocalProtocolError, ProtocolError
+
+from .. import __version__, errors, trust
+from ..settings import Settings
+from .loop import Signals, Stopped
+from .names import Address, Lookup
+
+CONNECT_SECONDS = 30.0
+PIECE = 65536
+MESSAGE_LIMIT = 2 << 20
+TURN = 4 * PIECE
+"""Bytes that are read before others have their turn."""
+
+
+class Refused(Exception):
+    """The server answered the handshake with a status of HTTP; `wait` is its `Retry-After`."""
+
+    def __init__(self, status: int, wait: str) -> None:
+        super().__init__(status)
+        self.status = status
+        self.wait = wait
+
+
+class Lost(Exception):
+    """The connection is over; the text says why."""
+
+
+class Link:
+    """A connection that stands: queues what goes out, hands on what comes in."""
+
+    def __init__(self, stream: socket.socket, websocket: WSConnection, url: str) -> None:
+        self.url = url
+        self.pending = 0  # bytes that wait to be sent
+        self._stream = stream
+        self._websocket = websocket
+        self._queue: deque[memoryview] = deque()
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._more = False
+        stream.setblocking(False)
+
+    def fileno(self) -> int:
+        """Return the descriptor to wait for."""
+        return self._stream.fileno()
+
+    def shut(self) -> None:
+        """Drop the connection."""
+        self._stream.close()
+
+    def send(self, message: bytes) -> None:
+        """Send a message, or queue what does not fit; raises `Lost`."""
+        self._put(BytesMessage(data=message))
+
+    def ping(self) -> None:
+        """Ask for a sign of life; raises `Lost`."""
+        self._put(Ping(payload=b"60"))
+
+    def close(self) -> None:
+        """Say goodbye; the other side's answer comes as `Lost` out of `receive`."""
+        self._put(CloseConnection(code=1000))
+
+    def flush(self) -> None:
+        """Send as much of what is queued as the socket takes; raises `Lost`."""
+        while self._queue:
+            try:
+                sent = self._stream.send(self._queue[0][:PIECE])
+            except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                return
+            except OSError as error:
+                raise Lost(trust.why(error)) from error
+            self.pending -= sent
+            if sent == len(self._queue[0]):
+                self._queue.popleft()
+            else:
+                self._queue[0] = self._queue[0][sent:]
+
+    def receive(self) -> list[bytes]:
+        """Return the messages that have come in; raises `Lost` when there can be no more.
+
+        At most 256 KiB are read at once; `unread` says whether more may lie in the buffers of TLS, which no
+        `select` sees.
+        """
+        # What came behind the handshake was read with it.
+        messages = self._events()
+        total = 0
+        self._more = True
+        while total < TURN:
+            try:
+                piece = self._stream.recv(PIECE)
+            except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                self._more = False
+                break
+            except OSError as error:
+                raise Lost(trust.why(error)) from error
+            if not piece:
+                raise Lost("the server closed the connection")
+            total += len(piece)
+            messages += self._read(piece)
+        return messages
+
+    @property
+    def unread(self) -> bool:
+        """Say whether `receive` stopped before everything was read."""
+        return self._more
+
+    def _read(self, piece: bytes) -> list[bytes]:
+        try:
+            self._websocket.receive_data(piece)
+        except ProtocolError as error:
+            raise Lost("the server breaks the protocol") from error
+        return self._events()
+
+    def _events(self) -> list[bytes]:
+        try:
+            return [message for event in self._websocket.events() for message in self._take(event)]
+        except ProtocolError as error:
+            raise Lost("the server breaks the protocol") from error
+
+    def _take(self, event: Event) -> list[bytes]:
+        if isinstance(event, Ping):
+            self._put(event.response())
+        elif isinstance(event, CloseConnection):
+            with contextlib.suppress(Lost, LocalProtocolError):
+                self._put(event.response())
+            raise Lost(f"the server closed the connection ({event.code})")
+        elif isinstance(event, (BytesMessage, TextMessage)):
+            data = event.data
+            part = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else bytes(data)
+            self._size += len(part)
+            if self._size > MESSAGE_LIMIT:
+                with contextlib.suppress(Lost):
+                    self._put(CloseConnection(code=1009))
+                raise Lost(f"the server sent a message of more than {MESSAGE_LIMIT} bytes")
+            self._parts.append(part)
+            if event.message_finished:
+                message = b"".join(self._parts)
+                self._parts, self._size = [], 0
+                return [message]
+        return []
+
+    def _put(self, event: Event) -> None:
+        try:
+            data = self._websocket.send(event)
+        except LocalProtocolError as error:
+            raise Lost("the connection is closed") from error
+        self._queue.append(memoryview(data))
+        self.pending += len(data)
+        if len(self._queue) == 1:
+            self.flush()
+
+
+def connect(settings: Settings, server: str, path: str, token: str, signals: Signals) -> Link:
+    """Make a connection, waiting for each step; nothing else is open at that time.
+
+    Raises `Refused`, or an `errors.Error` where the server cannot be reached or is not to be trusted.
+    """
+    url = server + path
+    where = trust.host(url)
+    end = time.monotonic() + CONNECT_SECONDS
+    stream: socket.socket | None = None
+    try:
+        stream = _open(settings, url, end, signals)
+        with signals.interrupting():
+            return _shake_hands(stream, url, token, end)
+    except ssl.SSLCertVerificationError as error:
+        _drop(stream)
+        raise trust.certificate_error(where, error) from error
+    except OSError as error:
+        _drop(stream)
+        raise trust.no_answer(where, trust.why(error)) from error
+    except BaseException:
+        _drop(stream)
+        raise
+
+
+def _drop(stream: socket.socket | None) -> None:
+    if stream:
+        stream.close()
+
+
+def _open(settings: Settings, url: str, end: float, signals: Signals) -> socket.socket:
+    """Open the stream that WebSocket runs over: straight or through a proxy, plain or in TLS."""
+    parts = urlsplit(url)
+    secure = parts.scheme.lower() == "https"
+    host, port = parts.hostname or "", parts.port or (443 if secure else 80)
+    named = trust.proxy_for(url)
+    stream = _through_proxy(named, host, port, end, signals) if named else _to(host, port, end, signals)
+    try:
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if secure:
+            # Not before the last moment: it costs memory, and says aloud that SkipVerify is set.
+            context = trust.tls_context(settings)
+            stream.settimeout(_left(end))
+            with signals.interrupting():
+                return context.wrap_socket(stream, server_hostname=host)
+    except BaseException:
+        stream.close()
+        raise
+    return stream
+
+
+def _through_proxy(named: str, host: str, port: int, end: float, signals: Signals) -> socket.socket:
+    """Ask a proxy for a tunnel (CONNECT)."""
+    proxy = trust.read_proxy(named)
+    if proxy.scheme.lower() != "http":
+        raise errors.SettingsError(
+            f"The terminal goes through proxies of the kind http:// only, not {proxy.scheme}://; "
+            "correct http(s)_proxy."
+        )
+    from http.client import HTTPConnection, HTTPException  # dear, and hardly any device has a proxy
+
+    try:
+        address = urlsplit(f"http://{proxy.address}")
+        tunnel = HTTPConnection(address.hostname or "", address.port or 80)
+    except (ValueError, HTTPException) as error:
+        raise trust.not_a_proxy() from error
+    login = base64.b64encode(proxy.login.encode()).decode()
+    tunnel.set_tunnel(host, port, {"Proxy-Authorization": f"Basic {login}"} if login else {})
+    made: list[socket.socket] = []
+
+    def create(*_: object) -> socket.socket:
+        made.append(_to(address.hostname or "", address.port or 80, end, signals))
+        return made[0]
+
+    tunnel._create_connection = create  # type: ignore[attr-defined]  # so that the name is looked up our way
+    try:
+        with signals.interrupting():
+            tunnel.connect()
+    except (OSError, HTTPException) as error:
+        for stream in made:
+            stream.close()
+        if isinstance(error, OSError):
+            raise
+        raise OSError("Tunnel connection failed") from error
+    return made[0]
+
+
+def _to(host: str, port: int, end: float, signals: Signals) -> socket.socket:
+    """Connect to the first address that answers; raises `OSError`."""
+    answers: list[list[Address]] = []
+    lookup = Lookup(signals.loop, host, port, socket.SOCK_STREAM, answers.append)
+    try:
+        signals.loop.run(lambda: bool(answers) or signals.stopped)
+    finally:
+        lookup.cancel()
+    if not answers:
+        raise Stopped
+    problem: OSError = socket.gaierror("no address")
+    for family, address in answers[0]:
+        stream = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            stream.settimeout(_left(end))
+            with signals.interrupting():
+                stream.connect(address)
+        except OSError as error:
+            stream.close()
+            problem = error
+        except BaseException:
+            stream.close()
+            raise
+        else:
+            return stream
+    raise problem
+
+
+def _left(end: float) -> float:
+    left = end - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left
+
+
+def _shake_hands(stream: socket.socket, url: str, token: str, end: float) -> Link:
+    """Turn the stream into a WebSocket; raises `Refused` or `errors.BadAnswer`."""
+    parts = urlsplit(url)
+    websocket = WSConnection(ConnectionType.CLIENT)
+    request = Request(
+        host=parts.netloc.rpartition("@")[2],
+        target=parts.path,
+        extra_headers=[
+            (b"Authorization", b"Bearer " + token.encode()),
+            (b"User-Agent", f"mender-oneshot/{__version__}".encode()),
+        ],
+    )
+    stream.settimeout(_left(end))
+    stream.sendall(websocket.send(request))
+    while True:
+        stream.settimeout(_left(end))
+        piece = stream.recv(PIECE)
+        try:
+            websocket.receive_data(piece or None)
+            for event in websocket.events():
+                if isinstance(event, AcceptConnection):
+                    return Link(stream, websocket, url)
+                if isinstance(event, RejectConnection):
+                    headers = {name.lower(): value for name, value in event.headers}
+                    raise Refused(event.status_code, headers.get(b"retry-after", b"").decode("latin-1"))
+        except ProtocolError as error:
+            raise errors.BadAnswer(
+                f"{trust.host(url)} does not speak WebSocket; check that ServerURL is a Mender server and "
+                "that no portal or proxy stands in the way."
+            ) from error
+        if not piece:
+            raise ConnectionResetError(104, "")

@@ -1,0 +1,66 @@
+"""Starting this program once more, for what is not the terminal's to do.
+
+So an update goes on whatever becomes of the terminal, and this process, which may live long, never holds the
+libraries of the rest in its memory.
+"""
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+from .. import __name__ as package
+from .. import errors
+from ..request import Request
+
+AUTH_SECONDS = 120
+"""How long an authorization may take: also the time it waits for another invocation to end."""
+
+_KINDS: dict[int, type[errors.Error]] = {
+    kind.exit_code: kind
+    for kind in (
+        errors.Refused,
+        errors.NoSpace,
+        errors.DiskError,
+        errors.BadAnswer,
+        errors.NotAccepted,
+        errors.SettingsError,
+    )
+}
+
+
+def command(request: Request, *words: str) -> list[str]:
+    """Put a command line together that works on the same device with the same configuration."""
+    places = {
+        "--config": request.config,
+        "--fallback-config": request.fallback_config,
+        "--data": request.data,
+    }
+    options = [word for option, value in places.items() if value for word in (option, value)]
+    return [sys.executable, "-m", package, *options, *words]
+
+
+def authorize(request: Request, *, fresh: bool) -> None:
+    """Have a token put into the state; raises what `mender-oneshot auth` ended with."""
+    words = ["auth", "--json", "--max-runtime", str(AUTH_SECONDS), *(["--fresh"] if fresh else [])]
+    done = subprocess.run(
+        command(request, *words),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        cwd="/",
+        check=False,
+    )
+    if done.returncode:
+        kind = _KINDS.get(done.returncode, errors.TryLater)
+        raise kind(
+            _words(done.stdout) or f"mender-oneshot auth ended with {done.returncode}; run it by hand."
+        )
+
+
+def _words(output: bytes) -> str:
+    try:
+        answer: Any = json.loads(output)
+        return str(answer["error"])
+    except (ValueError, KeyError, TypeError):
+        return ""

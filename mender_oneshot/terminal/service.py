@@ -1,0 +1,363 @@
+"""The life of `mender-oneshot terminal`: a lock, a connection, whoever comes, and an end that leaves nothing.
+
+Knows when to connect, when to wait and when to go; knows nothing of what is served.
+"""
+
+import contextlib
+import logging
+import os
+import random
+from typing import NamedTuple
+
+from .. import disk, errors, moment, plan, state, trust
+from ..context import Outcome
+from ..request import Request
+from ..settings import Settings, no_server
+from . import settings as own_settings
+from . import wire
+from .commands import Commands
+from .control import Control, enabled
+from .files import Transfers
+from .forward import Forwards
+from .host import Host, unknown
+from .link import Link, Lost, Refused, connect
+from .loop import Loop, Signals, Stopped
+from .oneself import authorize
+from .process import account, refusal
+from .settings import TerminalSettings
+from .shell import Shells
+from .wire import CONTROL, Message
+
+LOCK = "mender-oneshot-terminal.lock"
+PATH = "/api/devices/v1/deviceconnect/connect"
+
+PING_SECONDS = 54.0
+SILENCE_SECONDS = 60.0
+"""How long the server may say nothing before the connection counts as dead; it pings every 30 s."""
+STEADY_SECONDS = 60.0
+"""How long a connection has to stand before the next loss of it is a first one again."""
+LONGEST_PAUSE = 1800.0
+SPREAD = 5.0
+GOODBYE_SECONDS = 5.0
+TICK = 1.0
+IDLE_TICK = 5.0
+
+log = logging.getLogger(__name__)
+
+
+class Limits(NamedTuple):
+    """How long to stay, and for how many: seconds and sessions, 0 for no limit."""
+
+    wait: int
+    max_sessions: int
+    max_runtime: int
+
+
+def serve(request: Request, settings: Settings) -> Outcome:
+    """Serve until it is time to go.
+
+    Raises an `errors.Error` where there was never a connection, or the server does not want this device.
+    """
+    own = own_settings.load(settings.places)
+    for warning in own.warnings:
+        log.warning("%s", warning)
+    _check(settings, own)
+    lock = _take_lock(settings)
+    try:
+        loop = Loop()
+        try:
+            return Service(request, settings, own, loop).run()
+        finally:
+            loop.close()
+    finally:
+        os.close(lock)
+
+
+def _check(settings: Settings, own: TerminalSettings) -> None:
+    """Raise `errors.SettingsError` where a terminal cannot be, before anything is connected."""
+    place = f"{settings.places.conf_dir}/{own_settings.FILE}"
+    if not own.on:
+        raise errors.SettingsError(
+            f'The remote terminal is off; put {{"RemoteTerminal": true}} into {place} to have it.'
+        )
+    if not settings.servers:
+        raise no_server(settings)
+    if not own.shell_disabled:
+        wrong = refusal(own.shell)
+        if wrong:
+            raise errors.SettingsError(f"The remote terminal cannot start: {wrong}; correct {place}.")
+        try:
+            account(own.user)
+        except KeyError as error:
+            raise errors.SettingsError(
+                f"The remote terminal cannot start: there is no user {own.user}; correct {place}."
+            ) from error
+
+
+def _take_lock(settings: Settings) -> int:
+    disk.ensure_directory(settings.places.datastore)
+    try:
+        return disk.take_lock(settings.places.data(LOCK), wait=False)
+    except errors.Busy as error:
+        raise errors.Busy("Another mender-oneshot terminal serves this device already.") from error
+
+
+def pause(attempts: int, spread: float) -> float:
+    """Say how many seconds to wait before the next attempt; `spread` (0..1) keeps a fleet apart.
+
+    The first comes at once, then at 1, 1, 2, 2, 2, 4 s and so on, as the reference client does.
+    """
+    return 0.0 if attempts == 0 else min(2.0 ** min(attempts // 3, 20), LONGEST_PAUSE) + SPREAD * spread
+
+
+class Service:
+    """One process' worth of serving."""
+
+    def __init__(self, request: Request, settings: Settings, own: TerminalSettings, loop: Loop) -> None:
+        self._settings = settings
+        self._request = request
+        self._limits = Limits(request.wait, request.max_sessions, request.max_runtime)
+        self._loop = loop
+        self._begun = loop.now()
+        self._link: Link | None = None
+        self._heard = 0.0
+        self._pinged = 0.0
+        self._signals = Signals(loop, self._child_ended)
+        self._host = Host(loop, own, self._limits.max_sessions)
+        self._shells = Shells(self._host)
+        self._files = Transfers(self._host)
+        self._forwards = Forwards(self._host)
+        self._commands = Commands(self._host, request)
+        handlers = {
+            wire.SHELL: self._shells.handle,
+            wire.FILES: self._files.handle,
+            wire.FORWARD: self._forwards.handle,
+            wire.CLIENT: self._commands.handle,
+        }
+        self._handlers = {proto: handlers[proto] for proto in enabled(self._host)}
+        self._control = Control(self._host, self._close)
+        self._handlers[CONTROL] = self._control.handle
+        self._connections = 0
+        self._trouble: errors.TryLater | None = None
+        self._leaving = False
+
+    def run(self) -> Outcome:
+        """Connect, serve, reconnect, and go."""
+        with self._signals:
+            try:
+                self._stay()
+            except Stopped:
+                pass
+            finally:
+                self._leave()
+        return self._outcome()
+
+    def _outcome(self) -> Outcome:
+        served, seconds = len(self._host.served), round(self._loop.now() - self._begun)
+        if self._trouble and not self._connections and not self._signals.stopped:
+            raise self._trouble
+        sessions = "1 session" if served == 1 else f"{served} sessions"
+        facts = {"sessions": served, "connections": self._connections, "seconds": seconds}
+        return Outcome("served", f"Served {sessions} in {seconds} s.", facts)
+
+    def _stay(self) -> None:
+        """Be connected until it is time to go, whatever becomes of a connection."""
+        attempts = 0
+        self._tick()
+        while not self._time_to_go():
+            try:
+                link = self._connect()
+            except errors.TryLater as error:
+                attempts += 1
+                rest = max(pause(attempts, random.random()), error.retry_after or 0)  # noqa: S311  # no secret
+                level = logging.INFO if self._trouble else logging.WARNING
+                self._trouble = error
+                log.log(level, "%s (in %.0f s)", error, rest)
+            else:
+                begun = self._loop.now()
+                self._serve(link)
+                steady = self._loop.now() - begun >= STEADY_SECONDS
+                attempts = 1 if steady else attempts + 1
+                rest = pause(attempts, random.random())  # noqa: S311
+            self._rest(rest)
+
+    def _rest(self, seconds: float) -> None:
+        end = self._loop.now() + seconds
+        alarm = self._loop.later(seconds, lambda: None)
+        self._loop.run(lambda: self._loop.now() >= end or self._time_to_go())
+        alarm.cancel()
+
+    def _connect(self) -> Link:
+        """Connect with the token there is, or after one authorization."""
+        try:
+            return self._connect_with(self._token())
+        except Refused as refused:
+            if refused.status not in (401, 403):
+                raise self._in_words(refused) from refused
+        with self._signals.interrupting():
+            authorize(self._request, fresh=True)
+        try:
+            return self._connect_with(self._token())
+        except Refused as refused:
+            raise self._in_words(refused) from refused
+
+    def _connect_with(self, token: state.Token) -> Link:
+        return connect(self._settings, token.server, PATH, token.jwt, self._signals)
+
+    def _token(self) -> state.Token:
+        """Return the token in the state, where need be after an authorization."""
+        known = self._known()
+        if not plan.token_is_good(
+            known.token, self._settings.servers, moment.look(self._settings.places).time
+        ):
+            with self._signals.interrupting():
+                authorize(self._request, fresh=False)
+            known = self._known()
+        if known.token is None:
+            raise errors.TryLater(
+                "There is no token although the device is authorized; the next run tries again."
+            )
+        return known.token
+
+    def _known(self) -> state.State:
+        """Read the state; one that cannot be read is the next invocation's business."""
+        try:
+            known = state.load(self._settings.places.data(state.FILE))
+        except state.Unreadable:
+            known = state.State()
+        hold = plan.hold_remaining(known, moment.look(self._settings.places).time)
+        if hold:
+            raise errors.TryLater(f"The server asked for a pause of another {hold:.0f} s.", hold)
+        return known
+
+    def _in_words(self, refused: Refused) -> errors.Error:
+        server = trust.host(self._settings.servers[0])
+        said = f"{server} answered {refused.status} instead of opening the terminal"
+        if refused.status in (401, 403):
+            return errors.NotAccepted(f"{said}, although the device is authorized; look at the server.")
+        if refused.status in (408, 429) or refused.status >= 500:
+            wait = float(refused.wait) if refused.wait.isdecimal() and len(refused.wait) < 10 else None
+            return errors.TryLater(f"{said}; the next attempt may do better.", wait)
+        if refused.status == 404:
+            said += "; it knows no remote terminal"
+        return errors.Refused(f"{said}; check ServerURL, and that the server has the add-on.")
+
+    def _serve(self, link: Link) -> None:
+        """Serve over one connection until it is lost or it is time to go."""
+        self._connections += 1
+        self._trouble = None
+        self._link = link
+        self._heard = self._pinged = self._loop.now()
+        self._host.attach(link, self._receive)
+        log.info("Connected to %s.", trust.host(link.url))
+        self._loop.run(lambda: bool(self._host.lost) or self._time_to_go())
+        if self._host.lost:
+            log.warning("The connection is lost: %s.", self._host.lost)
+            self._drop()
+
+    def _drop(self) -> None:
+        """Give up the connection and all that was open in it: the server will know none of it again."""
+        self._host.detach()
+        self._link = None
+        for part in (self._shells, self._files, self._forwards):
+            part.drop_all()
+
+    def _leave(self) -> None:
+        """Say goodbye to everybody, and leave nothing behind."""
+        self._leaving = True
+        why = "its time is over" if self._out_of_time() else "it was told to"
+        words = f"This device ends its terminal service: {why}."
+        for part in (self._shells, self._files, self._forwards):
+            part.stop_all(words)
+        self._commands.leave()
+        if self._link:
+            with contextlib.suppress(Lost):
+                self._link.close()
+            self._host.flush()
+        end = self._loop.now() + GOODBYE_SECONDS
+        self._loop.later(GOODBYE_SECONDS, lambda: None)
+        self._loop.run(
+            lambda: (
+                self._loop.now() >= end
+                or ((not self._link or bool(self._host.lost)) and not self._shells.dying)
+            )
+        )
+        if self._shells.dying:
+            log.warning("%d shells could not be ended.", self._shells.dying)
+        self._drop()
+
+    def _receive(self) -> None:
+        link = self._link
+        if link is None or self._host.held or self._host.lost:
+            return
+        try:
+            messages = link.receive()
+        except Lost as lost:
+            self._host.lost = str(lost)
+            return
+        self._heard = self._loop.now()
+        for data in messages:
+            self._take(data)
+        self._host.flush()
+        if link.unread and not self._host.held:
+            self._loop.later(0, self._receive)
+
+    def _take(self, data: bytes) -> None:
+        if self._leaving:
+            return
+        try:
+            message = wire.decode(data)
+        except wire.Garbled as garbled:
+            log.warning("A message is ignored: %s.", garbled)
+            return
+        if message.kind not in ("ping", "pong"):
+            self._host.active = self._heard
+        self._control.hear(message.sid)
+        self._handlers.get(message.proto, self._unknown)(message)
+
+    def _unknown(self, message: Message) -> None:
+        unknown(self._host, message)
+
+    def _close(self, sid: str) -> None:
+        self._files.close(sid)
+        self._forwards.close(sid)
+
+    def _child_ended(self) -> None:
+        self._shells.child_ended()
+        self._commands.child_ended()
+
+    @property
+    def _busy(self) -> bool:
+        return any(len(part) for part in (self._shells, self._files, self._forwards, self._commands))
+
+    def _out_of_time(self) -> bool:
+        limit = self._limits.max_runtime
+        return 0 < limit <= self._loop.now() - self._begun
+
+    def _time_to_go(self) -> bool:
+        if self._signals.stopped or self._out_of_time():
+            return True
+        if self._busy:
+            return False
+        waited = self._loop.now() - self._host.active
+        return self._host.exhausted or 0 < self._limits.wait <= waited
+
+    def _tick(self) -> None:
+        """Look after what only time brings, each second while somebody is there, else less often."""
+        now = self._loop.now()
+        if self._busy:
+            self._host.active = now
+        for part in (self._shells, self._files, self._forwards):
+            part.tick()
+        self._control.tick(self._files.sids | self._forwards.sids)
+        if self._link and not self._leaving:
+            if now - self._heard >= SILENCE_SECONDS and not self._host.held:
+                self._host.lost = self._host.lost or "the server is silent"
+            elif now - self._pinged >= PING_SECONDS:
+                self._pinged = now
+                with contextlib.suppress(Lost):
+                    self._link.ping()
+        ends = [self._host.active + self._limits.wait] if self._limits.wait else []
+        ends += [self._begun + self._limits.max_runtime] if self._limits.max_runtime else []
+        idle = min([IDLE_TICK, *(max(end - now, 0.05) for end in ends)])
+        self._loop.later(TICK if self._busy else idle, self._tick)
