@@ -9,6 +9,7 @@ from typing import Any
 from . import __package__ as package
 from . import errors, invocation, settings, status
 from .context import Outcome
+from .deadline import deadline
 from .invocation import Done
 from .request import Request
 from .settings import Settings
@@ -50,6 +51,8 @@ def _execute(request: Request) -> int:
     try:
         chosen = settings.load(settings.find_places(request.config, request.fallback_config, request.data))
         _log_as_chosen(request, chosen)
+        if request.command == "doctor":
+            return _examine(request, chosen)
         if request.command in ("status", "show-artifact"):
             return _show(request, chosen)
         if request.command == "terminal":
@@ -120,6 +123,28 @@ def _show(request: Request, chosen: Settings) -> int:
     else:
         print("\n".join(status.lines(facts)))
     return 0
+
+
+def _examine(request: Request, chosen: Settings) -> int:
+    """Show what `doctor` finds, as it finds it; the exit code is that of the first thing wrong."""
+    from . import doctor  # it needs every library there is
+
+    findings = []
+    with deadline(request.max_runtime):
+        for found in doctor.examine(chosen):
+            findings.append(found)
+            if not request.json:
+                print(
+                    f"{'WRONG' if found.error else 'ok':<6} {found.name:<15} {visible(found.sentence)}",
+                    flush=True,
+                )
+    code = next((found.error.exit_code for found in findings if found.error), 0)
+    if request.json:
+        checks = [
+            {"name": found.name, "ok": found.error is None, "message": found.sentence} for found in findings
+        ]
+        print(json.dumps({"schema": SCHEMA, "exit_code": code, "checks": checks}))
+    return code
 
 
 def visible(text: str) -> str:

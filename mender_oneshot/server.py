@@ -60,6 +60,16 @@ class Server:
         """Close every connection."""
         self._transport.close()
 
+    def greet(self) -> float | None:
+        """Ask for a deployment without a token, which a Mender server refuses (401).
+
+        Returns what its clock says, in seconds since 1970, or None where the answer has no date.
+        """
+        answer = self._ask("GET", f"{_DEVICES}{_NEXT}", token=False)
+        if answer.status != 401:
+            raise self._senseless(answer, "a refusal")
+        return _http_date(answer.headers.get("date", ""))
+
     def authorize(self, body: bytes, signature: str) -> str:
         """Ask for a token (POST auth_requests); raises `errors.NotAccepted` on 401."""
         headers = {"Content-Type": "application/json", "X-MEN-Signature": signature}

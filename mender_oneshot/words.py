@@ -123,7 +123,7 @@ _limit = click.option(
     "--max-runtime",
     type=click.IntRange(0, LONGEST),
     metavar="SECONDS",
-    help="End after so many seconds whatever happens; 0: no limit. Default: 900.",
+    help="End after so many seconds whatever happens; 0: no limit. Default: 900, of terminal 0.",
 )
 
 
@@ -225,12 +225,7 @@ def _report(success: bool, failure: bool) -> dict[str, Any]:
         default=0,
         help="End after so many sessions; 0: no limit. Default: 0.",
     ),
-    click.option(
-        "--max-runtime",
-        type=click.IntRange(0, LONGEST),
-        metavar="SECONDS",
-        help="End after so many seconds, sessions or not; 0: no limit. Default: 0.",
-    ),
+    _limit,
 )
 def _terminal(wait: int, max_sessions: int) -> dict[str, Any]:
     """Serve remote terminal sessions, then exit."""
@@ -246,6 +241,12 @@ def _status() -> dict[str, Any]:
 @_command("show-artifact")
 def _show_artifact() -> dict[str, Any]:
     """Print the name of the installed artifact."""
+    return {}
+
+
+@_command("doctor", _limit)
+def _doctor() -> dict[str, Any]:
+    """Check everything that a working device needs; change nothing."""
     return {}
 
 

@@ -27,7 +27,7 @@ class Syslog:
 
     def said(self) -> list[tuple[int, str]]:
         """Priority and words of each message that came."""
-        messages = []
+        messages: list[tuple[int, str]] = []
         while True:
             try:
                 message = self.socket.recv(65536).decode()

@@ -1,0 +1,165 @@
+"""Everything that a working device needs, looked at one after the other: what is wrong, and what to do.
+
+Asks the server a question, runs the scripts; changes nothing.
+"""
+
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import NamedTuple
+
+from . import device, disk, errors, keys, moment, plan, state
+from .server import Server
+from .settings import Settings, no_server
+
+CLOCK_TOLERANCE = 3600.0
+LITTLE_SPACE = 1 << 20
+
+
+class Finding(NamedTuple):
+    """One thing looked at: a stable name, what was found, and the error where something is wrong."""
+
+    name: str
+    sentence: str
+    error: errors.Error | None = None
+
+
+def examine(settings: Settings) -> Iterator[Finding]:
+    """Look at one thing after the other; what is missing does not keep the others from being looked at."""
+    checks: dict[str, Callable[[Settings], str]] = {
+        "configuration": _configuration,
+        "data directory": _data_directory,
+        "state": _state,
+        "device type": lambda settings: f"The device type is {device.device_type(settings)}.",
+        "artifact": _artifact,
+        "identity": _identity,
+        "inventory": _inventory,
+        "device key": _device_key,
+        "verify keys": _verify_keys,
+        "sub-updater": _sub_updater,
+    }
+    for name, check in checks.items():
+        yield _finding(name, check, settings)
+    for url in settings.servers:
+        yield _finding("server", partial(_server, url), settings)
+    yield _finding("authorization", _authorization, settings)
+
+
+def _finding(name: str, check: Callable[[Settings], str], settings: Settings) -> Finding:
+    try:
+        return Finding(name, check(settings))
+    except errors.Error as error:
+        return Finding(name, str(error), error)
+
+
+def _configuration(settings: Settings) -> str:
+    if not settings.servers:
+        raise no_server(settings)
+    if settings.warnings:
+        raise errors.SettingsError(settings.warnings[0])
+    if settings.skip_verify:
+        raise errors.SettingsError(
+            "SkipVerify is set, so anybody on the network can pose as the server; remove it."
+        )
+    return f"mender.conf names {', '.join(settings.servers)}."
+
+
+def _data_directory(settings: Settings) -> str:
+    path = settings.places.datastore
+    if not os.path.isdir(path):
+        raise errors.SettingsError(f"There is no data directory {path}; make it, or let a first run do so.")
+    if not os.access(path, os.W_OK):
+        raise errors.SettingsError(f"The data directory {path} cannot be written to; run this as root.")
+    free = disk.free(path)
+    if free < LITTLE_SPACE:
+        raise errors.NoSpace(f"{path} has only {free} bytes left; make room for an artifact.")
+    return f"{path} has {free / 1e6:.0f} MB left for an artifact."
+
+
+def _state(settings: Settings) -> str:
+    path = settings.places.data(state.FILE)
+    try:
+        known = state.load(path)
+    except state.Unreadable as error:
+        raise errors.DiskError(
+            f"The state {path} cannot be used ({error}); the next run sets it aside and starts afresh."
+        ) from error
+    now = moment.look(settings.places)
+    if now.lock is not None:
+        return f"Deployment {now.lock or '(unknown)'} is in the sub-updater's hands."
+    step, wait = plan.due(known, settings, now)
+    return f"The next step, {step}, is due." if step else f"The next step is due in {wait:.0f} s."
+
+
+def _artifact(settings: Settings) -> str:
+    name = device.provides(settings)["artifact_name"]
+    if name == "unknown":
+        raise errors.SettingsError(
+            "The installed artifact is not known; put a line artifact_name=<release> into "
+            f"{settings.places.conf_dir}/artifact_info."
+        )
+    return f"The artifact installed is {name}."
+
+
+def _identity(settings: Settings) -> str:
+    found = device.identity(settings, "string")
+    return f"The identity is {', '.join(f'{name}={value}' for name, value in found.items())}."
+
+
+def _inventory(settings: Settings) -> str:
+    return f"The inventory scripts say {len(device.inventory(settings))} things."
+
+
+def _device_key(settings: Settings) -> str:
+    path = settings.key_file
+    key = keys.load(path)
+    if key is None:
+        return f"There is no device key {path} yet; the first authorization makes it."
+    mode = stat.S_IMODE(os.stat(path).st_mode)
+    if mode & 0o077:
+        raise errors.SettingsError(f"Others can read the device key {path}; do: chmod 600 {path}")
+    return f"The device key {path} can be used."
+
+
+def _verify_keys(settings: Settings) -> str:
+    count = len(keys.load_verify_keys(settings.artifact_verify_keys))
+    return (
+        f"Artifacts have to be signed, by one of {count} keys." if count else "Artifacts need no signature."
+    )
+
+
+def _sub_updater(settings: Settings) -> str:
+    path = f"{settings.places.scripts_dir}/install"
+    if not os.access(path, os.X_OK) or os.path.isdir(path):
+        raise errors.SettingsError(
+            f"There is no sub-updater {path}, or it is not executable; without it no update can be installed."
+        )
+    return f"The sub-updater {path} is there."
+
+
+def _server(url: str, settings: Settings) -> str:
+    server = Server(settings, url)
+    try:
+        clock = server.greet()
+    finally:
+        server.close()
+    apart = abs(clock - time.time()) if clock else 0
+    if apart > CLOCK_TOLERANCE:
+        raise errors.SettingsError(
+            f"{url} answers, but its clock and ours are {apart / 3600:.0f} hours apart; set the clock."
+        )
+    return f"{url} answers as a Mender server does."
+
+
+def _authorization(settings: Settings) -> str:
+    try:
+        token = state.load(settings.places.data(state.FILE)).token
+    except state.Unreadable:
+        token = None
+    if not plan.token_is_good(token, settings.servers, time.time()):
+        raise errors.NotAccepted(
+            "The device has no token; run mender-oneshot auth, and accept it under Devices > Pending."
+        )
+    return "The device is authorized."
