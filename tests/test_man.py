@@ -14,6 +14,7 @@ from test_life import final_status
 
 from mender_oneshot import settings, words
 from mender_oneshot.devserver import DevServer
+from mender_oneshot.terminal import settings as terminal
 
 PAGES = sorted((REPO / "docs" / "man").glob("*.[157]"))
 PROGRAM, CONFIGURATION, CONTRACT = (
@@ -117,23 +118,35 @@ def test_the_exit_codes() -> None:
 
 HEADINGS = ["The server", "The device", "How often", "The update", "The log"]
 KEYS = {tag: text for heading in HEADINGS for tag, text in tags(CONFIGURATION, heading).items()}
+TERMINAL_KEYS = tags(CONFIGURATION, "The remote terminal")
 
 
 def test_the_keys_of_the_configuration() -> None:
     assert set(KEYS) == set(settings._FIELDS)
+    assert set(TERMINAL_KEYS) == {*terminal._KEYS, terminal._SWITCH}
     of_others = entries(CONFIGURATION)["Of others", ""].partition(":")[2]
     assert [name.strip(" .") for name in of_others.split(",")] == sorted(settings._OF_OTHERS)
 
 
 def test_the_defaults_of_the_configuration() -> None:
     defaults = settings.Settings._field_defaults
-    for key, (kind, field) in settings._FIELDS.items():
-        default = defaults.get(field, "")
-        says = f"Default: {json.dumps(default) if kind is bool else default}."
-        if default == () or default == "":
-            assert "Default:" not in KEYS[key], key
-        else:
-            assert KEYS[key].startswith(says), f"{key}: {says}"
+    for key, (_, field) in settings._FIELDS.items():
+        says_the_default(key, KEYS[key], defaults.get(field, ""))
+
+
+def test_the_defaults_of_the_remote_terminal() -> None:
+    limits = {f"limits.{name}": value for name, value in terminal.FileLimits._field_defaults.items()}
+    defaults = terminal.TerminalSettings._field_defaults | limits
+    for key, (_, _, field) in terminal._KEYS.items():
+        says_the_default(key, TERMINAL_KEYS[key], defaults.get(field, ""))
+
+
+def says_the_default(key: str, text: str, default: object) -> None:
+    if default in ((), ""):
+        assert "Default:" not in text, key
+    else:
+        says = default if isinstance(default, str) else json.dumps(default)
+        assert text.startswith(f"Default: {says}."), f"{key}: {says}"
 
 
 def test_the_choices_of_the_configuration() -> None:

@@ -18,7 +18,7 @@ _mender_oneshot() {
             ;;
         -l | --log-level) words='debug info warning error critical' ;;
         --only) words='update inventory' ;;
-        --max-runtime) return ;;
+        --max-runtime | --wait | --max-sessions) return ;;
     esac
     if [[ $words ]]; then
         mapfile -t COMPREPLY < <(compgen -W "$words" -- "$word")
@@ -44,14 +44,15 @@ _mender_oneshot() {
             words='--config --fallback-config --data --log-level --log-file --syslog --no-syslog --max-runtime
                 --version --help -c -b -d -l -L -v -h'
             [[ $word == -* ]] || words='run bootstrap auth send-inventory check-update download install report
-                status show-artifact'
+                terminal status show-artifact doctor'
             ;;
         run) words='--all --only --force --max-runtime' ;;
         bootstrap) words='--force --forcebootstrap -F --max-runtime' ;;
         auth) words='--fresh --max-runtime' ;;
         check-update) words='--exit-code --max-runtime' ;;
         report) words='--success --failure --max-runtime' ;;
-        send-inventory | download | install) words='--max-runtime' ;;
+        terminal) words='--wait --max-sessions --max-runtime' ;;
+        send-inventory | download | install | doctor) words='--max-runtime' ;;
         status | show-artifact) ;;
         *) return ;;
     esac

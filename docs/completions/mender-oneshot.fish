@@ -37,8 +37,10 @@ complete -c mender-oneshot -n __mender_oneshot_command -a check-update -d 'Ask t
 complete -c mender-oneshot -n __mender_oneshot_command -a download -d 'Fetch the artifact of the deployment found, resuming what is there.'
 complete -c mender-oneshot -n __mender_oneshot_command -a install -d 'Verify the artifact, then hand it to the sub-updater.'
 complete -c mender-oneshot -n __mender_oneshot_command -a report -d 'Report the final status (the sub-updater does).'
+complete -c mender-oneshot -n __mender_oneshot_command -a terminal -d 'Serve remote terminal sessions, then exit.'
 complete -c mender-oneshot -n __mender_oneshot_command -a status -d 'Show where the device stands; touches no network.'
 complete -c mender-oneshot -n __mender_oneshot_command -a show-artifact -d 'Print the name of the installed artifact.'
+complete -c mender-oneshot -n __mender_oneshot_command -a doctor -d 'Check everything that a working device needs; change nothing.'
 
 complete -c mender-oneshot -n '__mender_oneshot_command run' -l all -d 'Step after step, until nothing is due or one fails.'
 complete -c mender-oneshot -n '__mender_oneshot_command run' -l only -xa 'update inventory' -d 'Leave the other to a timer of its own.'
@@ -48,7 +50,9 @@ complete -c mender-oneshot -n '__mender_oneshot_command auth' -l fresh -d 'Get a
 complete -c mender-oneshot -n '__mender_oneshot_command check-update' -l exit-code -d 'Exit with 16 when there is an update.'
 complete -c mender-oneshot -n '__mender_oneshot_command report' -l success -d 'The update is installed and works.'
 complete -c mender-oneshot -n '__mender_oneshot_command report' -l failure -d 'The update failed; the logs are sent along.'
+complete -c mender-oneshot -n '__mender_oneshot_command terminal' -l wait -x -d 'Stay reachable for so long while nobody is there; 0: for ever. Default: 300.'
+complete -c mender-oneshot -n '__mender_oneshot_command terminal' -l max-sessions -x -d 'End after so many sessions; 0: no limit. Default: 0.'
 
-complete -c mender-oneshot -n '__mender_oneshot_command run bootstrap auth send-inventory check-update download install report' -l max-runtime -x -d 'End after so many seconds whatever happens; 0: no limit. Default: 900.'
+complete -c mender-oneshot -n '__mender_oneshot_command run bootstrap auth send-inventory check-update download install report terminal doctor' -l max-runtime -x -d 'End after so many seconds whatever happens; 0: no limit. Default: 900, of terminal 0.'
 complete -c mender-oneshot -n 'not __mender_oneshot_command' -l json -d 'One JSON object on stdout.'
 complete -c mender-oneshot -s h -l help -d 'Show this message and exit.'

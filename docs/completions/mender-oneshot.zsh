@@ -13,14 +13,16 @@ local -a commands=(
     'download:Fetch the artifact of the deployment found, resuming what is there.'
     'install:Verify the artifact, then hand it to the sub-updater.'
     'report:Report the final status (the sub-updater does).'
+    'terminal:Serve remote terminal sessions, then exit.'
     'status:Show where the device stands; touches no network.'
     'show-artifact:Print the name of the installed artifact.'
+    'doctor:Check everything that a working device needs; change nothing.'
 )
 local -a help=('(-h --help)'{-h,--help}'[Show this message and exit.]')
 local -a always=($help '--json[One JSON object on stdout.]')
 local -a limited=(
     $always
-    '--max-runtime=[End after so many seconds whatever happens; 0: no limit. Default: 900.]:seconds:'
+    '--max-runtime=[End after so many seconds whatever happens; 0: no limit. Default: 900, of terminal 0.]:seconds:'
 )
 
 _arguments -C $help \
@@ -56,7 +58,12 @@ case $state in
                     '--success[The update is installed and works.]' \
                     '--failure[The update failed; the logs are sent along.]'
                 ;;
-            send-inventory|download|install) _arguments $limited ;;
+            terminal)
+                _arguments $limited \
+                    '--wait=[Stay reachable for so long while nobody is there; 0: for ever. Default: 300.]:seconds:' \
+                    '--max-sessions=[End after so many sessions; 0: no limit. Default: 0.]:number:'
+                ;;
+            send-inventory|download|install|doctor) _arguments $limited ;;
             status|show-artifact) _arguments $always ;;
         esac
         ;;

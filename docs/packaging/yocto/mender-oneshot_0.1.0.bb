@@ -1,0 +1,53 @@
+# Not built here: written from the facts of openembedded-core, and never run through bitbake. See README.md.
+SUMMARY = "Mender device client with no daemon: one step per invocation"
+LICENSE = "Apache-2.0"
+LIC_FILES_CHKSUM = "file://LICENSE;md5=3b83ef96387f14655fc854ddc3c6bd57"
+
+# Beside this file, from the tree: git archive --prefix=mender-oneshot-0.1.0/ -o mender-oneshot-0.1.0.tar.gz HEAD
+SRC_URI = "file://mender-oneshot-${PV}.tar.gz"
+
+inherit allarch bash-completion python3native systemd
+
+EXTRA_OEMAKE = "\
+    DESTDIR=${D} PREFIX=${prefix} SYSCONFDIR=${sysconfdir} UNITDIR=${systemd_system_unitdir} \
+    PYTHON=${bindir}/python3 COMPILE=${PYTHON} \
+"
+
+do_configure[noexec] = "1"
+do_compile[noexec] = "1"
+
+do_install() {
+    oe_runmake install
+    rm -r ${D}${datadir}/zsh ${D}${datadir}/fish
+}
+
+# What of Python's own library the client imports; the table is in README.md.
+RDEPENDS:${PN} = "\
+    ca-certificates \
+    python3-click \
+    python3-core \
+    python3-crypt \
+    python3-cryptography \
+    python3-datetime \
+    python3-difflib \
+    python3-email \
+    python3-io \
+    python3-json \
+    python3-logging \
+    python3-math \
+    python3-netclient \
+    python3-syslog \
+    python3-urllib3 \
+"
+# Newer releases have the module fcntl in python3-core, and nothing by this name.
+RRECOMMENDS:${PN} = "python3-fcntl"
+
+PACKAGECONFIG ??= ""
+PACKAGECONFIG[terminal] = ",,,python3-msgpack python3-wsproto"
+
+# Your image enables the timers once mender.conf is there: SYSTEMD_AUTO_ENABLE:pn-mender-oneshot = "enable".
+SYSTEMD_SERVICE:${PN} = "mender-oneshot-update.timer mender-oneshot-inventory.timer"
+SYSTEMD_AUTO_ENABLE ?= "disable"
+FILES:${PN} += "${systemd_system_unitdir}"
+
+CONFFILES:${PN} = "${sysconfdir}/cron.d/mender-oneshot"
