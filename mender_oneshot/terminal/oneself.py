@@ -5,6 +5,7 @@ libraries of the rest in its memory.
 """
 
 import json
+import os
 import subprocess
 import sys
 from typing import Any
@@ -15,6 +16,10 @@ from ..request import Request
 
 AUTH_SECONDS = 120
 """How long an authorization may take: also the time it waits for another invocation to end."""
+
+# Wherever we are: beside the libraries, in a directory of our own (make install), or in a checkout.
+_HOME = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+_START = f"import sys; sys.path.insert(0, {_HOME!r}); from {package}.__main__ import main; sys.exit(main())"
 
 _KINDS: dict[int, type[errors.Error]] = {
     kind.exit_code: kind
@@ -37,7 +42,7 @@ def command(request: Request, *words: str) -> list[str]:
         "--data": request.data,
     }
     options = [word for option, value in places.items() if value for word in (option, value)]
-    return [sys.executable, "-m", package, *options, *words]
+    return [sys.executable, "-I", "-c", _START, *options, *words]
 
 
 def authorize(request: Request, *, fresh: bool) -> None:
