@@ -1,8 +1,11 @@
-"""The Debian package: built, checked, and its whole life in a Debian 12 of its own."""
+"""The Debian package: built, checked, and its whole life in a Debian 12. Facts of the other recipes."""
 
+import ast
+import hashlib
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,10 +16,9 @@ from machine import Machine
 
 from mender_oneshot import __version__, deployment_log, state
 
-DEBIAN = REPO / "docs" / "packaging" / "debian"
+PACKAGING = REPO / "docs" / "packaging"
+RECIPE = next((PACKAGING / "yocto").glob("*.bb"))
 NEXT = "99.0"
-
-pytestmark = pytest.mark.real
 
 
 def tell(*words: object) -> str:
@@ -95,12 +97,21 @@ def ours(root: Path) -> set[str]:
     }
 
 
-def test_its_version_is_the_programs() -> None:
-    version = re.match(r"mender-oneshot \((.+)\) ", (DEBIAN / "changelog").read_text())
-    assert version
-    assert version[1] == __version__
+def test_the_version_is_the_programs() -> None:
+    """In every recipe, and in the log of changes."""
+    found = {
+        path: re.findall(pattern, (REPO / "docs" / path).read_text(), re.MULTILINE)[0]
+        for path, pattern in {
+            "packaging/debian/changelog": r"\Amender-oneshot \((.+)\) ",
+            "packaging/buildroot/package/mender-oneshot/mender-oneshot.mk": r"_VERSION = (.+)$",
+            "changelog.md": r"^## (\S+)",
+        }.items()
+    }
+    assert set(found.values()) == {__version__}, found
+    assert RECIPE.name == f"mender-oneshot_{__version__}.bb"
 
 
+@pytest.mark.real
 def test_lintian_has_nothing_to_say(package: Path) -> None:
     done = subprocess.run(
         [
@@ -118,6 +129,7 @@ def test_lintian_has_nothing_to_say(package: Path) -> None:
     assert (done.returncode, done.stdout) == (0, "")
 
 
+@pytest.mark.real
 def test_it_is_for_every_machine_and_brings_no_byte_code(package: Path) -> None:
     said = tell("dpkg-deb", "--field", package, "Architecture", "Depends", "Installed-Size")
     assert "Architecture: all\n" in said
@@ -129,6 +141,7 @@ def test_it_is_for_every_machine_and_brings_no_byte_code(package: Path) -> None:
     print(f"{package.stat().st_size / 1024:.0f} KiB", said)
 
 
+@pytest.mark.real
 def test_built_twice_it_is_the_same(package: Path) -> None:
     before = package.read_bytes()
     tell("make", "-s", "-C", package.parent.parent, "deb")
@@ -148,6 +161,7 @@ OURS = [
 ]
 
 
+@pytest.mark.real
 def test_installed_upgraded_removed_purged(root: Path, package: Path, next_package: Path) -> None:
     bare = ours(root)
     assert "warning" not in install(root, package)
@@ -193,6 +207,7 @@ def test_installed_upgraded_removed_purged(root: Path, package: Path, next_packa
     assert (data / "mender-agent.pem").read_bytes() == key
 
 
+@pytest.mark.real
 def test_a_purge_keeps_the_identity_and_what_is_not_ours(root: Path, package: Path) -> None:
     install(root, package)
     data = root / "var/lib/mender"
@@ -209,6 +224,7 @@ def test_a_purge_keeps_the_identity_and_what_is_not_ours(root: Path, package: Pa
     assert {path.name: path.read_text() for path in data.iterdir()} == kept
 
 
+@pytest.mark.real
 def test_a_purge_takes_an_empty_data_directory_along(root: Path, package: Path) -> None:
     install(root, package)
     (root / "var/lib/mender").mkdir()
@@ -217,6 +233,7 @@ def test_a_purge_takes_an_empty_data_directory_along(root: Path, package: Path) 
     assert not (root / "var/lib/mender").exists()
 
 
+@pytest.mark.real
 def test_under_a_running_systemd(root: Path, package: Path, next_package: Path, tmp_path: Path) -> None:
     for file in (package, next_package):
         shutil.copy(file, root / "opt")  # systemd empties /tmp
@@ -242,3 +259,59 @@ def test_under_a_running_systemd(root: Path, package: Path, next_package: Path, 
         assert not machine.failed()
         machine.run("dpkg", "--purge", "mender-oneshot")
         assert not ours(root)
+
+
+# The recipes that are not built here.
+
+
+def test_the_recipes_know_the_license() -> None:
+    license = (REPO / "LICENSE").read_bytes()
+    assert hashlib.md5(license).hexdigest() in RECIPE.read_text()
+    hashes = PACKAGING / "buildroot" / "package" / "mender-oneshot" / "mender-oneshot.hash"
+    assert f"sha256  {hashlib.sha256(license).hexdigest()}  LICENSE\n" in hashes.read_text()
+
+
+def imported() -> set[str]:
+    """The modules of others that a device's part of the program imports, wherever it does."""
+    found = set()
+    for path in (REPO / "mender_oneshot").rglob("*.py"):
+        if "devserver" in path.parts:
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                found.add(node.module)
+    return found
+
+
+def test_yocto_has_every_module() -> None:
+    """Each module, or its parent, is in the README's table, and each package of that in the recipe."""
+    rows = re.findall(
+        r"^\| `(python3-[a-z]+)` \| (.+) \|$", (PACKAGING / "README.md").read_text(), re.MULTILINE
+    )
+    modules = {module: package for package, cell in rows for module in re.findall(r"`([a-z0-9.]+)`", cell)}
+    libraries = {"click", "cryptography", "msgpack", "urllib3", "wsproto"}
+    missing = {
+        name
+        for name in imported()
+        if name.partition(".")[0] not in libraries
+        and not any(name == module or name.startswith(f"{module}.") for module in modules)
+    }
+    assert missing == set()
+    wanted = {package for package, _ in rows} | {f"python3-{library}" for library in libraries}
+    assert set(re.findall(r"python3-[a-z0-9]+", RECIPE.read_text())) == wanted
+
+
+def test_a_tree_of_buildroots_has_what_it_needs(tmp_path: Path) -> None:
+    """Its command is ours, and works with what it is given: here a target, and a Python of the host."""
+    recipe = (PACKAGING / "buildroot" / "package" / "mender-oneshot" / "mender-oneshot.mk").read_text()
+    command = re.search(r"INSTALL_TARGET_CMDS\n(.+?)\nendef", recipe, re.DOTALL)
+    assert command
+    script = command[1].replace("$(TARGET_MAKE_ENV) $(MAKE)", "make -s").replace("$(@D)", str(REPO))
+    script = script.replace("$(TARGET_DIR)", str(tmp_path)).replace("$(HOST_DIR)/bin/python3", sys.executable)
+    assert "$(" not in script
+    tell("sh", "-c", script)
+    launcher = (tmp_path / "usr/bin/mender-oneshot").read_text()
+    assert launcher.startswith("#!/usr/bin/python3 -I\n")
+    assert list((tmp_path / "usr/share/mender-oneshot").rglob("*.pyc"))
