@@ -6,6 +6,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from mender_oneshot.devserver import rules, tokens
+from mender_oneshot.devserver.connect_api import CONNECT
 from mender_oneshot.devserver.deployments import Offer
 from mender_oneshot.devserver.messages import Answer, Request, Route, error_answer, json_answer
 from mender_oneshot.devserver.rules import Refusal
@@ -57,8 +58,10 @@ class DeviceApi:
             return error_answer(Refusal(401, "Authorization not present in header"))
         if self._world.device_of(request.bearer) is None:
             # The real token check answers a bad token with the bare status:
-            # mender-server services/deviceauth/api/http/api_devauth.go, VerifyTokenHandler.
-            return Answer(401)
+            # mender-server services/deviceauth/api/http/api_devauth.go, VerifyTokenHandler. An expired one is
+            # 403 by remote-terminal.md 8, 401 by device-api.md 1.5: a client has to know both.
+            expired = request.path == CONNECT and self._world.has_expired(request.bearer)
+            return Answer(403 if expired else 401)
         return None
 
     def _device(self, request: Request) -> Device:

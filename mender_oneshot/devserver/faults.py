@@ -35,18 +35,22 @@ class Fault:
     drop_after: bool = False
     """Close without an answer, the request processed."""
     cut_after: int | None = None
-    """Close after so many bytes of the body, the headers having promised all."""
+    """Close after so many bytes of the body, the headers having promised all; of a websocket's bytes behind
+    the handshake, in and out."""
     reset: bool = False
     """With a cut or a drop: close with RST (bytes under way may be lost) in place of a plain end."""
     stall_after: int | None = None
-    """Say nothing more after so many bytes of the body, until the client goes or `Faults.release`."""
+    """Say nothing more after so many bytes of the body, until the client goes or `Faults.release`; on a
+    websocket, do not listen either."""
     slow: float | None = None
-    """So many bytes of the body per second."""
+    """So many bytes of the body per second; of a websocket, in and out."""
     chunked: bool = False
     """Transfer-Encoding: chunked in place of Content-Length."""
     no_length: bool = False
     """No Content-Length: the body ends with the connection."""
     no_etag: bool = False
+    close_code: int | None = None
+    """End a websocket with this close code at `cut_after`, in place of a cut."""
     extra_headers: Mapping[str, str] = field(default_factory=dict)
 
     # For artifact links:
@@ -72,12 +76,12 @@ class Stall:
     def __init__(self) -> None:
         self._here, self._there = socket.socketpair()
 
-    def wait(self, client: socket.socket) -> bool:
-        """Wait; tell whether to go on (released) or not (the client has gone or spoken out of turn)."""
+    def wait(self, client: socket.socket, *, talking: bool) -> bool:
+        """Wait; tell whether to go on (released), or not: the client has gone, or spoken out of turn."""
         with self._here:
             poll = select.poll()
             poll.register(self._here, select.POLLIN)
-            poll.register(client, select.POLLIN)
+            poll.register(client, select.POLLRDHUP if talking else select.POLLIN)
             ready = {descriptor for descriptor, _ in poll.poll()}
             return self._here.fileno() in ready and self._here.recv(1) == b"+"
 
@@ -124,8 +128,11 @@ class Faults:
                     return fault
         return None
 
-    def stall(self, client: socket.socket) -> bool:
-        """Wait for `release`, the client's going or the server's stop; tell whether to go on."""
+    def stall(self, client: socket.socket, *, talking: bool = False) -> bool:
+        """Wait for `release`, the client's going or the server's stop; tell whether to go on.
+
+        A client may be `talking` meanwhile; else what it says ends the wait.
+        """
         with self._lock:
             if self._stopped:
                 return False
@@ -133,7 +140,7 @@ class Faults:
             self._stalls.append(stall)
             self._changed.notify_all()
         try:
-            return stall.wait(client)
+            return stall.wait(client, talking=talking)
         finally:
             with self._lock:
                 known = stall in self._stalls

@@ -1,6 +1,7 @@
 """Listens, speaks HTTP/1.1 with keep-alive and TLS, records, and makes faults happen. Knows no endpoint."""
 
 import contextlib
+import io
 import socket
 import ssl
 import sys
@@ -164,6 +165,18 @@ class Connection(BaseHTTPRequestHandler):
             transmission.send(self._head(transmission))
         finally:
             answer.close()
+        if answer.take_over:
+            self.close_connection = True
+            if not answer.take_over(self.connection, self._early()):
+                raise Broken
+
+    def _early(self) -> bytes:
+        """What has been read of the connection behind the request."""
+        self.connection.setblocking(False)
+        try:
+            return cast(io.BufferedReader, self.rfile).peek()
+        except ssl.SSLWantReadError:
+            return b""
 
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = serve
 
@@ -213,7 +226,7 @@ class Connection(BaseHTTPRequestHandler):
         headers = dict(answer.headers)
         if transmission.answer.status and self.listener.name == "api":
             headers.setdefault("X-MEN-RequestID", str(uuid.uuid4()))
-        bodiless = answer.status == 204 or answer.status == 304
+        bodiless = answer.status < 200 or answer.status in (204, 304)
         if transmission.chunked:
             headers["Transfer-Encoding"] = "chunked"
         elif fault.no_length:

@@ -4,6 +4,7 @@ import base64
 import binascii
 import secrets
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from mender_oneshot.devserver import multipart
@@ -110,16 +111,20 @@ class ManagementApi:
         """Take in an artifact from a form, straight to disk."""
         store = self._world.store
         kind = request.headers.get("Content-Type", "")
-        fields, received = multipart.parse(kind, request.chunks, "artifact", store.receive)
-        if received is None:
-            raise Refusal(400, "request does not contain the artifact file")
+        received: list[Path] = []
         try:
+            fields = multipart.parse(
+                kind, request.chunks, "artifact", lambda part: received.append(store.receive(part.pieces))
+            )
+            if not received:
+                raise Refusal(400, "request does not contain the artifact file")
             with self._world.lock:
-                artifact = store.add(received, fields.get("description", ""))
+                artifact = store.add(received[0], fields.get("description", ""))
         except BadArtifact as error:
             raise Refusal(400, str(error)) from None
         finally:
-            received.unlink(missing_ok=True)
+            for path in received:
+                path.unlink(missing_ok=True)
         return Answer(201, {"Location": f"{ARTIFACTS}/{artifact.id}"})
 
     def artifacts(self, request: Request) -> Answer:

@@ -2,8 +2,9 @@
 
 import json
 import re
+import socket
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from email.message import Message
@@ -53,8 +54,12 @@ class Request:
 
     @property
     def bearer(self) -> str | None:
-        """The token of the Authorization header."""
+        """The token of the Authorization header, or else of the cookie JWT (remote-terminal.md 1)."""
         scheme, _, token = self.headers.get("Authorization", "").partition(" ")
+        if not scheme:
+            pairs = (pair.strip().partition("=") for pair in self.headers.get("Cookie", "").split(";"))
+            token = next((value for name, _, value in pairs if name == "JWT"), "")
+            scheme = "bearer"
         return token.strip() if scheme.lower() == "bearer" and token.strip() else None
 
 
@@ -80,31 +85,46 @@ class File:
             yield piece
 
 
+TakeOver = Callable[[socket.socket, bytes], bool]
+"""What is done with a connection, and with the bytes already read of it, after an answer 101.
+
+It returns whether the two sides have said goodbye to each other.
+"""
+
+
 @dataclass
 class Answer:
     """What the server has to say; Content-Length, Date and the request id are added on the way out."""
 
     status: int
     headers: dict[str, str] = field(default_factory=dict)
-    body: bytes | File = b""
+    body: bytes | File | Generator[bytes, None, None] = b""
+    """A generator's length is not known before its end: it goes out chunked."""
+    take_over: TakeOver | None = None
 
     @property
-    def length(self) -> int:
-        """The body's length."""
-        return self.body.length if isinstance(self.body, File) else len(self.body)
+    def length(self) -> int | None:
+        """The body's length, if it is known."""
+        if isinstance(self.body, bytes):
+            return len(self.body)
+        return self.body.length if isinstance(self.body, File) else None
 
     def pieces(self) -> Iterator[bytes]:
         """The body, a chunk at a time."""
         if isinstance(self.body, File):
             yield from self.body.pieces()
-        else:
+        elif isinstance(self.body, bytes):
             for at in range(0, len(self.body), CHUNK):
                 yield self.body[at : at + CHUNK]
+        else:
+            yield from self.body
 
     def close(self) -> None:
-        """Let go of the file, if there is one."""
+        """Let go of the file or the generator, if there is one."""
         if isinstance(self.body, File):
             self.body.file.close()
+        elif not isinstance(self.body, bytes):
+            self.body.close()
 
 
 def json_answer(status: int, body: Any, **headers: str) -> Answer:

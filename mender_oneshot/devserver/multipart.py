@@ -2,8 +2,8 @@
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from email.parser import BytesHeaderParser
-from pathlib import Path
 
 from mender_oneshot.devserver.rules import Refusal
 
@@ -36,8 +36,12 @@ class Stream:
 
     def small(self, mark: bytes) -> bytes:
         """The bytes before `mark` at once, if they are not too many."""
+        return self.whole(self.until(mark))
+
+    def whole(self, pieces: Iterator[bytes]) -> bytes:
+        """All of the pieces, if they are not too many."""
         parts, size = [], 0
-        for piece in self.until(mark):
+        for piece in pieces:
             parts.append(piece)
             size += len(piece)
             if size > FIELD_LIMIT:
@@ -45,10 +49,19 @@ class Stream:
         return b"".join(parts)
 
 
+@dataclass
+class Part:
+    """The file in a form on its way in: the name it was sent with, the fields before it, its bytes."""
+
+    filename: str
+    fields: dict[str, str]
+    pieces: Iterator[bytes]
+
+
 def parse(
-    content_type: str, chunks: Iterator[bytes], file_field: str, receive: Callable[[Iterator[bytes]], Path]
-) -> tuple[dict[str, str], Path | None]:
-    """The small fields, and what `receive` made of the field called `file_field`."""
+    content_type: str, chunks: Iterator[bytes], file_field: str, receive: Callable[[Part], None]
+) -> dict[str, str]:
+    """The small fields; the field called `file_field` goes to `receive` when it comes, which may be never."""
     kind, _, rest = content_type.partition(";")
     boundary = re.search(r'boundary="?([^";]+)"?', rest)
     if kind.strip().lower() not in ("multipart/form-data", "multipart/mixed") or not boundary:
@@ -56,18 +69,24 @@ def parse(
     line = b"--" + boundary[1].strip().encode()
     stream = Stream(chunks)
     fields: dict[str, str] = {}
-    received: Path | None = None
-    try:
-        stream.small(line)
-        while stream.small(b"\r\n").strip() != b"--":
-            headers = BytesHeaderParser().parsebytes(stream.small(b"\r\n\r\n"))
-            name = str(headers.get_param("name", "", "Content-Disposition"))
-            if name == file_field and received is None:
-                received = receive(stream.until(b"\r\n" + line))
-            else:
-                fields[name] = stream.small(b"\r\n" + line).decode(errors="replace")
-    except Refusal:
-        if received:
-            received.unlink()
-        raise
-    return fields, received
+    received = False
+    stream.small(line)
+    while stream.small(b"\r\n").strip() != b"--":
+        head = stream.small(b"\r\n\r\n")
+        name = str(BytesHeaderParser().parsebytes(head).get_param("name", "", "Content-Disposition"))
+        pieces = stream.until(b"\r\n" + line)
+        if name == file_field and not received:
+            received = True
+            receive(Part(_filename(head), fields, pieces))
+            for _ in pieces:
+                pass
+        else:
+            fields[name] = stream.whole(pieces).decode("utf-8", "surrogateescape")
+    return fields
+
+
+def _filename(head: bytes) -> str:
+    """The name of a part's file as Go has it: without directories, its bytes kept; `email` loses some."""
+    found = re.search(rb'filename="((?:[^"\\]|\\.)*)"', head)
+    name = re.sub(rb"\\(.)", rb"\1", found[1]) if found else b""
+    return name.decode("utf-8", "surrogateescape").rpartition("/")[2]

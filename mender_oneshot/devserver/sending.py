@@ -69,7 +69,8 @@ class Transmission:
     ) -> None:
         self.answer = answer
         self.fault = request.fault or Fault()
-        self.chunked = self.fault.chunked and answer.status not in (204, 304)
+        bodiless = answer.status < 200 or answer.status in (204, 304)
+        self.chunked = (self.fault.chunked or answer.length is None) and not bodiless
         self._request = request
         self._connection = connection
         self._around = surroundings
@@ -89,7 +90,8 @@ class Transmission:
             raise Broken
         try:
             self._hold(head, 0)
-            cut = self._send_body() if self._request.method != "HEAD" else False
+            bodiless = self._request.method == "HEAD" or self.answer.take_over is not None
+            cut = False if bodiless else self._send_body()
             if self.chunked and not cut:
                 self._hold(b"0\r\n\r\n", 0)
             self._record(self.answer.status)

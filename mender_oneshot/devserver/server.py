@@ -7,9 +7,10 @@ from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mender_oneshot.devserver import certificates
+from mender_oneshot.devserver.connect_api import ConnectApi
 from mender_oneshot.devserver.control_api import PREFIX as CONTROL
 from mender_oneshot.devserver.control_api import ControlApi
 from mender_oneshot.devserver.deployments import DeviceDeployment
@@ -24,6 +25,12 @@ from mender_oneshot.devserver.storage import Storage
 from mender_oneshot.devserver.store import Store
 from mender_oneshot.devserver.world import Device, World
 
+if TYPE_CHECKING:
+    from mender_oneshot.devserver.deviceconnect import DeviceConnect
+    from mender_oneshot.devserver.envelope import Envelope
+    from mender_oneshot.devserver.relay import Life
+    from mender_oneshot.devserver.terminal import Terminal
+
 
 class DevServer(AbstractContextManager["DevServer"]):
     """A Mender server in this process; `with DevServer(directory) as server:`.
@@ -31,6 +38,9 @@ class DevServer(AbstractContextManager["DevServer"]):
     `directory` keeps artifacts and certificates; devices and deployments live as long as the object.
     `clock` is the server's idea of the time, for tokens, links and deployments. `names` go into the
     certificate beside the local ones. `v2` makes it answer the v2 `next` as newer servers may.
+    `session_bytes` (None for no limit) of a terminal's output end a user's session; a connected device is
+    pinged every `ping_seconds` and given up after twice as long; a file transfer waits `transfer_seconds` for
+    the device. Their defaults are the real server's.
     Errors of its methods are `LookupError` (no such device or deployment), `rules.Refusal` (what the
     management API would refuse) and `artifact.BadArtifact`.
     """
@@ -51,6 +61,9 @@ class DevServer(AbstractContextManager["DevServer"]):
         user: tuple[str, str] | None = None,
         names: Sequence[str] = (),
         certificate_validity: tuple[datetime, datetime] = certificates.ALWAYS,
+        session_bytes: int | None = 8 * 1024 * 1024,
+        ping_seconds: float = 30.0,
+        transfer_seconds: float = 60.0,
         on_seen: Callable[[Seen], None] | None = None,
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
@@ -70,7 +83,9 @@ class DevServer(AbstractContextManager["DevServer"]):
         self._device_api = DeviceApi(self.world, self.storage, self._base_url, v2=v2)
         self._management_api = ManagementApi(self.world, user)
         self._control_api = ControlApi(self.faults, self.record)
-        apis = (self._device_api, self._management_api, self._control_api)
+        self._connect_api = ConnectApi(self._device_connect)
+        self._limits = (session_bytes, ping_seconds, transfer_seconds)
+        apis = (self._device_api, self._management_api, self._connect_api, self._control_api)
         api_site = Site([route for api in apis for route in api.routes], self._gate, self.world.lock)
         storage_site = Site(self.storage.routes, None, self.world.lock)
         context = None
@@ -103,8 +118,14 @@ class DevServer(AbstractContextManager["DevServer"]):
     def stop(self) -> None:
         """End every connection, stalled ones included, and leave no thread."""
         self.faults.stop()
+        self._connect_api.stop()
         self._api.stop()
         self._storage.stop()
+
+    def _device_connect(self) -> "DeviceConnect":
+        from mender_oneshot.devserver.deviceconnect import DeviceConnect, Limits
+
+        return DeviceConnect(self.world, self.faults, Limits(*self._limits))
 
     def _gate(self, request: Request) -> Answer | None:
         if request.path.startswith("/api/devices/"):
@@ -259,6 +280,63 @@ class DevServer(AbstractContextManager["DevServer"]):
         """The log the device uploaded, None when there is none."""
         with self.world.lock:
             return self._on_device(deployment_id, device_id).log
+
+    def terminal(
+        self, device_id: str | None = None, *, user: str = "user", timeout: float = 20
+    ) -> "Terminal":
+        """A user's session with a connected device, or with the only one, for use in a `with` statement.
+
+        `timeout` is for every wait of the session. LookupError when the device is not connected, ImportError
+        where wsproto or msgpack are not installed; the latter goes for all that follows here.
+        """
+        from mender_oneshot.devserver.relay import Gone
+        from mender_oneshot.devserver.terminal import Terminal
+
+        try:
+            session = self._connect_api.service.relay.session(self.device(device_id).id, user)
+        except Gone:
+            raise LookupError("the device is not connected") from None
+        return Terminal(session, timeout)
+
+    def connected(self, device_id: str | None = None) -> bool:
+        """Whether a device, or the only one, has a connection for the remote terminal."""
+        return self._life(device_id).line is not None
+
+    def connects(self, device_id: str | None = None) -> int:
+        """How often it has connected."""
+        return self._life(device_id).connects
+
+    def closes(self, device_id: str | None = None) -> list[int]:
+        """How its connections ended, oldest first: the close code, 1006 where there was none."""
+        return self._life(device_id).codes
+
+    def wait_connected(self, device_id: str | None = None, *, times: int = 1, timeout: float = 30) -> None:
+        """Block until it is connected, for the `times`th time at least; TimeoutError when it is not."""
+        self._wait(device_id, lambda life: life.line is not None and life.connects >= times, timeout)
+
+    def wait_disconnected(self, device_id: str | None = None, *, times: int = 1, timeout: float = 30) -> int:
+        """Block until its `times`th connection and all before it have ended; return the last close code."""
+        life = self._wait(device_id, lambda life: len(life.codes) == life.connects >= times, timeout)
+        return life.codes[-1]
+
+    def disconnect(
+        self, device_id: str | None = None, *, code: int | None = None, reset: bool = False
+    ) -> None:
+        """End its connection, abruptly (`reset`: by RST) or with a close code; LookupError without one."""
+        self._connect_api.service.relay.end(self.device(device_id).id, code, reset=reset)
+
+    def wait_for_dropped(self, predicate: "Callable[[Envelope], bool]", timeout: float = 30) -> "Envelope":
+        """The first message of a device, past or to come, that fits and belonged to no session.
+
+        The real server throws those away, such as the answers to check-update and send-inventory.
+        """
+        return self._connect_api.service.relay.wait_for_dropped(predicate, timeout)
+
+    def _life(self, device_id: str | None) -> "Life":
+        return self._connect_api.service.relay.life(self.device(device_id).id)
+
+    def _wait(self, device_id: str | None, true: "Callable[[Life], bool]", timeout: float) -> "Life":
+        return self._connect_api.service.relay.wait(self.device(device_id).id, true, timeout)
 
     @property
     def requests(self) -> list[Seen]:

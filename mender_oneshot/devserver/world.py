@@ -124,6 +124,11 @@ class World:
                 return device
         return None
 
+    def has_expired(self, token: str) -> bool:
+        """Tell whether all that is wrong with a token may be its age."""
+        claims = self.signer.claims(token)
+        return bool(claims and claims.get("mender.device") and self.clock() >= claims["exp"])
+
     def set_status(self, device_id: str, auth_set_id: str, status: str) -> None:
         """Accept, reject or reset one auth set; accepting one takes the place of the one accepted before."""
         device = self.device(device_id)
