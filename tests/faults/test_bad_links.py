@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from artifacts import make_artifact
 from conftest import Device, Run
-from test_never_a_storm import Prompt, let_in
+from days import Prompt, let_in
 
 from mender_oneshot.devserver import DevServer, Seen
 

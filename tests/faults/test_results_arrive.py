@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Device
-from test_never_a_storm import DAY, HOUR, TICK, Days, Prompt, keeps_to, let_in
+from days import DAY, HOUR, TICK, Days, Prompt, keeps_to, let_in
 
 from mender_oneshot.devserver import DevServer, Seen
 from mender_oneshot.devserver.rules import BODY_LIMIT
