@@ -1,4 +1,4 @@
-"""The sub-updaters of docs/examples: real command, real programs, the power cut before each of their steps."""
+"""The sub-updaters of docs/examples: real command, real programs, and the power cut at every step."""
 
 import os
 import shlex

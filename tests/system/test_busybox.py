@@ -1,0 +1,182 @@
+"""At home without systemd: a Debian whose init, shell, cron and tools are busybox's; cron does everything."""
+
+import contextlib
+import json
+import subprocess
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from artifacts import make_artifact
+from conftest import REPO
+from debian import make_install, need_root, system
+from machine import copy, write
+from realdaemon import until
+from test_life import final_status
+
+from mender_oneshot.devserver import DevServer, Seen
+
+pytestmark = pytest.mark.real
+
+BUSYBOX = "/usr/local/busybox/bin"
+TICK = 75.0
+"""Seconds within which crond has ticked: its minute, and something for a busy machine."""
+
+INITTAB = "::sysinit:/etc/init.d/rcS\n"
+
+RCS = f"""#!/bin/sh
+export PATH={BUSYBOX}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+syslogd -O /var/log/messages
+/usr/share/mender/install  # ends an update that was under way
+crond -b -l 8 -c /var/spool/cron/crontabs
+"""
+
+# The second line is a second device on this board, whose server is never there; the third proves that mail works.
+CRONTAB = """MAILTO=root
+{line}
+* * * * * MENDER_CONF_DIR=/etc/elsewhere MENDER_DATASTORE_DIR=/var/lib/elsewhere {command}
+* * * * * echo this is mailed
+"""
+
+SENDMAIL = """#!/bin/sh
+cat >> /var/mail/all
+"""
+
+SUB_UPDATER = """#!/bin/sh
+# Installs a release into the other root file system; here that is a name in a file, and a reboot.
+set -eu
+if [ $# -gt 0 ]; then
+    while ps | grep -q '[m]ender-oneshot --syslog run'; do usleep 100000; done
+    killall crond
+    while pidof crond > /dev/null; do usleep 100000; done
+    echo "crond has ended, and who started us; $MENDER_ARTIFACT_NAME goes on"
+    echo "$MENDER_ARTIFACT_NAME" > /other-root
+    sync
+    reboot
+elif [ -e /var/lib/mender/update.lock ]; then
+    echo "artifact_name=$(cat /other-root)" > /etc/mender/artifact_info
+    mender-oneshot --syslog report --success
+    rm /var/lib/mender/update.lock
+fi
+"""
+
+SETTINGS = {"UpdatePollIntervalSeconds": 5, "RetryPollIntervalSeconds": 5, "StartSpreadSeconds": 0}
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Iterator[Path]:
+    """A Debian with the tool installed and busybox in the place of everything else."""
+    need_root("busybox", "unshare", "make")
+    with system(tmp_path / "system") as made:
+        make_install(made)
+        (made / BUSYBOX[1:]).mkdir(parents=True)
+        copy(Path("/bin/busybox"), made / f"{BUSYBOX[1:]}/busybox")
+        subprocess.run(["chroot", made, f"{BUSYBOX}/busybox", "--install", "-s", BUSYBOX], check=True)
+        shell = made / "usr/bin/sh"
+        shell.unlink()
+        shell.symlink_to(f"{BUSYBOX}/sh")
+        write(made / "etc/inittab", INITTAB)
+        write(made / "etc/init.d/rcS", RCS, 0o755)
+        write(made / "usr/sbin/sendmail", SENDMAIL, 0o755)
+        write(made / "usr/share/mender/identity/mender-device-identity", "#!/bin/sh\necho mac=1\n", 0o755)
+        inventory = "#!/bin/sh\necho shell=$(readlink /bin/sh)\necho boot=$(cat /proc/sys/kernel/random/boot_id)\n"
+        write(made / "usr/share/mender/inventory/mender-inventory-test", inventory, 0o755)
+        write(made / "usr/share/mender/install", SUB_UPDATER, 0o755)
+        write(made / "etc/mender/artifact_info", "artifact_name=release-1\n")
+        for data in ("mender", "elsewhere"):
+            write(made / f"var/lib/{data}/device_type", "device_type=board\n")
+        yield made
+
+
+@contextlib.contextmanager
+def booted(root: Path) -> Iterator["subprocess.Popen[bytes]"]:
+    """Boot busybox's init in namespaces of its own; when it ends or is switched off, all its processes end.
+
+    A new boot has a new boot id, which the kernel would not give us without a boot of the host.
+    """
+    write(root / "run/boot_id", f"{uuid.uuid4()}\n")
+    start = f"""
+        mount -t proc proc {root}/proc
+        mount --bind {root}/run/boot_id {root}/proc/sys/kernel/random/boot_id
+        exec chroot {root} {BUSYBOX}/init
+    """
+    words = ["unshare", "--mount", "--pid", "--uts", "--ipc", "--fork", "--kill-child", "sh", "-euc", start]
+    process = subprocess.Popen(
+        words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={"PATH": "/usr/sbin:/usr/bin"}
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def read(path: Path) -> str:
+    return path.read_text("utf-8", "replace") if path.exists() else ""
+
+
+def test_from_first_boot_to_a_reported_update(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    began = time.monotonic()
+    told = []
+
+    def tell(line: str) -> None:
+        told.append(f"{time.monotonic() - began:6.1f} s  {line}")
+
+    line = [line for line in read(REPO / "cron/busybox-crontab").splitlines() if not line.startswith("#")]
+    assert len(line) == 1
+    command = line[0].removeprefix("* * * * * ")
+    write(root / "var/spool/cron/crontabs/root", CRONTAB.format(line=line[0], command=command))
+    messages, mails = root / "var/log/messages", root / "var/mail/all"
+    with DevServer(tmp_path / "server") as server:
+        copy(server.ca, root / "etc/mender/server.pem")
+        settings = {**SETTINGS, "ServerURL": server.url, "ServerCertificate": "/etc/mender/server.pem"}
+        write(root / "etc/mender/mender.conf", json.dumps(settings))
+        write(root / "etc/elsewhere/mender.conf", json.dumps({**settings, "ServerURL": "https://127.0.0.1:9"}))
+        with booted(root) as machine:
+            tell("booted")
+            server.wait_for(lambda seen: seen.path.endswith("/auth_requests"), timeout=TICK)
+            tell("found by crond's first tick: pending")
+            until(lambda: "has not accepted this device yet" in read(messages), "the syslog says so")
+            server.accept()
+            server.upload(make_artifact(tmp_path / "release-2.mender", name="release-2"))
+            deployment = server.deploy("release-2")
+            server.wait_for(lambda seen: b'"installing"' in seen.body, timeout=TICK)
+            tell("second tick: accepted, release-2 found, downloaded, handed to the sub-updater")
+            machine.wait(timeout=30)
+            tell("the sub-updater has outlived crond, and rebooted")
+        assert "crond has ended, and who started us" in read(root / "var/lib/mender/sub-updater.log")
+        assert server.status_history(deployment) == ["downloading", "installing"]
+        asked = len(server.requests)
+        with booted(root):
+            server.wait_for(final_status)
+            tell("booted again: the new release reported success")
+            assert server.status_history(deployment) == ["downloading", "installing", "success"]
+            until(lambda: len(server.requests) >= asked + 3, "the third tick", TICK)
+            tell("third tick: the inventory sent, nothing more to install")
+        assert [brief(seen) for seen in server.requests[asked:]] == [
+            ("status", 204),
+            ("attributes", 200),
+            ("next", 204),
+        ]
+        attributes = server.device().attributes
+        assert attributes["artifact_name"] == "release-2"
+        assert attributes["shell"] == f"{BUSYBOX}/sh"
+        assert attributes["boot"] == read(root / "run/boot_id").strip()
+        assert not (root / "var/lib/mender/update.lock").exists()
+    with capsys.disabled():
+        print("\n" + "\n".join(told))
+    # Pending, offline, updating or at rest: nothing is ever printed, so nothing is ever mailed.
+    mailed = [line for line in read(mails).splitlines() if line and not line.startswith(("To:", "Subject:"))]
+    assert set(mailed) == {"this is mailed"}
+    log = read(messages)
+    assert "127.0.0.1:9" in log
+    assert "daemon.notice mender-oneshot" in log
+    assert "Traceback" not in log
+
+
+def brief(seen: Seen) -> tuple[str, int | None]:
+    return seen.path.rpartition("/")[2], seen.status
