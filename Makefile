@@ -11,6 +11,8 @@
 # make uninstall  takes it away again
 # make deb        a package for Debian 12, in dist/, with Debian's own tools (debhelper, dh-python)
 #
+# make sbom       what a device gets from us and from PyPI, in dist/, as CycloneDX
+#
 # The first two keep to DESTDIR, PREFIX, SYSCONFDIR, UNITDIR, ZSHDIR and PYTHON (the interpreter on the device). COMPILE is the
 # interpreter that byte-compiles here and now; COMPILE=no leaves that to the packager. Nothing is enabled or started.
 
@@ -24,7 +26,7 @@ ZSHDIR ?= $(PREFIX)/share/zsh/site-functions
 DEVICE_PYTHON = $(or $(PYTHON),/usr/bin/python3)
 COMPILE ?= $(DEVICE_PYTHON)
 
-.PHONY: demo test test-long lint bench install uninstall deb clean
+.PHONY: demo test test-long lint bench install uninstall deb sbom clean
 # What they do is long to read, and make says where it fails.
 .SILENT: install uninstall
 
@@ -120,6 +122,23 @@ deb:
 	cp -R docs/packaging/debian $(DEB_TREE)
 	cd $(DEB_TREE) && dpkg-buildpackage --build=binary --no-sign --ignore-builtin-builddeps
 	mv build/deb/*.deb dist
+
+VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' mender_oneshot/__init__.py)
+SBOM := build/sbom
+
+# The tool has an environment of its own, so that the other holds nothing but what is to be listed. It does not look up
+# a version that pyproject.toml leaves to the package.
+sbom:
+	rm -rf $(SBOM)
+	mkdir -p $(SBOM) dist
+	"$(or $(PYTHON),python3)" -m venv $(SBOM)/tool
+	"$(or $(PYTHON),python3)" -m venv --without-pip $(SBOM)/device
+	$(SBOM)/tool/bin/pip install --quiet --disable-pip-version-check "cyclonedx-bom>=7,<8"
+	$(SBOM)/tool/bin/pip --python $(SBOM)/device/bin/python install --quiet --disable-pip-version-check ".[terminal]"
+	rm -rf build/lib build/bdist.*
+	sed 's/^dynamic = .*/version = "$(VERSION)"/' pyproject.toml > $(SBOM)/pyproject.toml
+	$(SBOM)/tool/bin/cyclonedx-py environment --validate --output-reproducible --pyproject $(SBOM)/pyproject.toml \
+		--output-file dist/mender-oneshot-$(VERSION).cdx.json $(SBOM)/device/bin/python
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -2,6 +2,7 @@
 
 import ast
 import hashlib
+import json
 import re
 import shutil
 import subprocess
@@ -259,6 +260,18 @@ def test_under_a_running_systemd(root: Path, package: Path, next_package: Path, 
         assert not machine.failed()
         machine.run("dpkg", "--purge", "mender-oneshot")
         assert not ours(root)
+
+
+@pytest.mark.long
+def test_the_bill_of_materials() -> None:
+    """The tool checks it against the schema; here, that it lists what a device gets and nothing else."""
+    tell("make", "-s", "-C", REPO, "sbom", f"PYTHON={sys.executable}")
+    listed = json.loads((REPO / "dist" / f"mender-oneshot-{__version__}.cdx.json").read_text())
+    assert listed["bomFormat"] == "CycloneDX"
+    root = listed["metadata"]["component"]
+    assert (root["name"], root["version"]) == ("mender-oneshot", __version__)
+    needed = {"click", "cryptography", "cffi", "pycparser", "urllib3", "msgpack", "wsproto", "h11"}
+    assert {component["name"] for component in listed["components"]} == needed
 
 
 # The recipes that are not built here.
