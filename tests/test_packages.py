@@ -328,3 +328,10 @@ def test_a_tree_of_buildroots_has_what_it_needs(tmp_path: Path) -> None:
     launcher = (tmp_path / "usr/bin/mender-oneshot").read_text()
     assert launcher.startswith("#!/usr/bin/python3 -I\n")
     assert list((tmp_path / "usr/share/mender-oneshot").rglob("*.pyc"))
+
+
+def test_what_the_security_page_points_to_is_there() -> None:
+    text = (REPO / "docs" / "SECURITY.md").read_text()
+    shown = re.findall(r"`((?:[a-z]+/)?(?:test_[a-z_]+\.py|fuzz/))`", text)
+    assert len(shown) > 10
+    assert [name for name in shown if not (REPO / "tests" / name).exists()] == []
