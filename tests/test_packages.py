@@ -16,6 +16,7 @@ from debian import need_root, system
 from machine import Machine
 
 from mender_oneshot import __version__, deployment_log, state
+from mender_oneshot.terminal import service
 
 PACKAGING = REPO / "docs" / "packaging"
 RECIPE = next((PACKAGING / "yocto").glob("*.bb"))
@@ -159,6 +160,7 @@ OURS = [
     state.ARTIFACT,
     state.SUB_UPDATER_FILE,
     deployment_log.FILE,
+    service.LOCK,
 ]
 
 
