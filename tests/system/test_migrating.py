@@ -1,0 +1,199 @@
+"""docs/migrating.md, command by command: from another client to this one, and back."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from artifacts import make_artifact
+from conftest import REPO, Device
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from debian import make_install, need_root, system
+from machine import Machine, copy, write
+from rawdevice import RawDevice
+from realdaemon import mender, need, until, world
+from test_life import final_status
+
+from mender_oneshot.devserver import DevServer
+
+pytestmark = pytest.mark.real
+
+OLD_CLIENT = "#!/bin/sh\necho $0 $@\nexec sleep infinity\n"
+OLD_UNIT = """[Unit]
+Description=mender-python-client
+[Service]
+ExecStart=/usr/local/bin/mender-python-client daemon
+KillMode=process
+[Install]
+WantedBy=multi-user.target
+"""
+OLD_LOG = '{"timestamp": "2023-05-04T10:11:12Z", "level": "INFO", "message": "Sleeping for 5 seconds"}\n'
+OLD_SUB_UPDATER = """#!/bin/sh
+echo "installing $1" >>/var/lib/mender/sub-updater.log
+echo artifact_name=release-2 >/etc/mender/artifact_info
+mender-python-client report --success && rm /var/lib/mender/update.lock
+systemctl restart mender-python-client
+"""
+IDENTITY = {"mac": ["de:ad:be:ef:00:01"]}
+
+
+def commands(section: str) -> list[str]:
+    """The shell commands of a section of the document, block by block."""
+    text = (REPO / "docs/migrating.md").read_text()
+    (part,) = re.findall(rf"^##+ {re.escape(section)}\n(.*?)(?=^##+ |\Z)", text, re.MULTILINE | re.DOTALL)
+    return re.findall(r"^```sh\n(.*?)^```", part, re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture
+def key(tmp_path: Path) -> rsa.RSAPrivateKey:
+    """A key as mender-python-client made it."""
+    made = rsa.generate_private_key(65537, 3072)
+    form = serialization.PrivateFormat.TraditionalOpenSSL
+    pem = made.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
+    (tmp_path / "key.pem").write_bytes(pem)
+    (tmp_path / "key.pem").chmod(0o600)
+    return made
+
+
+@pytest.fixture
+def root(tmp_path: Path, server: DevServer, key: rsa.RSAPrivateKey) -> Iterator[Path]:
+    """A Debian as a device of mender-python-client's leaves it, and the tool installed besides."""
+    need_root("systemd-nspawn", "nsenter", "make")
+    settings = {
+        "ServerURL": server.url,
+        "ServerCertificate": "/etc/mender/server.crt",
+        "TenantToken": "tenant",
+        "UpdatePollIntervalSeconds": 5,
+        "InventoryPollIntervalSeconds": 5,
+        "RetryPollIntervalSeconds": 5,
+        "RootfsPartA": "/dev/a",
+        "RootfsPartB": "/dev/b",
+    }
+    with system(tmp_path / "system") as made:
+        make_install(made)
+        write(made / "etc/mender/mender.conf", json.dumps(settings))
+        connect = {"RemoteTerminal": "True", "ShellCommand": "/bin/bash", "User": "nobody"}
+        write(made / "etc/mender/mender-connect.conf", json.dumps(connect))
+        copy(server.ca, made / "etc/mender/server.crt")
+        write(made / "etc/mender/artifact_info", "artifact_name=release-1\n")
+        write(made / "var/lib/mender/device_type", "device_type=board\n")
+        write(made / "var/lib/mender/deployment.log", OLD_LOG)
+        copy(tmp_path / "key.pem", made / "var/lib/mender/mender-agent.pem")
+        script = "#!/bin/sh\necho mac=de:ad:be:ef:00:01\n"
+        write(made / "usr/share/mender/identity/mender-device-identity", script, 0o755)
+        write(made / "usr/share/mender/inventory/mender-inventory-x", "#!/bin/sh\necho colour=blue\n", 0o755)
+        write(made / "usr/share/mender/install", OLD_SUB_UPDATER, 0o755)
+        write(made / "usr/local/bin/mender-python-client", OLD_CLIENT, 0o755)
+        write(made / "etc/systemd/system/mender-python-client.service", OLD_UNIT)
+        enable = ["systemctl", f"--root={made}", "--quiet", "enable", "mender-python-client"]
+        subprocess.run(enable, check=True)
+        yield made
+
+
+def test_from_mender_python_client_and_back(
+    root: Path, tmp_path: Path, server: DevServer, key: rsa.RSAPrivateKey
+) -> None:
+    RawDevice(server, IDENTITY, key).accepted()
+    known = server.device().id
+    agent = root / "var/lib/mender/mender-agent.pem"
+    pem = agent.read_bytes()
+    with Machine(root, tmp_path / "console") as machine:
+
+        def old() -> str:
+            """How the old client's service is."""
+            return machine.run("systemctl", "is-active", "mender-python-client", check=False).stdout.strip()
+
+        assert old() == "active"
+        for block in [*commands("Change over"), *commands("Check")]:
+            machine.run("sh", "-euc", block)
+        assert old() == "inactive"
+        assert server.device().id == known
+        assert server.device().identity == IDENTITY
+        assert server.device().attributes["mender_client_version"].startswith("mender-oneshot")
+        assert server.device().attributes["colour"] == "blue"
+
+        server.upload(make_artifact(tmp_path / "release-2.mender", name="release-2"))
+        deployment = server.deploy("release-2")
+        machine.run("mender-oneshot", "run", "--all", "--force", check=False)  # or the timer was faster
+        server.wait_for(final_status, timeout=120)
+        lock = root / "var/lib/mender/update.lock"
+        until(lambda: not lock.exists(), "the old sub-updater removes its lock")
+        assert server.status_history(deployment)[-1] == "success"
+        assert old() == "inactive"
+        assert machine.failed() == ""
+        assert machine.run("mender-python-client", "-l", "info", "--no-syslog", "show-artifact").stdout == (
+            "release-2\n"
+        )
+
+        for block in commands("Back to mender-python-client"):
+            machine.run("sh", "-euc", block)
+        assert old() == "active"
+        assert machine.run("systemctl", "is-enabled", "mender-python-client").stdout == "enabled\n"
+        assert machine.failed() == ""
+        assert (root / "usr/local/bin/mender-python-client").read_text() == OLD_CLIENT
+        assert (root / "etc/systemd/system/mender-python-client.service").read_text() == OLD_UNIT
+        # The key and the form of the identity are what the old client is known by.
+        assert agent.read_bytes() == pem
+        assert RawDevice(server, IDENTITY, key).authorize().status == 200
+
+        # A second change-over: the device still knows who it is.
+        for block in [*commands("Change over"), *commands("Check")]:
+            machine.run("sh", "-euc", block)
+        assert server.device().id == known
+
+
+# --- The Go client ------------------------------------------------------------------------------------------
+
+
+def test_from_mender_client(tmp_path: Path, server: DevServer) -> None:
+    need("mender", "unshare")
+    device = Device(tmp_path / "device", sys.executable)
+    device.configure(ServerURL=server.url, ServerCertificate=str(server.ca))
+    bin_dir = tmp_path / "bin"
+    program = shlex.join([shutil.which("mender") or "", *mender(device)[1:]])
+    for name, command in {"mender": f'exec {program} "$@"', "systemctl": ":"}.items():
+        write(bin_dir / name, f"#!/bin/sh\n{command}\n", 0o755)
+    device.environment["PATH"] = f"{bin_dir}:{os.environ['PATH']}"
+    payload = {
+        "dest_dir": f"{tmp_path}\n".encode(),
+        "filename": b"app\n",
+        "permissions": b"644\n",
+        "app": b"2",
+    }
+    artifact = make_artifact(
+        tmp_path / "r", name="release-7", payload=payload, provides={"rootfs-image.checksum": "0123"}
+    )
+
+    def do(script: str) -> None:
+        subprocess.run(
+            [*world(device), "sh", "-euc", script], env=device.env(), check=True, capture_output=True
+        )
+
+    do(f"mender install {artifact} && mender commit")
+    assert (tmp_path / "app").read_bytes() == b"2"
+    (block,) = commands("From mender-client, the Go client (3.x)")
+    do(block)
+    lines = (device.conf / "artifact_info").read_text().splitlines()
+    assert lines[0] == "artifact_name=release-7"
+    assert "rootfs-image.checksum=0123" in lines
+    assert device.ok("show-artifact").out == "release-7\n"
+
+    (device.data / "deployment.log").write_text(OLD_LOG)
+    assert device.run("auth").code == 77
+    assert server.device().identity == {"mac": "de:ad:be:ef:00:01"}
+    server.accept()
+    device.ok("auth")
+    # What an artifact may depend on is known.
+    server.upload(
+        make_artifact(tmp_path / "s", name="release-8", depends={"rootfs-image.checksum": ["0123"]})
+    )
+    server.deploy("release-8")
+    device.sub_updater()
+    assert [step["outcome"] for step in device.ok("run", "--all", "--json").json["steps"]][-1] == "handed-off"

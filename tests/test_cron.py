@@ -1,0 +1,131 @@
+"""The lines for cron: what is enabled when, and that one a minute does no harm."""
+
+import os
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import REPO, Device, Run
+from realdaemon import need, until
+
+from mender_oneshot.devserver import DevServer
+
+DEBIAN = REPO / "cron/mender-oneshot"
+BUSYBOX = REPO / "cron/busybox-crontab"
+PROGRAM = "/usr/local/bin/mender-oneshot"
+TICKS = 25
+
+
+def jobs(text: str) -> list[str]:
+    """The lines of a crontab that cron acts upon."""
+    return [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+
+
+def enabled(text: str) -> str:
+    """The Debian file after what its comment says: the "#" of the last line removed."""
+    *others, last = text.splitlines()
+    return "\n".join([*others, last.removeprefix("#")]) + "\n"
+
+
+def words() -> list[str]:
+    """What the lines call the program with."""
+    (job,) = jobs(BUSYBOX.read_text())
+    program, *rest = job.removeprefix("* * * * * ").split()
+    assert program == PROGRAM
+    return rest
+
+
+def tick(device: Device, wrapper: tuple[str, ...] = ()) -> Run:
+    return device.run(*words(), wrapper=wrapper)
+
+
+def test_the_debian_file_is_off_as_installed() -> None:
+    assert [line.partition("=")[0] for line in jobs(DEBIAN.read_text())] == ["PATH"]
+    # run-parts' names: cron reads no others.
+    assert re.fullmatch(r"[A-Za-z0-9_-]+", DEBIAN.name)
+    assert DEBIAN.read_bytes().endswith(b"\n")
+    assert BUSYBOX.read_bytes().endswith(b"\n")
+
+
+def test_enabled_it_does_as_busybox_does() -> None:
+    path, job = jobs(enabled(DEBIAN.read_text()))
+    assert set(os.defpath.split(":")) <= set(path.removeprefix("PATH=").split(":"))
+    assert job == f"* * * * * root [ -d /run/systemd/system ] || {PROGRAM} {' '.join(words())}"
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("systemd", [False, True], ids=["no systemd", "systemd"])
+@pytest.mark.parametrize("shell", ["/bin/sh", "/bin/bash", "busybox sh"])
+def test_where_systemd_runs_the_debian_line_does_nothing(tmp_path: Path, systemd: bool, shell: str) -> None:
+    need("unshare", "busybox")
+    program = tmp_path / "mender-oneshot"
+    program.write_text(f"#!/bin/sh\necho $@ >{tmp_path}/called\n")
+    program.chmod(0o755)
+    job = jobs(enabled(DEBIAN.read_text()))[1].partition(" root ")[2].replace(PROGRAM, str(program))
+    prepare = (
+        f"mount -t tmpfs run /run; {'mkdir -p /run/systemd/system;' if systemd else ''} exec {shell} -c "
+    )
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-euc", f'{prepare} "$0"', job], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (tmp_path / "called").exists() != systemd
+
+
+def test_ticks_with_nothing_due_ask_nobody_and_say_nothing(accepted: Device, server: DevServer) -> None:
+    tick(accepted)
+    asked = len(server.requests)
+    state = (accepted.data / "mender-oneshot.json").read_bytes()
+    assert {tick(accepted) for _ in range(TICKS)} == {Run(0, "", "")}
+    assert len(server.requests) == asked
+    assert (accepted.data / "mender-oneshot.json").read_bytes() == state
+
+
+def test_ticks_of_a_device_that_is_not_accepted_ask_once(device: Device, server: DevServer) -> None:
+    first = tick(device)
+    assert first.code == 77
+    assert {tick(device) for _ in range(TICKS)} == {Run(0, "", "")}
+    assert len(server.requests) == 1
+
+
+def test_ticks_while_a_run_is_at_work_give_way(
+    accepted: Device, server: DevServer, release: Callable[..., str]
+) -> None:
+    release(size=100_000)
+    server.faults.add(match="GET /storage/*", stall_after=50_000)
+    working = accepted.start(*words())
+    try:
+        server.faults.wait_for_stall()
+        asked = len(server.requests)
+        # Quiet, with the code that says why: cron looks at neither.
+        assert {tick(accepted) for _ in range(5)} <= {Run(75, "", ""), Run(0, "", "")}
+        assert len(server.requests) == asked
+        server.faults.release()
+        until(lambda: working.poll() is not None, "the first goes on")
+    finally:
+        working.kill()
+        working.communicate()
+    assert len([seen for seen in server.requests if seen.path.startswith("/storage/")]) == 1
+
+
+@pytest.mark.real
+def test_a_fleet_that_powers_up_together_is_spread(accepted: Device, server: DevServer) -> None:
+    need("unshare")
+    since_boot = float(Path("/proc/uptime").read_text().split()[0])
+
+    def up_for(seconds: float) -> tuple[str, ...]:
+        """A kernel that started so many seconds ago (time_namespaces(7))."""
+        return ("unshare", "--time", f"--boottime={seconds - since_boot:.0f}", "--fork")
+
+    if subprocess.run([*up_for(1), "true"], capture_output=True, check=False).returncode:
+        pytest.skip("time namespaces need root, and a kernel that has them")
+    accepted.configure(StartSpreadSeconds=300)
+    accepted.alter_state(spread=0.5, checked_at=None, inventory_at=None)
+    asked = len(server.requests)
+    assert {tick(accepted, up_for(seconds)) for seconds in (1, 60, 120)} == {Run(0, "", "")}
+    assert len(server.requests) == asked
+    tick(accepted, up_for(180))
+    asked_for = {seen.path.rpartition("/")[2] for seen in server.requests[asked:]}
+    assert asked_for == {"next", "attributes"}
