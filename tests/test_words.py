@@ -15,7 +15,7 @@ from mender_oneshot import __version__, words
 from mender_oneshot.request import Request, quick
 
 QUICK_COMMANDS = ["run", "check-update", "send-inventory", "download", "install", "auth"]
-COMMANDS = [*QUICK_COMMANDS, "bootstrap", "report", "status", "show-artifact"]
+COMMANDS = [*QUICK_COMMANDS, "bootstrap", "report", "terminal", "status", "show-artifact"]
 
 
 def read(line: str) -> Request | int:
@@ -37,6 +37,11 @@ WAYS_TO_RUN = [
     ["run", "--all", "--only", "update"],
     ["run", "--all", "--only", "inventory"],
 ]
+TERMINALS = [
+    ["terminal"],
+    ["terminal", "--wait", "0"],
+    ["terminal", "--max-runtime", "9", "--max-sessions", "1"],
+]
 OPTIONS = ["-c", "--config", "-b", "--fallback-config", "-d", "--data"]
 values = st.sampled_from(
     ["", "/etc/x.conf", "-c", "--data", "run", "-", "--", "--help", "a b", "--config=x"]
@@ -56,13 +61,20 @@ some_words = st.one_of(
             "--",
             "-x",
             "daemon",
+            "--wait",
+            "--max-sessions",
+            "--max-runtime",
+            "0",
+            "300",
+            "-1",
+            "123456789",
         ]
     ),
     values,
 )
 plain = st.tuples(
     st.lists(st.one_of(st.tuples(st.sampled_from(OPTIONS), values), st.just(("--syslog",))), max_size=4),
-    st.sampled_from([*([command] for command in QUICK_COMMANDS), *WAYS_TO_RUN]),
+    st.sampled_from([*([command] for command in QUICK_COMMANDS), *WAYS_TO_RUN, *TERMINALS]),
 ).map(lambda parts: [word for pair in parts[0] for word in pair] + parts[1])
 
 

@@ -140,6 +140,8 @@ class Service:
         self._connections = 0
         self._trouble: errors.TryLater | None = None
         self._leaving = False
+        self._often = False  # ticks come each second
+        self._timer = loop.later(0, self._tick)
 
     def run(self) -> Outcome:
         """Connect, serve, reconnect, and go."""
@@ -163,7 +165,6 @@ class Service:
     def _stay(self) -> None:
         """Be connected until it is time to go, whatever becomes of a connection."""
         attempts = 0
-        self._tick()
         while not self._time_to_go():
             try:
                 link = self._connect()
@@ -310,10 +311,13 @@ class Service:
         except wire.Garbled as garbled:
             log.warning("A message is ignored: %s.", garbled)
             return
-        if message.kind not in ("ping", "pong"):
+        if message.kind not in ("ping", "pong"):  # which come by themselves
             self._host.active = self._heard
         self._control.hear(message.sid)
         self._handlers.get(message.proto, self._unknown)(message)
+        if self._busy and not self._often:
+            self._timer.cancel()
+            self._tick()
 
     def _unknown(self, message: Message) -> None:
         unknown(self._host, message)
@@ -360,4 +364,5 @@ class Service:
         ends = [self._host.active + self._limits.wait] if self._limits.wait else []
         ends += [self._begun + self._limits.max_runtime] if self._limits.max_runtime else []
         idle = min([IDLE_TICK, *(max(end - now, 0.05) for end in ends)])
-        self._loop.later(TICK if self._busy else idle, self._tick)
+        self._often = self._busy
+        self._timer = self._loop.later(TICK if self._often else idle, self._tick)

@@ -14,13 +14,14 @@ CHUNK = 32768
 """Bytes of output in one message: each is a round trip inside the server."""
 INPUT_LIMIT = 1 << 20
 """Bytes of input that wait for a program to read them before the server is not read from any more."""
-STUCK_SECONDS = 5.0
+STUCK_SECONDS = 2.0
 """How long one program that does not read may hold up everybody; then its input is dropped."""
 PING_SECONDS = 60.0
 PATIENCE = 65
 """Seconds after a ping that either side waits for the other."""
-LAST_WORDS = 0.3
-"""Seconds in which a shell that has ended may still be heard through the terminal it leaves open."""
+LAST_WORDS = 0.1
+"""Seconds of silence after which a shell that has ended has said all."""
+MOST_LAST_WORDS = 20
 
 log = logging.getLogger(__name__)
 
@@ -41,14 +42,16 @@ class Shell:
         self._stuck: Timer | None = None
         self._dropping = False
         self._over = False
+        self._ended = False
         self._paused = False
+        self._read_times = 0
         self._watch()
 
     def type(self, data: bytes) -> None:
         """Give the shell some input."""
         if self._over or not data:
             return
-        if self._dropping and self._waiting > INPUT_LIMIT:
+        if self._dropping and self._waiting + len(data) > INPUT_LIMIT:
             return
         self._input.append(memoryview(data))
         self._waiting += len(data)
@@ -69,7 +72,8 @@ class Shell:
 
     def child_ended(self) -> None:
         """Look whether the shell has ended; what it still had to say may be on its way through the kernel."""
-        if not self._over and self.process.ended():
+        if not self._over and not self._ended and self.process.ended():
+            self._ended = True
             self._conclude_soon()
 
     def _read(self) -> None:
@@ -88,6 +92,7 @@ class Shell:
             pieces.append(piece)
             size += len(piece)
         if pieces:
+            self._read_times += 1
             self._host.send(Message(SHELL, "shell", self._sid, {"status": NORMAL}, b"".join(pieces)))
         if hung_up:
             self._host.loop.watch(self.process.master)
@@ -112,16 +117,22 @@ class Shell:
     def _conclude(self) -> None:
         if self._over:
             return
-        if self._paused:
-            self._host.when_room(self._conclude_soon)
-            return
         how = self.process.ended() or "closed its terminal"
         if how not in ("ended with status 0", "closed its terminal"):
             self._shells.say(self._sid, f"The shell has {how}.")
         self._shells.stop(self._sid, f"The shell has {how}.", NORMAL)
 
-    def _conclude_soon(self) -> None:
-        self._host.loop.later(LAST_WORDS, self._conclude)
+    def _conclude_soon(self, tries: int = MOST_LAST_WORDS) -> None:
+        """Conclude when nothing more comes; somebody else may use the terminal, and never cease."""
+        heard = self._read_times
+
+        def look() -> None:
+            if self._paused or (heard != self._read_times and tries):
+                self._conclude_soon(tries - (not self._paused))
+            else:
+                self._conclude()
+
+        self._host.loop.later(LAST_WORDS, look)
 
     def _write(self) -> None:
         try:
