@@ -74,11 +74,14 @@ FISH_COMPLETION = $(PREFIX)/share/fish/vendor_completions.d/mender-oneshot.fish
 INSTALL_FILE = install -D -m 644
 WITH_PREFIX = sed 's|/usr/local/bin/|$(PREFIX)/bin/|g'
 
+NEW_ENOUGH = import sys; \
+	sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one with PYTHON= and COMPILE=.")
+
 install:
 	@# Made beside the old one and swapped: a timer that ticks meanwhile finds one or the other.
 	rm -rf "$(DESTDIR)$(SHARE)/new"
 	for file in $(MODULES); do $(INSTALL_FILE) $$file "$(DESTDIR)$(SHARE)/new/$$file" || exit; done
-	if [ "$(COMPILE)" != no ]; then umask 022 && \
+	if [ "$(COMPILE)" != no ]; then umask 022 && "$(COMPILE)" -I -c '$(NEW_ENOUGH)' && \
 		"$(COMPILE)" -I -m compileall -q -f --invalidation-mode unchecked-hash \
 		-s "$(DESTDIR)$(SHARE)/new" -p "$(SHARE)" "$(DESTDIR)$(SHARE)/new"; fi
 	rm -rf "$(DESTDIR)$(SHARE)/mender_oneshot"

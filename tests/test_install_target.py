@@ -156,6 +156,21 @@ def test_the_byte_code_can_be_left_to_the_packager(tmp_path: Path) -> None:
     )
 
 
+def test_a_python_that_is_too_old_is_refused(tmp_path: Path) -> None:
+    old = tmp_path / "python3.10"
+    old.write_text(f'#!/bin/sh\nexec {sys.executable} -I -c "import sys; sys.version_info = (3, 10); $3"\n')
+    old.chmod(0o755)
+    done = subprocess.run(
+        ["make", "-s", "-C", REPO, "install", f"DESTDIR={tmp_path}/root", f"COMPILE={old}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("Python 3.11 or newer is needed; ")
+    assert not (tmp_path / "root/usr/local/bin").exists()
+
+
 def test_the_paths_are_the_packagers(tmp_path: Path) -> None:
     make(
         "install",
