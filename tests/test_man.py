@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 import pytest
 from conftest import REPO, Device
+from realdaemon import until
 from test_life import final_status
 
 from mender_oneshot import settings, words
@@ -65,6 +66,11 @@ def entries(page: Path) -> dict[tuple[str, str], str]:
 
 def tags(page: Path, heading: str) -> dict[str, str]:
     return {tag: text for (under, tag), text in entries(page).items() if under == heading and tag}
+
+
+def example(page: Path) -> str:
+    source = page.read_text()
+    return source[source.index(".EX\n") + 4 : source.index(".EE\n")]
 
 
 def options(command: click.Command) -> dict[str, str]:
@@ -155,10 +161,8 @@ def test_the_choices_of_the_configuration() -> None:
 
 
 def test_the_example_of_a_configuration_is_one(tmp_path: Path) -> None:
-    source = CONFIGURATION.read_text()
-    example = source[source.index(".EX\n") + 4 : source.index(".EE\n")]
     warnings: list[str] = []
-    assert len(settings.parse("mender.conf", plain(example).encode(), warnings)) == 4
+    assert len(settings.parse("mender.conf", plain(example(CONFIGURATION)).encode(), warnings)) == 4
     assert not warnings
 
 
@@ -173,6 +177,28 @@ def test_the_environment_of_the_sub_updater(
     names = {line.partition("=")[0] for line in seen.read_text().splitlines() if line.startswith("MENDER_")}
     of_the_invocation = {"MENDER_CONF_DIR", "MENDER_DATA_DIR"}
     assert names - of_the_invocation == set(tags(CONTRACT, "ENVIRONMENT"))
+
+
+@pytest.mark.parametrize(("mender", "release_then"), [("true", "release-2"), ("false", "release-1")])
+def test_the_example_of_a_sub_updater_is_one(
+    accepted: Device, release: Callable[..., str], server: DevServer, mender: str, release_then: str
+) -> None:
+    programs = accepted.root / "bin"
+    programs.mkdir()
+    for name, command in {
+        "mender": mender,
+        "mender-oneshot": f'{accepted.python} -m mender_oneshot "$@"',
+    }.items():
+        (programs / name).write_text(f"#!/bin/sh\n{command}\n")
+        (programs / name).chmod(0o755)
+    accepted.environment["PATH"] = f"{programs}:/usr/bin:/bin"
+    accepted.script("install", plain(example(CONTRACT)).replace("/etc/mender", str(accepted.conf)))
+    deployment = release()
+    accepted.ok("run", "--all")
+    server.wait_for(final_status)
+    until(lambda: not (accepted.data / "update.lock").exists(), "the example takes the lock away")
+    assert server.status(deployment) == ("success" if mender == "true" else "failure")
+    assert accepted.ok("show-artifact").out == f"{release_then}\n"
 
 
 def test_the_directories_of_the_environment() -> None:
