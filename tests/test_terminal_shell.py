@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import Device
@@ -242,7 +243,7 @@ def test_two_users_do_not_see_each_other(terminal: Served) -> None:
 # What is refused, in words.
 
 
-def refused(line: Conversation, sid: str, **props: str) -> str:
+def refused(line: Conversation, sid: str, **props: Any) -> str:
     line.send(SHELL, "new", sid, **props)
     answer = line.expect(SHELL, "new", sid)
     assert answer.props["status"] == 2

@@ -1,0 +1,143 @@
+"""The messages as bytes: every width is taken, one is given, and rubbish is told from messages."""
+
+import contextlib
+import struct
+from typing import Any
+
+import msgpack
+import pytest
+from hypothesis import given
+from hypothesis import settings as examples
+from hypothesis import strategies as st
+
+from mender_oneshot.terminal import wire
+from mender_oneshot.terminal.wire import Garbled, Message
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
+numbers = st.integers(-(2**63), 2**63 - 1)
+messages = st.builds(
+    Message,
+    proto=st.integers(0, 0xFFFF),
+    kind=texts,
+    sid=texts,
+    props=st.dictionaries(texts, numbers | texts | st.booleans() | st.none(), max_size=20),
+    body=st.binary(max_size=100000),
+)
+anything = st.recursive(
+    st.none() | st.booleans() | numbers | texts | st.binary(max_size=20) | st.floats(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts | st.integers(0, 9), inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@given(messages)
+def test_what_is_written_is_read_again(message: Message) -> None:
+    assert wire.decode(wire.encode(message)) == message
+
+
+@given(messages)
+def test_others_read_what_we_write(message: Message) -> None:
+    whole = msgpack.unpackb(wire.encode(message), raw=False)
+    assert set(whole) <= {"hdr", "body"}
+    header = whole["hdr"]
+    assert header["proto"] == message.proto
+    assert header.get("typ", "") == message.kind
+    assert header.get("sid", "") == message.sid
+    assert header.get("props", {}) == message.props
+    # What is empty is left out.
+    assert "" not in (header.get("typ"), header.get("sid"), whole.get("body"))
+
+
+@given(numbers, st.integers(0, 0xFFFF))
+def test_numbers_take_nine_bytes_and_the_protocol_three(number: int, proto: int) -> None:
+    data = wire.encode(Message(proto, "ack", "s", {"offset": number}))
+    assert b"\xa6offset\xd3" + struct.pack(">q", number) in data
+    assert b"\xa5proto\xcd" + struct.pack(">H", proto) in data
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        b"\x05",
+        b"\xcc\x05",
+        b"\xcd\x00\x05",
+        b"\xce\x00\x00\x00\x05",
+        b"\xcf" + bytes(7) + b"\x05",
+        b"\xd0\x05",
+        b"\xd1\x00\x05",
+        b"\xd2\x00\x00\x00\x05",
+        b"\xd3" + bytes(7) + b"\x05",
+    ],
+)
+def test_every_width_is_taken(code: bytes) -> None:
+    data = b"\x81\xa3hdr\x83\xa5proto" + code + b"\xa3typ\xa1x\xa5props\x81\xa1n" + code
+    message = wire.decode(data)
+    assert (message.proto, message.number("n")) == (5, 5)
+
+
+@pytest.mark.parametrize("body", [b"\xc0", b"\xa0", b"\xa2hi", b"\xc4\x02hi", b"\xa2\xff\xfe"])
+def test_a_body_may_be_text_bytes_or_nothing(body: bytes) -> None:
+    message = wire.decode(b"\x82\xa3hdr\x81\xa5proto\x01\xa4body" + body)
+    assert message.body in (b"", b"hi", b"\xff\xfe")
+
+
+def test_a_path_that_is_no_utf8_survives() -> None:
+    body = wire.unpack(b"\x81\xa4path\xa3/\xff\xfe")
+    assert wire.pack(body) == b"\x81\xa4path\xa3/\xff\xfe"
+
+
+@given(st.binary(max_size=200))
+@examples(max_examples=1000)
+def test_any_bytes_are_a_message_or_garbled(data: bytes) -> None:
+    with contextlib.suppress(Garbled):
+        again(wire.decode(data))
+
+
+@given(anything, anything, anything)
+@examples(max_examples=500)
+def test_any_value_is_a_message_or_garbled(header: Any, props: Any, body: Any) -> None:
+    if isinstance(header, dict):
+        header = header | {"props": props, "proto": 1}
+    with contextlib.suppress(Garbled):
+        again(wire.decode(msgpack.packb({"hdr": header, "body": body})))
+
+
+def again(message: Message) -> None:
+    """Look at a message as the program does."""
+    assert isinstance(message.kind + message.sid, str)
+    assert isinstance(message.body, bytes)
+    for name in message.props:
+        message.number(name)
+        message.text(name)
+    with contextlib.suppress(Garbled):
+        wire.unpack(message.body)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\xc0",
+        b"\x90",
+        b"\x80",
+        b"\x81\xa3hdr\x80",
+        b"\x81\xa3hdr\xc0",
+        b"\x81\xa3hdr\x81\xa5proto\xc3",
+        b"\x81\xa3hdr\x81\xa5proto\xff",
+        b"\x81\xa3hdr\x81\xa5proto\xce\x00\x01\x00\x00",
+        b"\x81\xa3hdr\x82\xa5proto\x01\xa3typ\x01",
+        b"\x81\xa3hdr\x82\xa5proto\x01\xa3sid\x90",
+        b"\x81\xa3hdr\x82\xa5proto\x01\xa5props\x90",
+        b"\x82\xa3hdr\x81\xa5proto\x01\xa4body\x80",
+        b"\x81\xa3hdr\x81\xa5proto\x01\x00",
+        b"\xdf\xff\xff\xff\xff",
+        b"\xdd\xff\xff\xff\xff",
+        b"\xc6\xff\xff\xff\xff",
+        b"\x91" * 100000,
+        b"\x81\x90\x90",
+        b"\xc7\x0c\xff" + b"\xff" * 12,
+    ],
+)
+def test_rubbish(data: bytes) -> None:
+    with pytest.raises(Garbled):
+        wire.decode(data)
