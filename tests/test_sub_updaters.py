@@ -262,6 +262,26 @@ def test_one_file_is_replaced(field: Field, tmp_path: Path, compression: str) ->
     assert sorted(path.name for path in board.root.glob("app*")) == ["app"]
 
 
+@pytest.mark.real
+@pytest.mark.parametrize("compression", ["gz", "xz"])
+def test_one_file_is_replaced_by_busybox_alone(field: Field, tmp_path: Path, compression: str) -> None:
+    need("busybox")
+    board = one_file(field, counted=())
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    subprocess.run(["busybox", "--install", "-s", bare], check=True)
+    install = board.device.scripts / "install"
+    text = install.read_text().replace("$PATH", str(bare)).replace("#!/bin/sh", f"#!{bare}/sh")
+    install.write_text(text.replace(f"\n{board.root}/example", f"\nsh {board.root}/example"))
+    payload = {"app": GOOD}
+    downloaded(
+        field, make_artifact(tmp_path / "r", payload=payload, payload_type="app", compression=compression)
+    )
+    assert board.hand_off() == "done"
+    assert board.end_of_story() == "success"
+    assert in_place(board) == ("release-2", "release-2")
+
+
 @pytest.mark.parametrize(
     "payload",
     [{"app": b"#!/bin/sh\necho not today >&2\nexit 3\n"}, {"app": b"\0"}, {"other": GOOD}],

@@ -33,7 +33,7 @@ syslogd -O /var/log/messages
 crond -b -l 8 -c /var/spool/cron/crontabs
 """
 
-# The second line is a second device on this board, whose server is never there; the third proves that cron mails.
+# The second line is another device on this board, its server never there; the third proves that cron mails.
 CRONTAB = """MAILTO=root
 {line}
 * * * * * MENDER_CONF_DIR=/etc/elsewhere MENDER_DATASTORE_DIR=/var/lib/elsewhere {command}

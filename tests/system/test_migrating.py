@@ -41,6 +41,17 @@ echo artifact_name=release-2 >/etc/mender/artifact_info
 mender-python-client report --success && rm /var/lib/mender/update.lock
 systemctl restart mender-python-client
 """
+OLD_WORDS = (
+    ("-d /var/lib/mender -L /root/log -l debug --no-syslog show-artifact", 0, "release-2"),
+    ("-v", 0, "0."),
+    ("bootstrap", 0, ""),
+    ("report --success --failure", 2, "nothing to report"),
+    ("report", 64, "--success or --failure"),
+    ("daemon", 64, "there is no daemon here"),
+    ("", 64, "Missing command"),
+)
+"""The command lines of mender-python-client, and what comes of them now."""
+
 IDENTITY = {"mac": ["de:ad:be:ef:00:01"]}
 
 
@@ -128,9 +139,10 @@ def test_from_mender_python_client_and_back(
         assert server.status_history(deployment)[-1] == "success"
         assert old() == "inactive"
         assert machine.failed() == ""
-        assert machine.run("mender-python-client", "-l", "info", "--no-syslog", "show-artifact").stdout == (
-            "release-2\n"
-        )
+
+        for words, code, said in OLD_WORDS:
+            done = machine.run("mender-python-client", *words.split(), check=False)
+            assert (done.returncode, said in done.stdout + done.stderr) == (code, True), done
 
         for block in commands("Back to mender-python-client"):
             machine.run("sh", "-euc", block)
@@ -147,6 +159,27 @@ def test_from_mender_python_client_and_back(
         for block in [*commands("Change over"), *commands("Check")]:
             machine.run("sh", "-euc", block)
         assert server.device().id == known
+
+
+@pytest.mark.parametrize("v2", [False, True], ids=["asked as before", "asked in two ways"])
+def test_a_deployment_that_the_old_client_had_begun(tmp_path: Path, key: rsa.RSAPrivateKey, v2: bool) -> None:
+    with DevServer(tmp_path / "server", v2=v2) as server:
+        device = Device(tmp_path / "device", sys.executable)
+        device.configure(ServerURL=server.url, ServerCertificate=str(server.ca))
+        copy(tmp_path / "key.pem", device.data / "mender-agent.pem")
+        (device.data / "deployment.log").write_text(OLD_LOG)
+        (device.conf / "artifact_info").write_text("artifact_name=release-1\nrootfs-image.checksum=01\n")
+        device.sub_updater('$ONESHOT report --success && rm "$MENDER_DATASTORE_DIR/update.lock"\n')
+        old = RawDevice(server, IDENTITY, key).accepted()
+        server.upload(make_artifact(tmp_path / "release-2.mender", name="release-2"))
+        deployment = server.deploy("release-2")
+        assert old.next().status == 200
+        assert old.status(deployment, "downloading") == 204
+        device.run("run", "--all")
+        if not v2:
+            server.wait_for(final_status)
+        assert server.status(deployment) == ("failure" if v2 else "success")
+        assert len(server.devices) == 1
 
 
 # --- The Go client ------------------------------------------------------------------------------------------

@@ -1,0 +1,44 @@
+"""The example unit that calls the sub-updater at boot, on a booted Debian."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from conftest import REPO
+from debian import make_install, need_root, system
+from machine import Machine, write
+
+pytestmark = pytest.mark.real
+
+UNIT = "mender-sub-updater-boot.service"
+DEPLOYMENT = "2a6fdbd5-3b2b-4a63-8a79-7d2b40d4b0c3"
+APP = "#!/bin/sh\necho {}\n"
+
+
+def test_what_a_power_cut_interrupted_is_ended_at_the_boot(tmp_path: Path) -> None:
+    need_root("systemd-nspawn", "nsenter", "make")
+    with system(tmp_path / "system") as root:
+        make_install(root)
+        (root / "usr/share/mender").mkdir(parents=True)
+        shutil.copy(REPO / "docs/examples/one-file", root / "usr/share/mender/install")
+        shutil.copy(REPO / f"docs/examples/{UNIT}", root / "etc/systemd/system")
+        subprocess.run(["systemctl", f"--root={root}", "--quiet", "enable", UNIT], check=True)
+        # Cut after the swap, before the new one has proven itself; the server cannot be reached.
+        write(root / "usr/local/bin/app", APP.format("release-2"), 0o755)
+        write(root / "usr/local/bin/app.old", APP.format("release-1"), 0o755)
+        write(root / "etc/mender/mender.conf", '{"ServerURL": "https://127.0.0.1:9"}')
+        write(root / "var/lib/mender/update.lock", DEPLOYMENT)
+        write(root / "var/lib/mender/sub-updater.notes", f"{DEPLOYMENT} tried release-2\n")
+        with Machine(root, tmp_path / "console") as machine:
+            assert machine.run("app").stdout == "release-1\n"
+            assert not (root / "var/lib/mender/update.lock").exists()
+            status = json.loads(machine.run("mender-oneshot", "status", "--json").stdout)
+            assert status["queued_results"] == [{"deployment": DEPLOYMENT, "status": "failure"}]
+            assert machine.failed() == ""
+            # With no update in hand it is not even started.
+            before = machine.run("systemctl", "show", "-p", "ConditionResult", UNIT).stdout
+            machine.run("systemctl", "start", UNIT)
+            after = machine.run("systemctl", "show", "-p", "ConditionResult", UNIT).stdout
+            assert (before, after) == ("ConditionResult=yes\n", "ConditionResult=no\n")
