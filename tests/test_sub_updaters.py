@@ -440,7 +440,9 @@ def test_the_power_fails_while_mender_installs(field: Field, tmp_path: Path) -> 
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("reboot", [False, True], ids=["no reboot", "reboot"])
+@pytest.mark.parametrize(
+    "reboot", [pytest.param(False, marks=pytest.mark.long, id="no reboot"), pytest.param(True, id="reboot")]
+)
 def test_mender_and_the_power_fails_anywhere(field: Field, tmp_path: Path, reboot: bool) -> None:
     board = mender_client(field, reboot=reboot)
     downloaded(field, make_artifact(tmp_path / "r", payload={"app": GOOD}, payload_type="app"))
@@ -640,6 +642,9 @@ def test_rauc_and_a_new_slot_that_does_not_come_up(rauc_board: RaucBoard, rauc_a
     assert rauc_board.boot() == "done"
     assert rauc_board.end_of_story() == "failure"
     assert rauc_board.running() == ("release-1", "release-1")
+    # What was said before the boot, and what after it.
+    assert "Updating slots" in rauc_board.words()
+    assert "activated slot rootfs.0" in rauc_board.words()
     # Nor does the next boot try it again.
     assert (rauc_board.root / "primary").read_text() == "A\n"
 
@@ -671,8 +676,9 @@ def test_the_power_fails_while_rauc_installs(rauc_board: RaucBoard, rauc_artifac
     (rauc_board.root / "cut-inside").touch()
     rauc_board.device.ok("install")
     until((rauc_board.root / "inside").exists, "RAUC begins with the other slot")
-    rauc_board.power_off()
+    # First the one that would notice the end of the other.
     os.killpg(int((rauc_board.root / "group").read_text()), signal.SIGKILL)
+    rauc_board.power_off()
     assert rauc_board.boot() == "rebooted"
     assert rauc_board.boot() == "done"
     assert rauc_board.end_of_story() == "success"
