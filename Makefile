@@ -61,6 +61,7 @@ MODULES := $(filter-out mender_oneshot/devserver/%,$(wildcard mender_oneshot/*.p
 UNITS := $(wildcard systemd-timers/*.service systemd-timers/*.timer)
 CRON_EXAMPLES := $(filter-out cron/README.md cron/mender-oneshot,$(wildcard cron/*))
 MAN_PAGES := $(wildcard docs/man/*.[157])
+EXAMPLES := $(wildcard docs/examples/*)
 
 SHARE = $(PREFIX)/share/mender-oneshot
 DOC = $(PREFIX)/share/doc/mender-oneshot
@@ -88,7 +89,7 @@ install:
 	mv "$(DESTDIR)$(SHARE)/new/mender_oneshot" "$(DESTDIR)$(SHARE)/"
 	rmdir "$(DESTDIR)$(SHARE)/new"
 	$(INSTALL_FILE) -m 755 /dev/null "$(DESTDIR)$(LAUNCHER)"
-	printf '%s\n' '#!$(DEVICE_PYTHON) -I' 'import sys' 'sys.path.insert(0, "$(SHARE)")' \
+	printf '%s\n' '#!$(DEVICE_PYTHON) -IS' 'import sys' 'sys.path.insert(0, "$(SHARE)")' \
 		'from mender_oneshot.__main__ import main' 'sys.exit(main())' > "$(DESTDIR)$(LAUNCHER)"
 	for unit in $(notdir $(UNITS)); do \
 		$(INSTALL_FILE) /dev/null "$(DESTDIR)$(UNITDIR)/$$unit" && \
@@ -107,6 +108,8 @@ install:
 	$(INSTALL_FILE) docs/completions/mender-oneshot.zsh "$(DESTDIR)$(ZSH_COMPLETION)"
 	$(INSTALL_FILE) docs/completions/mender-oneshot.fish "$(DESTDIR)$(FISH_COMPLETION)"
 	for file in README.md LICENSE; do $(INSTALL_FILE) $$file "$(DESTDIR)$(DOC)/$$file" || exit; done
+	for file in $(notdir $(EXAMPLES)); do \
+		$(INSTALL_FILE) docs/examples/$$file "$(DESTDIR)$(DOC)/examples/$$file" || exit; done
 
 uninstall:
 	rm -rf "$(DESTDIR)$(SHARE)" "$(DESTDIR)$(DOC)"

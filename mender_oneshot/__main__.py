@@ -12,6 +12,10 @@ def main() -> int:
     # Somebody who looks on is told that nothing is due; a timer is not.
     if request and not sys.stdout.isatty() and nothing_due(request):
         return 0
+    if sys.flags.no_site:  # the installed program begins without (-S); from here on there may be libraries
+        import site
+
+        site.main()
     if request is None:
         from . import words  # click is dear
 

@@ -33,8 +33,11 @@ def look(places: Places) -> Moment:
 
 
 def _boot_id() -> str:
-    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-        return file.read().strip()
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:  # a chroot without /proc: one boot like another
+        return ""
 
 
 def _update_lock(path: str) -> str | None:

@@ -89,7 +89,7 @@ def test_the_installed_program_runs(tmp_path: Path, python: str) -> None:
 def test_by_default_it_is_for_the_python_of_the_system(tmp_path: Path) -> None:
     make("install", tmp_path)
     launcher = (tmp_path / "usr/local/bin/mender-oneshot").read_text()
-    assert launcher.splitlines()[0] == f"#!{DEBIAN} -I"
+    assert launcher.splitlines()[0] == f"#!{DEBIAN} -IS"
     assert str(tmp_path) not in launcher
 
 
@@ -152,7 +152,7 @@ def test_the_byte_code_can_be_left_to_the_packager(tmp_path: Path) -> None:
     make("install", tmp_path, "COMPILE=no", "PYTHON=/opt/python/bin/python3")
     assert not list(tmp_path.rglob("*.pyc"))
     assert (
-        (tmp_path / "usr/local/bin/mender-oneshot").read_text().startswith("#!/opt/python/bin/python3 -I\n")
+        (tmp_path / "usr/local/bin/mender-oneshot").read_text().startswith("#!/opt/python/bin/python3 -IS\n")
     )
 
 

@@ -328,7 +328,7 @@ def test_a_tree_of_buildroots_has_what_it_needs(tmp_path: Path) -> None:
     assert "$(" not in script
     tell("sh", "-c", script)
     launcher = (tmp_path / "usr/bin/mender-oneshot").read_text()
-    assert launcher.startswith("#!/usr/bin/python3 -I\n")
+    assert launcher.startswith("#!/usr/bin/python3 -IS\n")
     assert list((tmp_path / "usr/share/mender-oneshot").rglob("*.pyc"))
 
 
