@@ -271,6 +271,7 @@ class Served:
         for process in self.processes:
             if process.poll() is None:
                 process.kill()
+            if process.stdout and not process.stdout.closed:
                 process.communicate()
 
 

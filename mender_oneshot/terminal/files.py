@@ -131,7 +131,7 @@ class Put:
         self._synced = 0
         self._beside = Place(place.directory, f".mender-oneshot-{secrets.token_hex(8)}")
         self._descriptor = self._beside.open(os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        self._acknowledge()
+        self._acknowledge(0)
 
     def take(self, message: Message) -> None:
         """Write a chunk; the empty one is the end of the file."""
@@ -165,12 +165,13 @@ class Put:
         view = memoryview(data)
         while view:
             view = view[os.write(self._descriptor, view) :]
-        self._offset = total
+        begun, self._offset = self._offset, total
         if self._offset - self._synced >= SYNC_EVERY:
             self._synced = self._offset
             os.fdatasync(self._descriptor)
-        if self._offset - self._acknowledged >= ACK_EVERY:
-            self._acknowledge()
+        if begun - self._acknowledged >= ACK_EVERY:
+            # Never the whole: for the server that is the end, and the file is not in its place yet.
+            self._acknowledge(begun)
 
     def _finish(self) -> None:
         """Give the file its owner, its mode and its name, for good, and only then acknowledge it."""
@@ -187,12 +188,12 @@ class Put:
             os.fsync(synced)
         finally:
             os.close(synced)
-        self._acknowledge()
+        self._acknowledge(self._offset)
         self._transfers.end(self._sid)
 
-    def _acknowledge(self) -> None:
-        self._acknowledged = self._offset
-        self._host.send(Message(FILES, "ack", self._sid, {"offset": self._offset}))
+    def _acknowledge(self, offset: int) -> None:
+        self._acknowledged = offset
+        self._host.send(Message(FILES, "ack", self._sid, {"offset": offset}))
 
 
 class Transfers:

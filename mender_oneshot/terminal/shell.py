@@ -220,7 +220,7 @@ class Shells:
         shell = self._shells.pop(sid)
         shell.end()
         self.host.send(Message(SHELL, "stop", sid, {"status": status}, words.encode("utf-8", "replace")))
-        log.info("Shell of user %s over: %s", shell.user or "unknown", words)
+        log.info("The shell of user %s is over. %s", shell.user or "unknown", words or "The user ended it.")
 
     def stop_all(self, words: str) -> None:
         """End every session, on the screen and by message."""
