@@ -367,7 +367,10 @@ ArtifactInstall)
     fi
     ./app
     ;;
-ArtifactCommit) rm -f app.old ;;
+ArtifactCommit)
+    [ ! -e no-commit ]
+    rm -f app.old
+    ;;
 ArtifactRollback) [ ! -e app.old ] || mv app.old app ;;
 esac
 """
@@ -415,6 +418,20 @@ def test_mender_goes_on_after_the_boot(field: Field, tmp_path: Path) -> None:
     assert board.boot() == "done"
     assert board.end_of_story() == "success"
     assert in_place(board) == ("release-2", "release-2")
+
+
+@pytest.mark.real
+def test_what_mender_cannot_commit_after_the_boot_is_rolled_back(field: Field, tmp_path: Path) -> None:
+    board = mender_client(field, reboot=True)
+    (board.root / "no-commit").touch()
+    downloaded(field, make_artifact(tmp_path / "r", payload={"app": GOOD}, payload_type="app"))
+    assert board.hand_off() == "rebooted"
+    # Rolled back while the new one runs: the old one takes one more boot, which finds nothing left to do.
+    assert board.boot() == "rebooted"
+    assert board.boot() == "done"
+    assert not (board.root / "calls").exists()
+    assert board.end_of_story() == "failure"
+    assert in_place(board) == ("release-1", "release-1")
 
 
 @pytest.mark.real
