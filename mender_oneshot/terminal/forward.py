@@ -3,6 +3,7 @@
 One message with data is under way in each direction; its `ack` asks for the next.
 """
 
+import contextlib
 import errno
 import logging
 import os
@@ -162,11 +163,13 @@ class Forward:
             except BlockingIOError:
                 break
             except OSError as error:
-                if self._kind == socket.SOCK_DGRAM:
-                    sent = len(data)  # nobody listens at the moment: it is lost, as datagrams are
-                else:
+                if self._kind == socket.SOCK_STREAM:
                     self._fail("forward", error.strerror or "the target is gone")
                     return
+                # That nobody took the one before is told with this one, which is sent only now.
+                with contextlib.suppress(OSError):
+                    self._socket.send(data)
+                sent = len(data)
             self._queued -= sent
             if sent == len(data):
                 self._queue.popleft()
