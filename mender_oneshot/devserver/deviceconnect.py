@@ -102,7 +102,9 @@ class DeviceConnect:
         except Refusal:
             session.close()
             raise
-        return Answer(200, headers, _body(session, transfer, path))
+        body = _body(session, transfer, path)
+        next(body)  # a generator that was never begun cannot tidy up
+        return Answer(200, headers, body)
 
     def upload(self, request: Request) -> Answer:
         """A file to a device. What the form says behind the file is not read: it may never be needed (4)."""
@@ -190,6 +192,7 @@ def _headers(info: dict[str, Any]) -> dict[str, str]:
 def _body(session: Session, transfer: Transfer, path: str) -> Generator[bytes, None, None]:
     """The file, and the end of the transfer, even if nobody reads so far."""
     try:
+        yield b""
         yield from transfer.download(path)
     finally:
         transfer.close()

@@ -96,6 +96,7 @@ class WebSocket:
         self._passed = 0
         self._cut_at, self._stall_at = self._fault.cut_after, self._fault.stall_after
         self._due: int | None = None
+        self._reset = False
         self._ended: Ended | None = None
         self._closing: int | None = None
 
@@ -154,6 +155,7 @@ class WebSocket:
     def abort(self, *, reset: bool = False) -> None:
         """End the connection without a word, from any thread; with `reset` by RST."""
         self._ended = self._ended or Ended(ABNORMAL, "the server cut the connection")
+        self._reset = reset = reset or self._reset
         with contextlib.suppress(OSError):
             if reset:
                 # The close, by the thread the socket belongs to, then sends it; a FIN must not come before.
