@@ -399,10 +399,16 @@ def mender_client(field: Field, *, reboot: bool = False) -> Board:
 @pytest.mark.real
 def test_mender_installs_and_commits(field: Field, tmp_path: Path) -> None:
     board = mender_client(field)
-    downloaded(field, make_artifact(tmp_path / "r", payload={"app": GOOD}, payload_type="app"))
+    artifact = make_artifact(
+        tmp_path / "r", payload={"app": GOOD}, payload_type="app", provides={"rootfs-image.app.version": "2"}
+    )
+    downloaded(field, artifact)
     assert board.hand_off() == "done"
     assert board.end_of_story() == "success"
     assert in_place(board) == ("release-2", "release-2")
+    # What later artifacts may depend on, for mender-oneshot looks at it before it hands one off.
+    known = (board.device.conf / "artifact_info").read_text().splitlines()
+    assert known == ["artifact_name=release-2", "rootfs-image.app.version=2"]
 
 
 @pytest.mark.real
