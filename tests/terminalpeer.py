@@ -25,7 +25,7 @@ from wsproto.events import (
 
 from mender_oneshot.terminal.wire import CONTROL, SHELL, Message, encode
 
-SECONDS = 30.0
+SECONDS = float(os.environ.get("PEER_SECONDS", "30"))
 TOKEN = "aaaa.bbbb.cccc"
 
 

@@ -19,7 +19,7 @@ AUTH_SECONDS = 120
 
 # Wherever we are: beside the libraries, in a directory of our own (make install), or in a checkout.
 _HOME = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-_START = f"import sys; sys.path.insert(0, {_HOME!r}); from {package}.__main__ import main; sys.exit(main())"
+_START = f"import sys; sys.path.append({_HOME!r}); from {package}.__main__ import main; sys.exit(main())"
 
 _KINDS: dict[int, type[errors.Error]] = {
     kind.exit_code: kind
@@ -42,7 +42,9 @@ def command(request: Request, *words: str) -> list[str]:
         "--data": request.data,
     }
     options = [word for option, value in places.items() if value for word in (option, value)]
-    return [sys.executable, "-I", "-c", _START, *options, *words]
+    # -I would hide from it what we found in PYTHONPATH or in the user's own packages.
+    isolated = "-I" if sys.flags.isolated else "-P"
+    return [sys.executable, isolated, "-c", _START, *options, *words]
 
 
 def authorize(request: Request, *, fresh: bool) -> None:

@@ -38,7 +38,7 @@ STEADY_SECONDS = 60.0
 """How long a connection has to stand before the next loss of it is a first one again."""
 LONGEST_PAUSE = 1800.0
 SPREAD = 5.0
-GOODBYE_SECONDS = 5.0
+GOODBYE_SECONDS = 4.0
 TICK = 1.0
 IDLE_TICK = 5.0
 
