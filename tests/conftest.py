@@ -178,6 +178,11 @@ def release(tmp_path: Path, server: DevServer) -> Callable[..., str]:
     return make
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with whole systems, whose minutes pass by themselves: last, everybody would wait for them."""
+    items.sort(key=lambda item: "tests/system/" not in item.nodeid)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Where REQUIRE_REAL is set, as in CI, a real program that is missing is a failure, not a skip."""
