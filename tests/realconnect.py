@@ -13,11 +13,12 @@ import struct
 import subprocess
 import termios
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from realdaemon import BUS, need
+from realdaemon import BUS, need, until
 
 from mender_oneshot.devserver import DevServer
 
@@ -52,14 +53,21 @@ manager = Manager(name, "/io/mender/AuthenticationManager")
 subprocess.Popen(sys.argv[1:])
 GLib.MainLoop().run()
 """
-SHELL = {"ShellCommand": "/bin/bash", "ShellArguments": ["--norc", "--noprofile"], "User": "root"}
+SHELL = {
+    "ShellCommand": "/bin/bash",
+    "ShellArguments": ["--norc", "--noprofile", "--noediting"],
+    "User": "root",
+}
 
 
 @contextlib.contextmanager
-def mender_connect(root: Path, server: DevServer, token: str, **settings: Any) -> Iterator[None]:
+def mender_connect(
+    root: Path, server: DevServer, token: str, **settings: Any
+) -> Iterator[Callable[[], None]]:
     """Have the real program run as a device with this token, until the end of the block.
 
-    It runs in a process namespace of its own, which ends with everything that was started in it.
+    What is yielded asks it to end (SIGTERM). It runs in a process namespace of its own, which ends with
+    everything that was started in it.
     """
     need("mender-connect", "dbus-run-session", "unshare")
     python = "/usr/bin/python3"
@@ -76,6 +84,9 @@ def mender_connect(root: Path, server: DevServer, token: str, **settings: Any) -
     life = f"mount -t tmpfs bus /run && exec {shlex.join(session)}"
     world = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", life]
     environment = {"DEVICE_TOKEN": token, "SERVER_URL": server.url, "SSL_CERT_FILE": str(server.ca)}
+    # With several processors a shell of 2.1.0 is mute now and then: `MenderShell.Start` sets `running` only
+    # after it has started the goroutine that gives up where it is not set.
+    environment["GOMAXPROCS"] = "1"
     log = root / "mender-connect.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -83,11 +94,22 @@ def mender_connect(root: Path, server: DevServer, token: str, **settings: Any) -
         )
     try:
         server.wait_connected()
-        yield
+        yield lambda: os.kill(_below(process.pid, "mender-connect"), signal.SIGTERM)
     finally:
         process.kill()
         process.wait()
         print(log.read_text(errors="replace")[-5000:])  # pytest shows it when the test fails
+
+
+def _below(pid: int, name: str) -> int:
+    """The process of this name among the descendants of another."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    for child in map(int, children):
+        if Path(f"/proc/{child}/comm").read_text().strip() == name[:15]:
+            return child
+        with contextlib.suppress(LookupError):
+            return _below(child, name)
+    raise LookupError(f"no process called {name}")
 
 
 class Screen:
@@ -182,9 +204,18 @@ class Cli:
         """Have ports forwarded ("tcp/LOCAL:REMOTE"), until the end of the block."""
         command = [*self._command, "port-forward", device_id, *mappings]
         with contextlib.closing(Screen(command, self._environment, 80, 40)) as screen:
-            for _ in mappings:
+            for mapping in mappings:
                 screen.until(b"->")
+                kind, _, ports = mapping.partition("/")
+                until(partial(_bound, kind, int(ports.partition(":")[0])), f"{mapping} is forwarded")
             yield
+
+
+def _bound(kind: str, port: int) -> bool:
+    """Whether somebody listens at a port of 127.0.0.1."""
+    lines = [line.split() for line in Path(f"/proc/net/{kind}").read_text().splitlines()]
+    state = {"tcp": "0A", "udp": "07"}[kind]
+    return any(line[1] == f"0100007F:{port:04X}" and line[3] == state for line in lines)
 
 
 def free_port(kind: socket.SocketKind) -> int:

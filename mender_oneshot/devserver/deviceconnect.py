@@ -180,8 +180,11 @@ def _headers(info: dict[str, Any]) -> dict[str, str]:
     headers = {"Content-Type": "application/octet-stream"}
     path = info.get("path")
     if isinstance(path, str):
-        headers["Content-Disposition"] = f'attachment; filename="{path.rpartition("/")[2]}"'
-        headers["X-MEN-File-Path"] = path
+        # Go writes a text's bytes as they are, but for the ends of lines.
+        shown = path.encode("utf-8", "surrogateescape").decode("latin-1")
+        shown = shown.replace("\r", " ").replace("\n", " ")
+        headers["Content-Disposition"] = f'attachment; filename="{shown.rpartition("/")[2]}"'
+        headers["X-MEN-File-Path"] = shown
     for name, form in (("uid", "d"), ("gid", "d"), ("mode", "o"), ("size", "d")):
         value = info.get(name)
         if isinstance(value, int):

@@ -1,6 +1,7 @@
 """A user's end of a session, for tests: says to a device what a user's program would, and hears it."""
 
 import time
+from collections import deque
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any
@@ -14,14 +15,14 @@ class Terminal(AbstractContextManager["Terminal"]):
     """One session with one device; the device is told `stop` at the end if a shell may be running.
 
     Numbers among properties go out nine bytes wide, as mender-cli's do; bytes are MessagePack already.
-    Nothing is read that nobody asks for: after a few messages the device is held up. `heard` has all that was
-    received. Every wait raises TimeoutError after `timeout` seconds, and `relay.Gone` when the device goes.
+    Nothing is read that nobody asks for: after a few messages the device is held up. `heard` has the last
+    messages. Every wait raises TimeoutError after `timeout` seconds, and `relay.Gone` when the device goes.
     """
 
     def __init__(self, session: Session, timeout: float) -> None:
         self.sid = session.sid
         self.timeout = timeout
-        self.heard: list[Envelope] = []
+        self.heard: deque[Envelope] = deque(maxlen=100)
         self._session = session
         self._shell = False
 
@@ -58,7 +59,7 @@ class Terminal(AbstractContextManager["Terminal"]):
             try:
                 received = self.receive(max(0.0, end - time.monotonic()))
             except TimeoutError:
-                last = [(heard.proto, heard.typ, heard.body[:60]) for heard in self.heard[-10:]]
+                last = [(heard.proto, heard.typ, heard.body[:60]) for heard in list(self.heard)[-10:]]
                 raise TimeoutError(f"no {typ!r} of protocol {proto}; the last ones were {last}") from None
             if (received.proto, received.typ) == (proto, typ):
                 return received
@@ -75,13 +76,15 @@ class Terminal(AbstractContextManager["Terminal"]):
 
     def until(self, mark: bytes) -> bytes:
         """The shell's output up to and including some bytes, which may come in several messages."""
-        output = b""
-        while mark not in output:
+        parts: list[bytes] = []
+        tail = b""
+        while mark not in tail:
             try:
-                output += self.expect(SHELL, "shell").body
+                parts.append(self.expect(SHELL, "shell").body)
             except TimeoutError:
-                raise TimeoutError(f"no {mark!r} in the output, which was {output[-2000:]!r}") from None
-        return output
+                raise TimeoutError(f"no {mark!r} in the output, which ended in {tail[-2000:]!r}") from None
+            tail = tail[-len(mark) :] + parts[-1]
+        return b"".join(parts)
 
     def resize(self, width: int, height: int) -> None:
         """Change the size; there is no answer."""
