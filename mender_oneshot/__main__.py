@@ -1,13 +1,27 @@
 """`mender-oneshot`, and `python -m mender_oneshot`."""
 
+import os
 import sys
 
 from .quiet import nothing_due
 from .request import quick
 
+LIBRARIES = ("click", "cryptography", "urllib3")
+
 
 def main() -> int:
     """Read the command line, do what it says, and return the exit code."""
+    try:
+        return _main()
+    except ModuleNotFoundError as error:
+        library = (error.name or "").partition(".")[0]
+        if library not in LIBRARIES:
+            raise
+        sys.stderr.write(f"The library {library} is missing here; install python3-{library}.\n")
+        return os.EX_CONFIG
+
+
+def _main() -> int:
     request = quick(sys.argv[1:])
     # Somebody who looks on is told that nothing is due; a timer is not.
     if request and not sys.stdout.isatty() and nothing_due(request):

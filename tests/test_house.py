@@ -63,6 +63,22 @@ def test_an_update_with_a_good_token_needs_no_cryptography(accepted: Device, rel
     assert imported(accepted, "run", "--all") & {"urllib3", "cryptography", "click"} == {"urllib3"}
 
 
+@pytest.mark.parametrize(
+    ("library", "words"),
+    [("click", "status --json"), ("urllib3", "check-update"), ("cryptography", "bootstrap -F")],
+)
+def test_a_missing_library_is_said_in_a_sentence(accepted: Device, library: str, words: str) -> None:
+    before = accepted.state
+    probe = f"import sys; sys.modules[{library!r}] = None; from mender_oneshot.__main__ import main; "
+    probe += f"sys.argv[1:] = {words.split()!r}; sys.exit(main())"
+    done = subprocess.run(
+        [accepted.python, "-c", probe], env=accepted.env(), capture_output=True, text=True, check=False
+    )
+    sentence = f"The library {library} is missing here; install python3-{library}.\n"
+    assert (done.returncode, done.stdout, done.stderr) == (78, "", sentence)
+    assert accepted.state == before
+
+
 @pytest.mark.parametrize("name", steps.FILES)
 def test_every_step_loads_and_has_the_shape(name: str) -> None:
     assert callable(steps.load(name).run)
