@@ -173,12 +173,12 @@ def large_input(on: Stage) -> str:
             return "the connection breaks"
 
 
-@behaviour("Shell", "20 MB of output", "arrives whole")
+@behaviour("Shell", "5 MB of output", "arrives whole")
 def flood(on: Stage) -> str:
     with on.terminal() as user:
         quiet(user)
-        user.type(b"head -c 20000000 /dev/zero | tr '\\0' x; echo =do''ne=\n")
-        return "arrives whole" if user.until(b"=done=").count(b"x") == 20_000_000 else "arrives changed"
+        user.type(b"head -c 5000000 /dev/zero | tr '\\0' x; echo =do''ne=\n")
+        return "arrives whole" if user.until(b"=done=").count(b"x") == 5_000_000 else "arrives changed"
 
 
 @behaviour(
