@@ -11,13 +11,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
+import yaml
 from conftest import REPO
 from hypothesis import given
 from hypothesis import strategies as st
 from rawdevice import RawDevice, Reply, fetch
 from rawsocket import DEVICE, USERS, Ended, RawSocket, Refused, device_socket, user_socket
 from realconnect import Cli, free_port, mender_connect
+from test_openapi import OPENAPI, resolved
 from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessage
 
 from mender_oneshot.devserver import DevServer, envelope
@@ -223,6 +226,45 @@ with DevServer(Path(sys.argv[1]), tls=False) as server:
     words = [sys.executable, "-c", program, str(tmp_path), str(REPO / "tests")]
     done = subprocess.run(words, capture_output=True, text=True, check=True, cwd=REPO)
     assert done.stdout.startswith("204 501 the remote terminal needs wsproto and msgpack")
+
+
+@pytest.mark.skipif(not OPENAPI.is_dir(), reason=f"{OPENAPI} is not there")
+def test_the_answers_are_as_described(world: World) -> None:
+    described = OPENAPI / "deviceconnect/management_v1.yaml"
+    paths = resolved(yaml.safe_load(described.read_text()), described)["paths"]
+    asked: list[tuple[str, str, Reply]] = []
+
+    def ask(method: str, more: str = "", query: str = "", body: bytes | None = None, **headers: str) -> None:
+        asked.append((method, more, world.ask(method, more + query, body, **headers)))
+
+    known = world.id
+    world.id = NOBODY
+    ask("GET")
+    world.id = known
+    with world.on_device() as device:
+        world.server.wait_connected()
+        ask("GET")
+        ask("POST", "/check-update")
+        device.hear()
+        ask("GET", "/connect")
+        ask("GET", "/download", "?path=relative")
+        with Script(device, accepting(device, 2), error(device, err="no", code=404), nothing):
+            ask("GET", "/download", "?path=/a")
+        with Script(device, accepting(device, 2), Upload(device), nothing):
+            ask("PUT", "/upload", "", form(("path", b"/x")), **FORM)
+        device.put(CloseConnection(code=1000))
+        world.server.wait_disconnected()
+    for method, more in (("POST", "/send-inventory"), ("GET", "/connect")):
+        ask(method, more)
+    ask("GET", "/download", "?path=/a")
+    ask("PUT", "/upload", "", form(("path", b"/x")), **FORM)
+    for method, more, reply in asked:
+        responses = paths[f"{ROUTE.format('{id}')}{more}"][method.lower()]["responses"]
+        answer = {str(status): answer for status, answer in responses.items()}[str(reply.status)]
+        schema = answer.get("content", {}).get("application/json", {}).get("schema")
+        if schema:
+            jsonschema.validate(reply.json, schema, format_checker=jsonschema.FormatChecker())
+    assert [reply.status for _, _, reply in asked] == [404, 200, 202, 400, 400, 404, 201, 404, 404, 409, 409]
 
 
 # --- The relay ---------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import pytest
 from realconnect import free_port
@@ -438,6 +439,40 @@ def acknowledged(on: Stage) -> str:
         return "when it is in place" if answer.typ == "error" else "before it is in place, mode and owner"
 
 
+@behaviour(
+    "Files",
+    "a second upload on the same session meanwhile",
+    "refused: “another file transfer is in progress”",
+)
+def two_uploads(on: Stage) -> str:
+    with on.terminal() as user:
+        user.open()
+        for name in ("one", "two"):
+            user.send(FILES, "put_file", envelope.pack({"path": str(on.place / name)}))
+        return f"refused: “{words(user.expect(FILES, 'error'))}”"
+
+
+@behaviour("Files", "`get_file` of a named pipe nobody writes to", "refused", "no answer")
+def named_pipe(on: Stage) -> str:
+    os.mkfifo(on.place / "pipe")
+    with on.server.terminal(timeout=3) as user:
+        user.open()
+        user.send(FILES, "get_file", envelope.pack({"path": str(on.place / "pipe")}))
+        try:
+            user.expect(FILES, "error")
+        except TimeoutError:
+            return "no answer"
+        return "refused"
+
+
+@behaviour("Files", "a name that is no UTF-8, both ways", "kept")
+def odd_name(on: Stage) -> str:
+    path = f"{on.place}/odd \udcff"
+    assert on.put(path).status == 201
+    reply = on.ask("GET", f"/download?path={quote(os.fsencode(path))}")
+    return "kept" if reply.body == b"new" and Path(path).read_bytes() == b"new" else f"lost: {reply.status}"
+
+
 def chrooted(**more: Any) -> dict[str, Any]:
     """Limits with the root at /tmp/CHROOT, for which the test puts its own place."""
     return {"Limits": {"Enabled": True, "FileTransfer": {"Chroot": "CHROOT", **more}}}
@@ -616,6 +651,15 @@ def refused(on: Stage) -> str:
         return f"`{answer.typ}` {whose} its connection" + (
             f", then `{then.typ}`" if then.typ != "pong" else ""
         )
+
+
+@behaviour("Port forward", "data for a connection nobody has", "`error`, “unknown connection”")
+def no_such_connection(on: Stage) -> str:
+    with on.terminal() as user:
+        user.open()
+        user.send(FORWARD, "forward", b"x", connection_id="c1")
+        answer = user.receive()
+        return f"`{answer.typ}`, “{words(answer)}”"
 
 
 @behaviour("Port forward", "the target closes", "`stop`")

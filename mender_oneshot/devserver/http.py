@@ -183,7 +183,7 @@ class Connection(BaseHTTPRequestHandler):
     def _request(self, body: "Body") -> Request:
         split = urlsplit(self.path)
         host = urlsplit(f"//{self.headers.get('Host', '')}").hostname
-        pairs = parse_qsl(split.query, keep_blank_values=True)
+        pairs = parse_qsl(split.query, keep_blank_values=True, errors="surrogateescape")
         return Request(
             origin=self.listener.name,
             method=self.command,
