@@ -7,10 +7,9 @@ import sys
 from typing import Any
 
 from . import __package__ as package
-from . import errors, invocation, settings, status
-from .context import Outcome
+from . import errors, settings
+from .context import Done, Outcome, Progress
 from .deadline import deadline
-from .invocation import Done
 from .request import Request
 from .settings import Settings
 
@@ -58,6 +57,8 @@ def _execute(request: Request) -> int:
         if request.command == "terminal":
             tell(Done("terminal", _terminal(request, chosen)))
         else:
+            from . import invocation  # with all that steps need; the terminal, which stays, does not
+
             invocation.carry_out(request, chosen, progress_bar(), tell)
     except errors.Error as problem:
         error = problem
@@ -113,6 +114,8 @@ def _as_json(request: Request, done: list[Done], error: errors.Error | None, cod
 
 
 def _show(request: Request, chosen: Settings) -> int:
+    from . import status  # which looks at what steps left
+
     facts = status.describe(chosen)
     if request.command == "show-artifact":
         facts = {"artifact_name": facts["artifact_name"] or "unknown"}
@@ -236,7 +239,7 @@ def is_journal(descriptor: int) -> bool:
     return os.environ.get("JOURNAL_STREAM") == f"{target.st_dev}:{target.st_ino}"
 
 
-def progress_bar() -> invocation.Progress:
+def progress_bar() -> Progress:
     """Return a function that shows (bytes done, bytes in all) on a terminal, and nothing elsewhere."""
     if not sys.stderr.isatty():
         return lambda done, size: None

@@ -20,6 +20,17 @@ class Outcome(NamedTuple):
     facts: Mapping[str, Any] = {}
 
 
+class Done(NamedTuple):
+    """A step and what came of it."""
+
+    step: str
+    outcome: Outcome
+
+
+Progress = Callable[[int, int], None]
+"""Tells of (bytes done, bytes in all)."""
+
+
 class Context:
     """The one argument of every step."""
 
@@ -28,7 +39,7 @@ class Context:
         settings: Settings,
         store: Store,
         clock: Callable[[], Moment],
-        progress: Callable[[int, int], None] | None = None,
+        progress: Progress | None = None,
     ) -> None:
         self.settings = settings
         self.store = store

@@ -7,10 +7,9 @@ import contextlib
 import logging
 import os
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
 
 from . import disk, errors, moment, plan, state, steps
-from .context import Context, Outcome
+from .context import Context, Done, Outcome, Progress
 from .deadline import deadline
 from .deployment_log import FILE as DEPLOYMENT_LOG
 from .deployment_log import Handler
@@ -23,16 +22,6 @@ log = logging.getLogger(__name__)
 
 MOST_STEPS = 20
 """Steps in one `run --all`: more than any update has, so that a plan that went in circles would end."""
-
-
-class Done(NamedTuple):
-    """A step and what came of it."""
-
-    step: str
-    outcome: Outcome
-
-
-Progress = Callable[[int, int], None]
 
 
 def carry_out(request: Request, settings: Settings, progress: Progress, tell: Callable[[Done], None]) -> None:

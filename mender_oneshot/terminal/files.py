@@ -8,7 +8,6 @@ import grp
 import logging
 import os
 import pwd
-import secrets
 import stat
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -129,7 +128,7 @@ class Put:
         self._offset = 0
         self._acknowledged = 0
         self._synced = 0
-        self._beside = Place(place.directory, f".mender-oneshot-{secrets.token_hex(8)}")
+        self._beside = Place(place.directory, f".mender-oneshot-{os.urandom(8).hex()}")
         self._descriptor = self._beside.open(os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         self._acknowledge(0)
 

@@ -6,7 +6,6 @@ Knows when to connect, when to wait and when to go; knows nothing of what is ser
 import contextlib
 import logging
 import os
-import random
 from typing import NamedTuple
 
 from .. import disk, errors, moment, plan, state, trust
@@ -110,6 +109,11 @@ def pause(attempts: int, spread: float) -> float:
     return 0.0 if attempts == 0 else min(2.0 ** min(attempts // 3, 20), LONGEST_PAUSE) + SPREAD * spread
 
 
+def _draw() -> float:
+    """Draw a number from 0 to 1; the module `random` would bring OpenSSL's digests along."""
+    return int.from_bytes(os.urandom(4)) / 2**32
+
+
 class Service:
     """One process' worth of serving."""
 
@@ -170,7 +174,7 @@ class Service:
                 link = self._connect()
             except errors.TryLater as error:
                 attempts += 1
-                rest = max(pause(attempts, random.random()), error.retry_after or 0)  # noqa: S311  # no secret
+                rest = max(pause(attempts, _draw()), error.retry_after or 0)
                 level = logging.INFO if self._trouble else logging.WARNING
                 self._trouble = error
                 log.log(level, "%s (in %.0f s)", error, rest)
@@ -179,7 +183,7 @@ class Service:
                 self._serve(link)
                 steady = self._loop.now() - begun >= STEADY_SECONDS
                 attempts = 1 if steady else attempts + 1
-                rest = pause(attempts, random.random())  # noqa: S311
+                rest = pause(attempts, _draw())
             self._rest(rest)
 
     def _rest(self, seconds: float) -> None:
