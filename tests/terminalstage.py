@@ -15,6 +15,7 @@ from typing import Any
 from conftest import Device
 from rawdevice import RawDevice, Reply, fetch
 from realconnect import SHELL, Cli, mender_connect
+from realdaemon import until
 
 from mender_oneshot.devserver import DevServer
 from mender_oneshot.devserver.terminal import Terminal
@@ -56,12 +57,16 @@ class Stage:
         return fetch(self.server, method, f"{self.server.url}{ROUTE}/{self.id}{more}", body, sent)
 
     def put(self, path: str, content: bytes = b"new", **fields: str) -> Reply:
-        """Upload a file."""
+        """Upload a file; when that went well, wait until it is there: mender-connect says so too early."""
         head = "--B\r\nContent-Disposition: form-data; name="
         parts = [f'{head}"{name}"\r\n\r\n{value}\r\n' for name, value in {"path": path, **fields}.items()]
         start = "".join([*parts, f'{head}"file"; filename="sent"\r\n\r\n'])
         form = os.fsencode(start) + content + b"\r\n--B--\r\n"
-        return self.ask("PUT", "/upload", form, **{"Content-Type": "multipart/form-data; boundary=B"})
+        reply = self.ask("PUT", "/upload", form, **{"Content-Type": "multipart/form-data; boundary=B"})
+        target = Path(path, "sent") if Path(path).is_dir() else Path(path)
+        if reply.status == 201 and content:
+            until(lambda: target.is_file() and target.read_bytes() == content, f"{target} is there")
+        return reply
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from rawdevice import RawDevice, Reply, fetch
 from rawsocket import DEVICE, USERS, Ended, RawSocket, Refused, device_socket, user_socket
 from realconnect import Cli, free_port, mender_connect
+from realdaemon import until
 from test_openapi import OPENAPI, resolved
 from wsproto.events import BytesMessage, CloseConnection, Ping, Pong, TextMessage
 
@@ -265,6 +266,33 @@ def test_the_answers_are_as_described(world: World) -> None:
         if schema:
             jsonschema.validate(reply.json, schema, format_checker=jsonschema.FormatChecker())
     assert [reply.status for _, _, reply in asked] == [404, 200, 202, 400, 400, 404, 201, 404, 404, 409, 409]
+
+
+@pytest.mark.real
+def test_with_debians_libraries(tmp_path: Path) -> None:
+    python = "/usr/bin/python3"
+    libraries = "import cryptography, msgpack, wsproto"
+    if subprocess.run([python, "-c", libraries], capture_output=True, check=False).returncode:
+        pytest.skip("python3-cryptography, python3-msgpack and python3-wsproto are not all installed")
+    program = """
+import sys
+sys.path.insert(0, sys.argv[2])
+from pathlib import Path
+from rawdevice import RawDevice
+from rawsocket import device_socket
+from mender_oneshot.devserver import DevServer
+with DevServer(Path(sys.argv[1])) as server, device_socket(server, RawDevice(server).accepted().token) as device:
+    server.wait_connected()
+    with server.terminal() as user:
+        user.send(1, "new", terminal_width=80)
+        asked = device.hear()
+        device.reply(asked, "new", b"Shell started", status=1)
+        print(asked.raw["terminal_width"].hex(), user.receive().body.decode())
+    print(device.hear().body.decode())
+"""
+    words = [python, "-W", "error", "-c", program, str(tmp_path), str(REPO / "tests")]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=REPO, check=False, timeout=60)
+    assert done.stdout == "d30000000000000050 Shell started\nuser disconnected\n", done.stderr
 
 
 # --- The relay ---------------------------------------------------------------------------------------------
@@ -926,6 +954,8 @@ def test_mender_cli_copies_files_to_and_from_mender_connect(field: Field, tmp_pa
     ours.write_bytes(content)
     if size:
         cli.cp(str(ours), f"{device}:{there}")
+        # It acknowledges what it has not put in its place yet.
+        until(there.exists, "the file is there")
         assert there.read_bytes() == content
     else:
         # Nothing of it has to be acknowledged, so the server closes early, and mender-connect loses it then.

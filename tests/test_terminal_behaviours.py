@@ -258,7 +258,10 @@ def no_such_shell(on: Stage) -> str:
 
 
 @behaviour(
-    "Shell", "`nohup` program in the background when the user goes", "ends with the shell", "stays for ever"
+    "Shell",
+    "`nohup` program in the background when the session is stopped",
+    "ends with the shell",
+    "stays for ever",
 )
 def background(on: Stage) -> str:
     mark = f"{os.getpid()}.5"
@@ -358,6 +361,7 @@ def copies(on: Stage) -> str:
         ours, there, back = (on.place / f"{name} é \"'\n{length}" for name in ("ours", "there", "back"))
         ours.write_bytes(os.urandom(length))
         cli.cp(str(ours), f"{on.id}:{there}")
+        until(there.exists, "the file is there")
         cli.cp(f"{on.id}:{there}", str(back))
         if not ours.read_bytes() == there.read_bytes() == back.read_bytes():
             return "not identical"

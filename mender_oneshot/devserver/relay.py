@@ -19,7 +19,8 @@ from mender_oneshot.devserver.envelope import Envelope, Garbled
 from mender_oneshot.devserver.websocket import ABNORMAL, Ended, WebSocket
 
 ROOM = 4  # remote-terminal.md 8: the receive queue of a NATS stream
-DROPPED = 1000
+DROPPED = 100
+DROPPED_SIZE = 65536
 
 
 class Gone(Exception):
@@ -108,7 +109,7 @@ class Relay:
             return [device_id for device_id, life in self._lives.items() if life.line]
 
     def drop(self, device_id: str, message: Envelope) -> None:
-        """Keep, for the eyes of a test, what the real server throws away: messages of no session."""
+        """Keep the last ones, for the eyes of a test, of what the real server throws away."""
         with self._changed:
             self._dropped.append((device_id, message))
             self._changed.notify_all()
@@ -151,7 +152,7 @@ class Line:
         pinger.start()
         try:
             while True:
-                self._deliver(envelope.decode(self.websocket.receive(2 * self._relay.ping_seconds)))
+                self._deliver(self.websocket.receive(2 * self._relay.ping_seconds))
         except Ended as ended:
             return ended.code
         except Gone:
@@ -187,10 +188,12 @@ class Line:
         for session in sessions:
             session.wake()
 
-    def _deliver(self, message: Envelope) -> None:
+    def _deliver(self, data: bytes) -> None:
+        message = envelope.decode(data)
         with self._lock:
             session = self._sessions.get(message.sid)
-        if session is None or not session.take(message):
+        taken = session is not None and session.take(message)
+        if not taken and len(data) <= DROPPED_SIZE:
             self._relay.drop(self._device_id, message)
 
     def _ping(self) -> None:

@@ -38,11 +38,11 @@ class Terminal(AbstractContextManager["Terminal"]):
             self._session.stop("user disconnected")
         self._session.close()
 
-    def send(self, proto: int, typ: str, body: bytes = b"", *, sid: bool = True, **props: Any) -> None:
+    def send(self, proto: int, typ: str, body: bytes = b"", **props: Any) -> None:
         """Send one message."""
         if proto == SHELL and typ in ("new", "stop"):
             self._shell = typ == "new"
-        self._session.send(message(proto, typ, body, **props), sid=sid)
+        self._session.send(message(proto, typ, body, **props))
 
     def receive(self, timeout: float | None = None) -> Envelope:
         """The device's next message, whatever it is."""
