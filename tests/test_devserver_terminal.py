@@ -281,14 +281,16 @@ from pathlib import Path
 from rawdevice import RawDevice
 from rawsocket import device_socket
 from mender_oneshot.devserver import DevServer
-with DevServer(Path(sys.argv[1])) as server, device_socket(server, RawDevice(server).accepted().token) as device:
-    server.wait_connected()
-    with server.terminal() as user:
-        user.send(1, "new", terminal_width=80)
-        asked = device.hear()
-        device.reply(asked, "new", b"Shell started", status=1)
-        print(asked.raw["terminal_width"].hex(), user.receive().body.decode())
-    print(device.hear().body.decode())
+with DevServer(Path(sys.argv[1])) as server:
+    token = RawDevice(server).accepted().token
+    with device_socket(server, token) as device:
+        server.wait_connected()
+        with server.terminal() as user:
+            user.send(1, "new", terminal_width=80)
+            asked = device.hear()
+            device.reply(asked, "new", b"Shell started", status=1)
+            print(asked.raw["terminal_width"].hex(), user.receive().body.decode())
+        print(device.hear().body.decode())
 """
     words = [python, "-W", "error", "-c", program, str(tmp_path), str(REPO / "tests")]
     done = subprocess.run(words, capture_output=True, text=True, cwd=REPO, check=False, timeout=60)

@@ -250,6 +250,29 @@ def refusal_shown(on: Stage) -> str:
             return f"yes, and exits {screen.end()}"
 
 
+@behaviour("Shell", "two users at once", "each sees their own shell")
+def two_users(on: Stage) -> str:
+    with on.terminal("one") as one, on.terminal("two") as two:
+        for user in (one, two):
+            quiet(user)
+        one.type(b"echo =o''ne=\n")
+        two.type(b"echo =t''wo=\n")
+        seen = one.until(b"=one="), two.until(b"=two=")
+        own = b"=two=" not in seen[0] and b"=one=" not in seen[1]
+        return "each sees their own shell" if own else repr(seen)
+
+
+@behaviour("Shell", "the user's connection is lost", "the shell ends")
+def user_lost(on: Stage) -> str:
+    mark = f"{os.getpid()}.75"
+    with on.terminal() as user:
+        quiet(user)
+        user.type(f"sleep {mark}\n".encode())
+        until(lambda: running(mark), "the program runs")
+    until(lambda: not running(mark), "the shell has ended")
+    return "the shell ends"
+
+
 @behaviour("Shell", "keys for a shell that is not there", "2, “session not found”")
 def no_such_shell(on: Stage) -> str:
     with on.terminal() as user:
@@ -467,6 +490,14 @@ def named_pipe(on: Stage) -> str:
         except TimeoutError:
             return "no answer"
         return "refused"
+
+
+@behaviour("Files", "download of /proc/version, which says that its size is 0", "empty", "whole")
+def no_size(on: Stage) -> str:
+    reply = on.ask("GET", "/download?path=/proc/version")
+    if reply.body == Path("/proc/version").read_bytes():
+        return "whole"
+    return "empty" if (reply.status, reply.body) == (200, b"") else f"{reply.status}, {reply.body!r}"
 
 
 @behaviour("Files", "a name that is no UTF-8, both ways", "kept")
