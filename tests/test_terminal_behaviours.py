@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import pytest
+from conftest import REPO
 from realconnect import free_port
 from realdaemon import until
 from terminalstage import OURS, THEIRS, Stage, stage
@@ -795,6 +796,10 @@ def table() -> str:
         theirs = "the same" if line.ours == line.theirs else line.theirs
         rows.append(f"| {line.what} | {line.ours} | {theirs} |")
     return "\n".join(rows) + "\n"
+
+
+def test_the_documentation_has_this_table() -> None:
+    assert table() in (REPO / "docs" / "terminal.md").read_text()
 
 
 if __name__ == "__main__":
