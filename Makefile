@@ -47,6 +47,7 @@ lint: $(VENV)/dev
 
 bench: $(VENV)/dev
 	@$(BIN)/python tests/bench.py
+	@$(BIN)/python tests/bench_terminal.py
 
 $(VENV)/runtime: pyproject.toml
 	@sh .ci/venv "$(or $(PYTHON),python3)" $(VENV) .

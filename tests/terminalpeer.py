@@ -56,9 +56,9 @@ class Heard:
 class Conversation:
     """One connection of the device."""
 
-    def __init__(self, stream: socket.socket) -> None:
+    def __init__(self, stream: socket.socket, patience: float = SECONDS) -> None:
         self.stream = stream
-        stream.settimeout(SECONDS)
+        stream.settimeout(patience)
         self.websocket = WSConnection(ConnectionType.SERVER)
         self.headers: dict[str, str] = {}
         self.target = ""
@@ -68,7 +68,7 @@ class Conversation:
         self._messages: list[Heard] = []
         self._parts: list[bytes] = []
         while not self.headers:
-            self._read()
+            self.read()
 
     def __enter__(self) -> "Conversation":
         return self
@@ -93,7 +93,7 @@ class Conversation:
         while not self._messages:
             if self.closed is not None:
                 raise ConnectionError(f"closed with {self.closed}")
-            self._read()
+            self.read()
         return self._messages.pop(0)
 
     def expect(self, proto: int, kind: str, sid: str = "s1") -> Heard:
@@ -143,7 +143,8 @@ class Conversation:
                 self.receive()
         return self.closed
 
-    def _read(self) -> None:
+    def read(self) -> None:
+        """Take in what comes next."""
         piece = self.stream.recv(65536)
         if not piece:
             self.closed = self.closed or -1
@@ -193,9 +194,10 @@ class Refusal(Conversation):
 class Peer:
     """Listens on loopback, without TLS."""
 
-    def __init__(self) -> None:
+    def __init__(self, patience: float = SECONDS) -> None:
+        self._patience = patience
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self._listener.settimeout(SECONDS)
+        self._listener.settimeout(patience)
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
 
     def __enter__(self) -> "Peer":
@@ -206,7 +208,7 @@ class Peer:
 
     def accept(self) -> Conversation:
         """Wait for the device and let it in."""
-        return Conversation(self._listener.accept()[0])
+        return Conversation(self._listener.accept()[0], self._patience)
 
     def refuse(self, status: int, **headers: str) -> Conversation:
         """Wait for the device and answer with a status."""
@@ -276,10 +278,10 @@ class Served:
 
 
 @contextlib.contextmanager
-def serving(device: Device) -> Iterator[Served]:
+def serving(device: Device, patience: float = SECONDS) -> Iterator[Served]:
     """Make a device whose server is the test."""
     need_the_extra(device.python)
-    with Peer() as peer:
+    with Peer(patience) as peer:
         served = Served(device, peer)
         try:
             yield served
