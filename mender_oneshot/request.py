@@ -25,6 +25,8 @@ class Request(NamedTuple):
     max_sessions: int = 0  # terminal
 
 
+LEVELS = ("debug", "info", "warning", "error", "critical")
+
 _PLACES = {
     "-c": "config",
     "--config": "config",
@@ -44,8 +46,8 @@ _COMMANDS = ("run", "check-update", "send-inventory", "download", "install", "au
 def quick(words: list[str]) -> Request | None:
     """Understand the plain command lines of timers and cron without the help (and the price) of click.
 
-    Only `[-c FILE] [-b FILE] [-d DIR] [--syslog] COMMAND`, the ways to run of cron and the units, and
-    `terminal`; None for all others, which click reads.
+    Only `[-c FILE] [-b FILE] [-d DIR] [-l LEVEL] [--syslog] COMMAND`, the ways to run of cron and the units,
+    and `terminal`; None for all others, which click reads.
     """
     options: dict[str, Any] = {}
     words = list(words)
@@ -53,6 +55,9 @@ def quick(words: list[str]) -> Request | None:
         if words[0] == "--syslog":
             options["syslog"] = True
             words = words[1:]
+        elif words[0] in ("-l", "--log-level") and words[1] in LEVELS:
+            options["log_level"] = words[1]
+            words = words[2:]
         elif words[0] in _PLACES:
             options[_PLACES[words[0]]] = words[1]
             words = words[2:]

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from . import __version__
+from .request import LEVELS as LEVELS
 from .request import Request
 
 EXIT_CODES = """\b
@@ -27,8 +28,6 @@ Exit codes:
   77  the device is not accepted (yet)
   78  configuration
 """
-
-LEVELS = ("debug", "info", "warning", "error", "critical")
 
 LONGEST = 10**8
 """Seconds that a time limit can have: three years, more than any clock of the kernel minds."""

@@ -46,6 +46,7 @@ OPTIONS = ["-c", "--config", "-b", "--fallback-config", "-d", "--data"]
 values = st.sampled_from(
     ["", "/etc/x.conf", "-c", "--data", "run", "-", "--", "--help", "a b", "--config=x"]
 ) | st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=10)
+levels = st.tuples(st.sampled_from(["-l", "--log-level"]), st.sampled_from(["debug", "info", "error"]))
 some_words = st.one_of(
     st.sampled_from(
         [
@@ -60,6 +61,9 @@ some_words = st.one_of(
             "--json",
             "--",
             "-x",
+            "-l",
+            "info",
+            "loud",
             "daemon",
             "--wait",
             "--max-sessions",
@@ -73,7 +77,9 @@ some_words = st.one_of(
     values,
 )
 plain = st.tuples(
-    st.lists(st.one_of(st.tuples(st.sampled_from(OPTIONS), values), st.just(("--syslog",))), max_size=4),
+    st.lists(
+        st.one_of(st.tuples(st.sampled_from(OPTIONS), values), st.just(("--syslog",)), levels), max_size=4
+    ),
     st.sampled_from([*([command] for command in QUICK_COMMANDS), *WAYS_TO_RUN, *TERMINALS]),
 ).map(lambda parts: [word for pair in parts[0] for word in pair] + parts[1])
 
@@ -112,7 +118,8 @@ def test_what_click_understands_otherwise_the_quick_way_leaves_to_it(line: list[
         "report --success",
         "status",
         "--help",
-        "-l debug run",
+        "-l loud run",
+        "-l DEBUG run",
         "run -c /x",
         "-- run",
     ],

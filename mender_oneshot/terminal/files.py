@@ -101,6 +101,8 @@ class Fetch:
             self._descriptor = -1
 
     def _try(self) -> None:
+        if self._descriptor < 0:
+            return
         with self._transfers.telling(Message(FILES, "get_file", self._sid)):
             self.go_on()
 

@@ -14,6 +14,8 @@ from .wire import CONTROL, ERROR, SHELL, Message, encode, pack
 HIGH = 256 * 1024
 """Bytes waiting to be sent above which nobody who has more to say is listened to."""
 LOW = 64 * 1024
+REMEMBERED = 256
+"""Sessions that are known again when they open something more; a process may live for years."""
 
 log = logging.getLogger(__name__)
 
@@ -25,13 +27,15 @@ class Host:
         self.loop = loop
         self.settings = settings
         self.lost = ""  # why the connection is over
-        self.served: set[str] = set()
+        self.served = 0  # sessions
         self.active = loop.now()  # when last something was asked of us
         self._max_sessions = max_sessions
         self._link: Link | None = None
         self._receive: Action | None = None
         self._waiting: list[Action] = []
         self._holding: set[object] = set()
+        self._watched: tuple[Link, bool, bool] | None = None  # what the loop was told of the connection
+        self._known: list[str] = []  # sessions, the newest last
 
     def attach(self, link: Link, receive: Action) -> None:
         """Take a connection into use; `receive` is called when something has come in."""
@@ -44,7 +48,7 @@ class Host:
         if self._link:
             self.loop.watch(self._link.fileno())
             self._link.shut()
-        self._link = self._receive = None
+        self._link = self._receive = self._watched = None
         self._waiting.clear()
         self._holding.clear()
 
@@ -101,27 +105,26 @@ class Host:
 
     def refusal(self, sid: str) -> str:
         """Say why a session may not begin any more; "" where it may, and then it counts as served."""
-        if sid not in self.served:
-            if self._max_sessions and len(self.served) >= self._max_sessions:
+        if sid not in self._known:
+            if self.exhausted:
                 return "This device has served as many sessions as it was told to (--max-sessions)."
-            self.served.add(sid)
+            self.served += 1
+            self._known = [*self._known[-REMEMBERED:], sid]
         return ""
 
     @property
     def exhausted(self) -> bool:
         """Say whether no new session will be let in."""
-        return 0 < self._max_sessions <= len(self.served)
+        return 0 < self._max_sessions <= self.served
 
     def _watch(self) -> None:
         if self._link and not self.lost:
             read = self._receive if not self._holding else None
             write = self.flush if self._link.pending else None
-            if (bool(read), bool(write)) != self._watched or self._watched_link is not self._link:
+            wanted = (self._link, bool(read), bool(write))
+            if wanted != self._watched:
                 self.loop.watch(self._link.fileno(), read, write)
-                self._watched, self._watched_link = (bool(read), bool(write)), self._link
-
-    _watched = (False, False)
-    _watched_link: Link | None = None
+                self._watched = wanted
 
 
 def fail(host: Host, message: Message, words: str) -> None:

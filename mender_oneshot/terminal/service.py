@@ -159,7 +159,7 @@ class Service:
         return self._outcome()
 
     def _outcome(self) -> Outcome:
-        served, seconds = len(self._host.served), round(self._loop.now() - self._begun)
+        served, seconds = self._host.served, round(self._loop.now() - self._begun)
         if self._trouble and not self._connections and not self._signals.stopped:
             raise self._trouble
         sessions = "1 session" if served == 1 else f"{served} sessions"
