@@ -244,7 +244,7 @@ class Served:
 
     def start(self, *words: str) -> "subprocess.Popen[str]":
         """Start the terminal."""
-        process = self.device.start("-l", "info", "terminal", *words)
+        process = self.device.start("terminal", *words)
         self.processes.append(process)
         return process
 
