@@ -203,7 +203,7 @@ def test_what_a_target_does_not_read_is_not_acknowledged(
 
 def test_the_last_words_before_a_hang_up_arrive(line: Conversation, target: socket.socket) -> None:
     with connect(line, target) as stream:
-        stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
         sent = os.urandom(500_000)
         say(line, sent)
         line.send(FORWARD, "stop", "p1", connection_id="c1")
