@@ -194,6 +194,35 @@ def test_from_first_boot_to_a_reported_update(
         print(f"\n{story}")
 
 
+def test_the_terminal_is_reachable_as_long_as_its_unit_runs(root: Path, tmp_path: Path) -> None:
+    unit = "mender-oneshot-terminal.service"
+    with DevServer(tmp_path / "server", accept_all=True) as server:
+        copy(server.ca, root / "etc/mender/server.pem")
+        settings = {**SETTINGS, "ServerURL": server.url, "ServerCertificate": "/etc/mender/server.pem"}
+        write(root / "etc/mender/mender.conf", json.dumps(settings))
+        write(root / "etc/mender/mender-connect.conf", '{"RemoteTerminal": true, "User": "games"}')
+        with Machine(root, tmp_path / "console") as machine:
+            server.wait_for(seen("PUT", "/inventory/device/attributes", 200))
+            machine.run("systemctl", "start", unit)
+            server.wait_connected()
+            with server.terminal(user="u1") as user:
+                user.new()
+                user.type(b"id -un; nohup sleep 1000 & echo got-$((40 + 2))\n")
+                shown = user.until(b"got-42")
+                assert b"games" in shown
+                of_games = ("find", "/proc", "-maxdepth", "1", "-user", "games")
+                assert machine.run(*of_games).stdout.count("/proc/") == 2
+                machine.run("systemctl", "stop", unit)
+                user.until(b"ends its terminal service")
+                user.expect(1, "stop")
+            assert server.wait_disconnected() == 1000
+            assert machine.run("systemctl", "is-active", unit, check=False).stdout == "inactive\n"
+            assert machine.run(*of_games).stdout == ""
+            assert machine.failed() == ""
+            said_of_it = [entry["MESSAGE"] for entry in said(machine, unit)]
+            assert any("u1" in sentence and "games" in sentence for sentence in said_of_it), said_of_it
+
+
 def rebooted(machine: Machine, before: str) -> bool:
     time.sleep(0.05)
     now = machine.run("cat", "/proc/sys/kernel/random/boot_id", check=False).stdout
@@ -231,6 +260,19 @@ def the_journal_reads_well(machine: Machine) -> None:
         assert all(len(set(sentences)) == len(sentences) for sentences in runs.values()), runs
     levels = {entry["MESSAGE"].split()[0]: int(entry["PRIORITY"]) for entry in said(machine, UNITS[0])}
     assert levels["Handed"] == levels["Downloaded"] == 5
+
+
+TERMINALS = ("mender-oneshot-terminal.service", "mender-oneshot-terminal-window.service")
+
+
+@pytest.mark.parametrize("unit", [*TERMINALS, "mender-oneshot-terminal-window.timer"])
+def test_the_units_of_the_terminal_are_right(root: Path, unit: str) -> None:
+    need_root("systemd-analyze")
+    verify = ["chroot", str(root), "systemd-analyze", "verify", "--man=no"]
+    done = subprocess.run(
+        [*verify, f"/usr/local/lib/systemd/system/{unit}"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 @pytest.mark.parametrize("unit", UNITS)
