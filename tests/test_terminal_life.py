@@ -177,6 +177,14 @@ def test_the_time_is_over_before_there_was_a_connection(terminal: Served) -> Non
     assert "answered 503" in err
 
 
+def test_the_time_is_over_while_a_server_says_nothing(terminal: Served) -> None:
+    terminal.start("--max-runtime", "2")
+    with terminal.peer.raw():
+        code, _, err = terminal.finish()
+    assert code == 75
+    assert "The time was over before there was a connection" in err
+
+
 # Who it is for the server.
 
 

@@ -264,7 +264,7 @@ def _to(host: str, port: int, end: float, signals: Signals) -> socket.socket:
     answers: list[list[Address]] = []
     lookup = Lookup(signals.loop, host, port, socket.SOCK_STREAM, answers.append)
     try:
-        signals.loop.run(lambda: bool(answers) or signals.stopped)
+        signals.loop.run(lambda: bool(answers) or signals.stopped or signals.time_over)
     finally:
         lookup.cancel()
     if not answers:

@@ -85,15 +85,20 @@ class Loop:
 
 
 class Stopped(BaseException):
-    """SIGTERM or SIGINT came while something was waited for outside the loop."""
+    """SIGTERM or SIGINT came, or the time was over, while something was waited for outside the loop."""
 
 
 class Signals:
-    """Turns SIGTERM, SIGINT and SIGCHLD into events of the loop; a context manager that restores what was."""
+    """Turns SIGTERM, SIGINT and SIGCHLD into events of the loop; a context manager that restores what was.
 
-    def __init__(self, loop: Loop, child: Action) -> None:
+    `seconds` after it was entered it stops whatever waits outside the loop; 0: never.
+    """
+
+    def __init__(self, loop: Loop, child: Action, seconds: float = 0) -> None:
         self.loop = loop
         self.stopped = False
+        self.time_over = False
+        self._seconds = seconds
         self._interrupting = False
         self._child = child
         self._before: dict[int, object] = {}
@@ -104,14 +109,17 @@ class Signals:
         for number, handler in (
             (signal.SIGTERM, self._stop),
             (signal.SIGINT, self._stop),
+            (signal.SIGALRM, self._ring),
             # Without a handler of its own nothing is written into the pipe.
             (signal.SIGCHLD, lambda number, frame: None),
         ):
             self._before[number] = signal.signal(number, handler)
         self.loop.watch(self._ear, read=self._hear)
+        signal.setitimer(signal.ITIMER_REAL, self._seconds)
         return self
 
     def __exit__(self, *_: object) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         self.loop.watch(self._ear)
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]  # it is what `signal` returned
@@ -121,8 +129,8 @@ class Signals:
 
     @contextlib.contextmanager
     def interrupting(self) -> Iterator[None]:
-        """Have SIGTERM and SIGINT raise `Stopped` while something outside the loop waits."""
-        if self.stopped:
+        """Have signals raise `Stopped` while something outside the loop waits."""
+        if self.stopped or self.time_over:
             raise Stopped
         self._interrupting = True
         try:
@@ -132,6 +140,11 @@ class Signals:
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         self.stopped = True
+        if self._interrupting:
+            raise Stopped
+
+    def _ring(self, number: int, frame: FrameType | None) -> None:
+        self.time_over = True
         if self._interrupting:
             raise Stopped
 

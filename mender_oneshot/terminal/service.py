@@ -126,7 +126,7 @@ class Service:
         self._link: Link | None = None
         self._heard = 0.0
         self._pinged = 0.0
-        self._signals = Signals(loop, self._child_ended)
+        self._signals = Signals(loop, self._child_ended, request.max_runtime)
         self._host = Host(loop, own, self._limits.max_sessions)
         self._shells = Shells(self._host)
         self._files = Transfers(self._host)
@@ -160,8 +160,10 @@ class Service:
 
     def _outcome(self) -> Outcome:
         served, seconds = self._host.served, round(self._loop.now() - self._begun)
-        if self._trouble and not self._connections and not self._signals.stopped:
-            raise self._trouble
+        if not self._connections and not self._signals.stopped:
+            raise self._trouble or errors.TryLater(
+                "The time was over before there was a connection; the next run tries again."
+            )
         sessions = "1 session" if served == 1 else f"{served} sessions"
         facts = {"sessions": served, "connections": self._connections, "seconds": seconds}
         return Outcome("served", f"Served {sessions} in {seconds} s.", facts)

@@ -140,6 +140,9 @@ class Shell:
                 sent = os.write(self.process.master, self._input[0])
                 self._waiting -= sent
                 self._dropping = False
+                if self._stuck:  # slow is not stuck
+                    self._stuck.cancel()
+                    self._stuck = self._host.loop.later(STUCK_SECONDS, self._drop)
                 if sent == len(self._input[0]):
                     self._input.popleft()
                 else:
