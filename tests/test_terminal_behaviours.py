@@ -493,7 +493,7 @@ def named_pipe(on: Stage) -> str:
         return "refused"
 
 
-@behaviour("Files", "download of /proc/version, which says that its size is 0", "empty", "whole")
+@behaviour("Files", "download of /proc/version, which says that its size is 0", "whole")
 def no_size(on: Stage) -> str:
     reply = on.ask("GET", "/download?path=/proc/version")
     if reply.body == Path("/proc/version").read_bytes():

@@ -361,6 +361,19 @@ def test_the_disk_is_full(terminal: Served, line: Conversation, tmp_path: Path) 
     assert not left_over(tmp_path)
 
 
+@pytest.mark.parametrize("path", ["/proc/version", "/proc/uptime", "/sys/devices/system/cpu/online"])
+def test_what_the_kernel_makes_up_is_fetched_as_announced(line: Conversation, path: str) -> None:
+    """Its size is said to be 0 or 4096, and it may be another at each look."""
+    announced = look(line, path)["size"]
+    got = fetch(line, path)
+    assert len(got) == announced > 0
+    if path != "/proc/uptime":
+        assert got == Path(path).read_bytes()
+    # Of another path nothing was announced.
+    look(line, path)
+    assert fetch(line, "/etc/passwd") == Path("/etc/passwd").read_bytes()
+
+
 def test_a_file_that_grows_is_fetched_as_announced(line: Conversation, tmp_path: Path) -> None:
     (tmp_path / "log").write_bytes(b"a" * 1000)
     assert look(line, tmp_path / "log")["size"] == 1000

@@ -10,7 +10,7 @@ import os
 import pwd
 import stat
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from . import wire
 from .beneath import Link, Outside, Place, find
@@ -26,6 +26,9 @@ ACK_EVERY = 10 * 4096
 SYNC_EVERY = 4 << 20
 """Bytes written between two syncs, so that none takes so long that the server misses us."""
 MOST_TRANSFERS = 64
+MADE_UP_SIZE = 4096
+"""What a file of /sys says of its size, whatever it holds; one of /proc says 0."""
+MADE_UP_LIMIT = 256 * 1024
 DEFAULT_MODE = 0o644
 
 # Go's os.FileMode: the permissions as everywhere, all else in bits of its own.
@@ -52,6 +55,14 @@ def go_mode(mode: int) -> int:
     bits = {stat.S_ISUID: _GO_SETUID, stat.S_ISGID: _GO_SETGID, stat.S_ISVTX: _GO_STICKY}
     special = sum(go for unix, go in bits.items() if mode & unix)
     return mode & 0o777 | special | _GO_KINDS.get(stat.S_IFMT(mode), 0)
+
+
+class Announced(NamedTuple):
+    """What the server was told of a file; `content` where the file would be another at the next look."""
+
+    path: str
+    size: int
+    content: bytes | None
 
 
 class Fetch:
@@ -206,7 +217,7 @@ class Transfers:
         self.sent = Rate(limits.max_sent_per_minute if limits.enabled else 0)
         self.received = Rate(limits.max_received_per_minute if limits.enabled else 0)
         self._open: dict[str, Fetch | Put] = {}
-        self._announced: dict[str, int] = {}
+        self._announced: dict[str, Announced] = {}
 
     def __len__(self) -> int:
         return len(self._open)
@@ -287,13 +298,15 @@ class Transfers:
             place = find(*_scope(limits, path), follow=_follow(limits))
         with place, _looking_up(path):
             found = place.stat()
-        _may_fetch(limits, found)
+            _may_fetch(limits, found)
+            content = _made_up(place, found)
+        size = found.st_size if content is None else len(content)
         if len(self._announced) >= MOST_TRANSFERS:
             self._announced.clear()
-        self._announced[message.sid] = found.st_size
+        self._announced[message.sid] = Announced(path, size, content)
         info = {
             "path": path,
-            "size": found.st_size,
+            "size": size,
             "uid": found.st_uid,
             "gid": found.st_gid,
             "mode": go_mode(found.st_mode),
@@ -323,8 +336,14 @@ class Transfers:
             os.close(descriptor)
             raise
         log.info("User %s fetches %s.", message.text("user_id") or "unknown", path)
-        size = self._announced.pop(message.sid, found.st_size)
-        fetch = Fetch(self, message.sid, descriptor, size)
+        announced = self._announced.pop(message.sid, None)
+        if announced is None or announced.path != path:
+            announced = Announced(path, found.st_size, None)
+        if announced.content is not None:
+            os.close(descriptor)
+            descriptor = os.memfd_create("made-up", os.MFD_CLOEXEC)
+            os.write(descriptor, announced.content)
+        fetch = Fetch(self, message.sid, descriptor, announced.size)
         self._open[message.sid] = fetch
         try:
             fetch.go_on()
@@ -355,6 +374,35 @@ class Transfers:
         words = self.host.refusal(message.sid)
         if words:
             raise Denied(words)
+
+
+def _made_up(place: Place, found: os.stat_result) -> bytes | None:
+    """Read a file that the kernel makes up at each look, as in /proc and /sys; None for all others.
+
+    Such a file says nothing of its size that is true, and may be another at the next look: what is announced
+    is what is sent.
+    """
+    if not stat.S_ISREG(found.st_mode) or found.st_size > MADE_UP_SIZE:
+        return None
+    try:
+        descriptor = place.open(os.O_RDONLY | os.O_NONBLOCK)
+    except OSError:
+        return None
+    try:
+        opened = os.fstat(descriptor)
+        if (opened.st_dev, opened.st_ino) != (found.st_dev, found.st_ino):
+            return None
+        content = bytearray()
+        while len(content) <= MADE_UP_LIMIT:
+            piece = os.read(descriptor, CHUNK)
+            if not piece:
+                return bytes(content) if len(content) != found.st_size else None
+            content += piece
+    except OSError:  # one that has nothing to say just now, or that only root may read
+        return None
+    finally:
+        os.close(descriptor)
+    return None
 
 
 def _path(wanted: dict[str, Any], name: str) -> str:
