@@ -104,7 +104,7 @@ def test_a_shell(field: Field) -> None:
         screen.resize(70, 20)
         screen.type(b"while [ \"$(stty size)\" != '20 70' ]; do :; done; echo resi''zed\n")
         screen.until(b"resized")
-        screen.type(b"echo slee''ping; sleep 1000\n")
+        screen.type(b"sh -c 'echo slee''ping; exec sleep 1000'\n")
         screen.until(b"sleeping")
         screen.type(b"\x03")
         screen.until(b"# ")
