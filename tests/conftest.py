@@ -7,12 +7,15 @@ import subprocess
 import sys
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 from artifacts import make_artifact
 
 from mender_oneshot.devserver import DevServer
+
+if TYPE_CHECKING:
+    from terminalpeer import Conversation, Served
 
 REPO = Path(__file__).parent.parent
 
@@ -176,6 +179,31 @@ def release(tmp_path: Path, server: DevServer) -> Callable[..., str]:
         return server.deploy(name)
 
     return make
+
+
+@pytest.fixture
+def terminal(tmp_path: Path) -> Iterator["Served"]:
+    """A device whose terminal talks to the test itself."""
+    from terminalpeer import serving  # it needs the libraries of the extra
+
+    with serving(Device(tmp_path / "device", sys.executable)) as served:
+        yield served
+
+
+@pytest.fixture
+def either(tmp_path: Path, python: str) -> Iterator["Served"]:
+    """The same with the newest libraries and with Debian's."""
+    from terminalpeer import serving
+
+    with serving(Device(tmp_path / "device", python)) as served:
+        yield served
+
+
+@pytest.fixture
+def line(terminal: "Served") -> Iterator["Conversation"]:
+    """Its first connection."""
+    with terminal.connect() as conversation:
+        yield conversation
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

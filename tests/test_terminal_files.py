@@ -6,15 +6,12 @@ import resource
 import socket
 import stat
 import struct
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import msgpack
 import pytest
-from conftest import Device
-from terminalpeer import Conversation, Heard, Served, descriptors, eventually, resident, serving
+from terminalpeer import Conversation, Heard, Served, descriptors, eventually, resident
 from test_terminal_beneath import ESCAPES
 from test_terminal_beneath import tree as tree
 
@@ -25,24 +22,6 @@ root_only = pytest.mark.skipif(os.geteuid() != 0, reason="owners can only be cha
 
 class Denied(Exception):
     """The device answered with an error; the text is its words."""
-
-
-@pytest.fixture
-def terminal(tmp_path: Path) -> Iterator[Served]:
-    with serving(Device(tmp_path / "device", sys.executable)) as served:
-        yield served
-
-
-@pytest.fixture
-def either(tmp_path: Path, python: str) -> Iterator[Served]:
-    with serving(Device(tmp_path / "device", python)) as served:
-        yield served
-
-
-@pytest.fixture
-def line(terminal: Served) -> Iterator[Conversation]:
-    with terminal.connect() as conversation:
-        yield conversation
 
 
 def body(**members: Any) -> bytes:

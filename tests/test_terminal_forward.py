@@ -3,36 +3,15 @@
 import contextlib
 import os
 import socket
-import sys
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import msgpack
 import pytest
-from conftest import Device
-from terminalpeer import Conversation, Heard, Served, children, descriptors, eventually, resident, serving
+from terminalpeer import Conversation, Heard, Served, children, descriptors, eventually, resident
 
 from mender_oneshot.terminal.wire import CONTROL, FORWARD, pack
-
-
-@pytest.fixture
-def terminal(tmp_path: Path) -> Iterator[Served]:
-    with serving(Device(tmp_path / "device", sys.executable)) as served:
-        yield served
-
-
-@pytest.fixture
-def either(tmp_path: Path, python: str) -> Iterator[Served]:
-    with serving(Device(tmp_path / "device", python)) as served:
-        yield served
-
-
-@pytest.fixture
-def line(terminal: Served) -> Iterator[Conversation]:
-    with terminal.connect() as conversation:
-        yield conversation
 
 
 @pytest.fixture

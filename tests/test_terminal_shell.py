@@ -4,33 +4,17 @@ import os
 import pwd
 import re
 import signal
-import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Device
-from terminalpeer import Conversation, Served, children, descriptors, eventually, resident, serving
+from terminalpeer import Conversation, Served, children, descriptors, eventually, resident
 
 from mender_oneshot.terminal.process import members
 from mender_oneshot.terminal.wire import CONTROL, SHELL
 
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="becoming somebody else needs root")
-
-
-@pytest.fixture
-def terminal(tmp_path: Path) -> Iterator[Served]:
-    with serving(Device(tmp_path / "device", sys.executable)) as served:
-        yield served
-
-
-@pytest.fixture
-def either(tmp_path: Path, python: str) -> Iterator[Served]:
-    """The same with the newest libraries and with Debian's."""
-    with serving(Device(tmp_path / "device", python)) as served:
-        yield served
 
 
 def silent(line: Conversation, sid: str = "s1") -> None:

@@ -4,18 +4,16 @@ A file is put whole or not at all: beside its place, synced, then renamed, and o
 """
 
 import contextlib
-import grp
 import logging
 import os
-import pwd
 import stat
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from . import wire
-from .beneath import Link, Outside, Place, find
+from .access import Denied, absolute, go_mode, lead, looking_up, may_fetch, may_put, target
+from .beneath import Place
 from .host import Host, Rate, fail, unknown
-from .settings import FileLimits
 from .wire import FILES, Message
 
 CHUNK = 32768
@@ -29,32 +27,8 @@ MOST_TRANSFERS = 64
 MADE_UP_SIZE = 4096
 """What a file of /sys says of its size, whatever it holds; one of /proc says 0."""
 MADE_UP_LIMIT = 256 * 1024
-DEFAULT_MODE = 0o644
-
-# Go's os.FileMode: the permissions as everywhere, all else in bits of its own.
-_GO_DIRECTORY, _GO_LINK, _GO_DEVICE, _GO_PIPE, _GO_SOCKET = 1 << 31, 1 << 27, 1 << 26, 1 << 25, 1 << 24
-_GO_SETUID, _GO_SETGID, _GO_CHARACTER, _GO_STICKY = 1 << 23, 1 << 22, 1 << 21, 1 << 20
-_GO_KINDS = {
-    stat.S_IFDIR: _GO_DIRECTORY,
-    stat.S_IFLNK: _GO_LINK,
-    stat.S_IFBLK: _GO_DEVICE,
-    stat.S_IFCHR: _GO_DEVICE | _GO_CHARACTER,
-    stat.S_IFIFO: _GO_PIPE,
-    stat.S_IFSOCK: _GO_SOCKET,
-}
 
 log = logging.getLogger(__name__)
-
-
-class Denied(Exception):
-    """The request is not granted; the text is for the person who asked."""
-
-
-def go_mode(mode: int) -> int:
-    """Say a mode of stat(2) as Go says it."""
-    bits = {stat.S_ISUID: _GO_SETUID, stat.S_ISGID: _GO_SETGID, stat.S_ISVTX: _GO_STICKY}
-    special = sum(go for unix, go in bits.items() if mode & unix)
-    return mode & 0o777 | special | _GO_KINDS.get(stat.S_IFMT(mode), 0)
 
 
 class Announced(NamedTuple):
@@ -292,13 +266,13 @@ class Transfers:
         """Do nothing: a session that has died is found by the control protocol."""
 
     def _stat(self, message: Message) -> None:
-        path = _path(wire.unpack(message.body), "path")
+        path = absolute(wire.unpack(message.body), "path")
         limits = self.host.settings.limits
-        with _looking_up(path):
-            place = find(*_scope(limits, path), follow=_follow(limits))
-        with place, _looking_up(path):
+        with looking_up(path):
+            place = lead(limits, path)
+        with place, looking_up(path):
             found = place.stat()
-            _may_fetch(limits, found)
+            may_fetch(limits, found)
             content = _made_up(place, found)
         size = found.st_size if content is None else len(content)
         if len(self._announced) >= MOST_TRANSFERS:
@@ -315,14 +289,14 @@ class Transfers:
         self.host.send(Message(FILES, "file_info", message.sid, {}, wire.pack(info)))
 
     def _get(self, message: Message) -> None:
-        path = _path(wire.unpack(message.body), "path")
+        path = absolute(wire.unpack(message.body), "path")
         self._admit(message)
         if self.sent.over(self.host.loop.now()):
             raise Denied("transmitted bytes limit exhausted")
         limits = self.host.settings.limits
-        with _looking_up(path):
-            place = find(*_scope(limits, path), follow=_follow(limits))
-        with place, _looking_up(path):
+        with looking_up(path):
+            place = lead(limits, path)
+        with place, looking_up(path):
             # Looked at before it is opened: opening alone does things to a device.
             if not stat.S_ISREG(place.stat().st_mode):
                 raise Denied("access denied: only regular files are allowed")
@@ -331,7 +305,7 @@ class Transfers:
             found = os.fstat(descriptor)
             if not stat.S_ISREG(found.st_mode):
                 raise Denied("access denied: only regular files are allowed")
-            _may_fetch(limits, found)
+            may_fetch(limits, found)
         except BaseException:
             os.close(descriptor)
             raise
@@ -353,15 +327,15 @@ class Transfers:
 
     def _put(self, message: Message) -> None:
         wanted = wire.unpack(message.body)
-        path = _path(wanted, "path")
+        path = absolute(wanted, "path")
         self._admit(message)
         if self.received.over(self.host.loop.now()):
             raise Denied("transmitted bytes limit exhausted")
         limits = self.host.settings.limits
         with contextlib.ExitStack() as stack:
-            place = stack.enter_context(_target(limits, path, wanted.get("src_path")))
-            mode, owner = _may_put(limits, place, wanted)
-            with _looking_up(path):
+            place = stack.enter_context(target(limits, path, wanted.get("src_path")))
+            mode, owner = may_put(limits, place, wanted)
+            with looking_up(path):
                 self._open[message.sid] = Put(self, message.sid, place, mode, owner)
             stack.pop_all()  # it is the transfer's to close now
         log.info("User %s puts %s.", message.text("user_id") or "unknown", path)
@@ -403,116 +377,3 @@ def _made_up(place: Place, found: os.stat_result) -> bytes | None:
     finally:
         os.close(descriptor)
     return None
-
-
-def _path(wanted: dict[str, Any], name: str) -> str:
-    """Return the absolute path in a request."""
-    path = wanted.get(name)
-    if not isinstance(path, str) or not path.startswith("/") or "\0" in path:
-        raise Denied("invalid request parameters: path: must be absolute")
-    return path
-
-
-def _scope(limits: FileLimits, path: str) -> tuple[str, str]:
-    return (limits.chroot if limits.enabled and limits.chroot else "/", path)
-
-
-def _follow(limits: FileLimits) -> bool:
-    return limits.follow_links or not limits.enabled
-
-
-@contextlib.contextmanager
-def _looking_up(path: str) -> Iterator[None]:
-    """Say what is wrong with a path in words for the person who asked for it."""
-    try:
-        yield
-    except Outside as error:
-        raise Denied("access denied: the target file path is outside chroot") from error
-    except Link as error:
-        raise Denied("access denied: forbidden to follow the link") from error
-    except OSError as error:
-        raise Denied(f"{path}: {os.strerror(error.errno or 0)}") from error
-
-
-def _may_fetch(limits: FileLimits, found: os.stat_result) -> None:
-    """Raise `Denied` where the limits forbid to fetch a file, or even to know of it."""
-    if not limits.enabled:
-        return
-    if limits.regular_only and not stat.S_ISREG(found.st_mode):
-        raise Denied("access denied: only regular files are allowed")
-    if limits.owner_get and found.st_uid not in _numbers(limits.owner_get, _user):
-        raise Denied("access denied: the file owner does not match")
-    if limits.group_get and found.st_gid not in _numbers(limits.group_get, _group):
-        raise Denied("access denied: the file group does not match")
-    if 0 < limits.max_file_size < found.st_size:
-        raise Denied("access denied: the file size is over the limit")
-
-
-def _target(limits: FileLimits, path: str, source: object) -> Place:
-    """Find where a file is to be put: into a directory under its own name, else under the name asked for."""
-    with _looking_up(path):
-        place = find(*_scope(limits, path), follow=_follow(limits), last=False)
-        try:
-            kind = stat.S_IFMT(place.stat().st_mode)
-        except FileNotFoundError:
-            kind = 0
-        except BaseException:
-            place.close()
-            raise
-    if kind == stat.S_IFREG:
-        return place
-    if not kind and not path.endswith("/"):
-        return place
-    place.close()
-    name = os.path.basename(source) if isinstance(source, str) else ""
-    if kind == stat.S_IFDIR and name not in ("", ".", "..") and "\0" not in name:
-        return _target(limits, f"{path.rstrip('/')}/{name}", None)
-    if kind == stat.S_IFDIR:
-        raise Denied("conflicting file path: cannot overwrite directory")
-    if kind:
-        raise Denied("conflicting file path: cannot overwrite irregular file")
-    raise Denied(f"{path}: there is no such directory")
-
-
-def _may_put(limits: FileLimits, place: Place, wanted: dict[str, Any]) -> tuple[int, tuple[int, int]]:
-    """Return the mode and the owner a new file gets; raises `Denied` where the limits forbid it."""
-    mode, uid, gid = (wanted.get(name) for name in ("mode", "uid", "gid"))
-    mode = mode if isinstance(mode, int) and 0 <= mode < 2**32 else DEFAULT_MODE
-    owner = [number if isinstance(number, int) and 0 <= number < 2**32 - 1 else -1 for number in (uid, gid)]
-    if not limits.enabled:
-        return mode & 0o777, (owner[0], owner[1])
-    setuid = bool(mode & (_GO_SETUID | stat.S_ISUID))
-    if setuid and not limits.allow_suid:
-        raise Denied("access denied: the set uid mode is forbidden")
-    try:
-        found = place.stat()
-    except OSError:
-        found = None
-    if found and not limits.allow_overwrite:
-        raise Denied("access denied: forbidden to overwrite the file")
-    if limits.owner_put:
-        owner[0] = next(iter(_numbers((limits.owner_put,), _user)), -1)
-        if owner[0] < 0 or (found and found.st_uid != owner[0]):
-            raise Denied("access denied: the file owner does not match")
-    if limits.group_put:
-        owner[1] = next(iter(_numbers((limits.group_put,), _group)), -1)
-        if owner[1] < 0 or (found and found.st_gid != owner[1]):
-            raise Denied("access denied: the file group does not match")
-    return mode & 0o777 & ~limits.umask | (stat.S_ISUID if setuid else 0), (owner[0], owner[1])
-
-
-def _user(name: str) -> int:
-    return pwd.getpwnam(name).pw_uid
-
-
-def _group(name: str) -> int:
-    return grp.getgrnam(name).gr_gid
-
-
-def _numbers(names: tuple[str, ...], look_up: Callable[[str], int]) -> set[int]:
-    """Look names up; one that does not exist allows nobody."""
-    found = set()
-    for name in names:
-        with contextlib.suppress(KeyError):
-            found.add(look_up(name))
-    return found

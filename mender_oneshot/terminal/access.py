@@ -1,0 +1,151 @@
+"""Which files may be fetched and put, by the limits configured, and what is said of those that may not.
+
+Knows nothing of messages and transfers. Facts: remote-terminal.md section 4.
+"""
+
+import contextlib
+import grp
+import os
+import pwd
+import stat
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from .beneath import Link, Outside, Place, find
+from .settings import FileLimits
+
+DEFAULT_MODE = 0o644
+
+# Go's os.FileMode: the permissions as everywhere, all else in bits of its own.
+_GO_DIRECTORY, _GO_LINK, _GO_DEVICE, _GO_PIPE, _GO_SOCKET = 1 << 31, 1 << 27, 1 << 26, 1 << 25, 1 << 24
+_GO_SETUID, _GO_SETGID, _GO_CHARACTER, _GO_STICKY = 1 << 23, 1 << 22, 1 << 21, 1 << 20
+_GO_KINDS = {
+    stat.S_IFDIR: _GO_DIRECTORY,
+    stat.S_IFLNK: _GO_LINK,
+    stat.S_IFBLK: _GO_DEVICE,
+    stat.S_IFCHR: _GO_DEVICE | _GO_CHARACTER,
+    stat.S_IFIFO: _GO_PIPE,
+    stat.S_IFSOCK: _GO_SOCKET,
+}
+
+
+class Denied(Exception):
+    """The request is not granted; the text is for the person who asked."""
+
+
+def go_mode(mode: int) -> int:
+    """Say a mode of stat(2) as Go says it."""
+    bits = {stat.S_ISUID: _GO_SETUID, stat.S_ISGID: _GO_SETGID, stat.S_ISVTX: _GO_STICKY}
+    special = sum(go for unix, go in bits.items() if mode & unix)
+    return mode & 0o777 | special | _GO_KINDS.get(stat.S_IFMT(mode), 0)
+
+
+def absolute(wanted: dict[str, Any], name: str) -> str:
+    """Return the absolute path in a request."""
+    path = wanted.get(name)
+    if not isinstance(path, str) or not path.startswith("/") or "\0" in path:
+        raise Denied("invalid request parameters: path: must be absolute")
+    return path
+
+
+def lead(limits: FileLimits, path: str, *, last: bool = True) -> Place:
+    """Find where a path leads within the limits; raises what `beneath.find` raises, for `looking_up`."""
+    root = limits.chroot if limits.enabled and limits.chroot else "/"
+    return find(root, path, follow=limits.follow_links or not limits.enabled, last=last)
+
+
+@contextlib.contextmanager
+def looking_up(path: str) -> Iterator[None]:
+    """Say what is wrong with a path in words for the person who asked for it."""
+    try:
+        yield
+    except Outside as error:
+        raise Denied("access denied: the target file path is outside chroot") from error
+    except Link as error:
+        raise Denied("access denied: forbidden to follow the link") from error
+    except OSError as error:
+        raise Denied(f"{path}: {os.strerror(error.errno or 0)}") from error
+
+
+def may_fetch(limits: FileLimits, found: os.stat_result) -> None:
+    """Raise `Denied` where the limits forbid to fetch a file, or even to know of it."""
+    if not limits.enabled:
+        return
+    if limits.regular_only and not stat.S_ISREG(found.st_mode):
+        raise Denied("access denied: only regular files are allowed")
+    if limits.owner_get and found.st_uid not in _numbers(limits.owner_get, _user):
+        raise Denied("access denied: the file owner does not match")
+    if limits.group_get and found.st_gid not in _numbers(limits.group_get, _group):
+        raise Denied("access denied: the file group does not match")
+    if 0 < limits.max_file_size < found.st_size:
+        raise Denied("access denied: the file size is over the limit")
+
+
+def target(limits: FileLimits, path: str, source: object) -> Place:
+    """Find where a file is to be put: into a directory under its own name, else under the name asked for."""
+    with looking_up(path):
+        place = lead(limits, path, last=False)
+        try:
+            kind = stat.S_IFMT(place.stat().st_mode)
+        except FileNotFoundError:
+            kind = 0
+        except BaseException:
+            place.close()
+            raise
+    if kind == stat.S_IFREG:
+        return place
+    if not kind and not path.endswith("/"):
+        return place
+    place.close()
+    name = os.path.basename(source) if isinstance(source, str) else ""
+    if kind == stat.S_IFDIR and name not in ("", ".", "..") and "\0" not in name:
+        return target(limits, f"{path.rstrip('/')}/{name}", None)
+    if kind == stat.S_IFDIR:
+        raise Denied("conflicting file path: cannot overwrite directory")
+    if kind:
+        raise Denied("conflicting file path: cannot overwrite irregular file")
+    raise Denied(f"{path}: there is no such directory")
+
+
+def may_put(limits: FileLimits, place: Place, wanted: dict[str, Any]) -> tuple[int, tuple[int, int]]:
+    """Return the mode and the owner a new file gets; raises `Denied` where the limits forbid it."""
+    mode, uid, gid = (wanted.get(name) for name in ("mode", "uid", "gid"))
+    mode = mode if isinstance(mode, int) and 0 <= mode < 2**32 else DEFAULT_MODE
+    owner = [number if isinstance(number, int) and 0 <= number < 2**32 - 1 else -1 for number in (uid, gid)]
+    if not limits.enabled:
+        return mode & 0o777, (owner[0], owner[1])
+    setuid = bool(mode & (_GO_SETUID | stat.S_ISUID))
+    if setuid and not limits.allow_suid:
+        raise Denied("access denied: the set uid mode is forbidden")
+    try:
+        found = place.stat()
+    except OSError:
+        found = None
+    if found and not limits.allow_overwrite:
+        raise Denied("access denied: forbidden to overwrite the file")
+    if limits.owner_put:
+        owner[0] = next(iter(_numbers((limits.owner_put,), _user)), -1)
+        if owner[0] < 0 or (found and found.st_uid != owner[0]):
+            raise Denied("access denied: the file owner does not match")
+    if limits.group_put:
+        owner[1] = next(iter(_numbers((limits.group_put,), _group)), -1)
+        if owner[1] < 0 or (found and found.st_gid != owner[1]):
+            raise Denied("access denied: the file group does not match")
+    return mode & 0o777 & ~limits.umask | (stat.S_ISUID if setuid else 0), (owner[0], owner[1])
+
+
+def _user(name: str) -> int:
+    return pwd.getpwnam(name).pw_uid
+
+
+def _group(name: str) -> int:
+    return grp.getgrnam(name).gr_gid
+
+
+def _numbers(names: tuple[str, ...], look_up: Callable[[str], int]) -> set[int]:
+    """Look names up; one that does not exist allows nobody."""
+    found = set()
+    for name in names:
+        with contextlib.suppress(KeyError):
+            found.add(look_up(name))
+    return found
