@@ -115,7 +115,10 @@ class Conversation:
         """Collect what a shell shows until some text is in it."""
         shown = b""
         while text not in shown:
-            heard = self.receive()
+            try:
+                heard = self.receive()
+            except TimeoutError:
+                pytest.fail(f"waited in vain for {text!r}; shown was {shown!r}")
             assert heard.kind in ("shell", "ping"), (heard, shown)
             shown += heard.body if heard.sid == sid else b""
         return shown
