@@ -7,11 +7,12 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import msgpack
 import pytest
-from conftest import Device
+from conftest import REPO, Device
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import (
     AcceptConnection,
@@ -292,6 +293,14 @@ def serving(device: Device, patience: float = SECONDS) -> Iterator[Served]:
             served.clean_up()
 
 
+def spoil(device: Device, code: str) -> None:
+    """Have the system answer a device's Python otherwise than this one does: `code` is run at its start."""
+    place = device.root / "spoilt"
+    place.mkdir()
+    (place / "sitecustomize.py").write_text(code)
+    device.environment["PYTHONPATH"] = f"{place}:{REPO}"
+
+
 def descriptors(pid: int) -> int:
     """Count the open files of a process."""
     return len(os.listdir(f"/proc/{pid}/fd"))
@@ -307,6 +316,32 @@ def resident(pid: int) -> int:
     """The memory of a process, in KiB."""
     with open(f"/proc/{pid}/status", encoding="utf-8") as file:
         return next(int(line.split()[1]) for line in file if line.startswith("VmRSS:"))
+
+
+def stands_still(pid: int) -> bool:
+    """Say whether a process sleeps and gets no further."""
+
+    def spent() -> list[str]:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+
+    before = spent()
+    time.sleep(0.3)  # the time over which "no further" is judged
+    return spent() == before
+
+
+@contextlib.contextmanager
+def silent_address() -> Iterator[tuple[str, int]]:
+    """Have an address of this machine that answers nothing to whoever wants to connect."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind(("127.0.0.2", 0))
+        listener.listen(0)
+        # One more than it has room for: the kernel drops what comes then.
+        for _ in range(2):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(listener.getsockname())
+        yield listener.getsockname()
 
 
 def eventually(true: Callable[[], Any], what: str, seconds: float = 20) -> None:

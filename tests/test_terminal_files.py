@@ -6,6 +6,7 @@ import resource
 import socket
 import stat
 import struct
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from terminalpeer import Conversation, Heard, Served, descriptors, eventually, r
 from test_terminal_beneath import ESCAPES
 from test_terminal_beneath import tree as tree
 
-from mender_oneshot.terminal.wire import CONTROL, FILES, pack
+from mender_oneshot.terminal.wire import CONTROL, FILES, SHELL, pack
 
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="owners can only be changed by root")
 
@@ -204,6 +205,23 @@ def test_only_regular_files_are_replaced(line: Conversation, tmp_path: Path) -> 
         with pytest.raises(Denied):
             begin(line, f"{tmp_path}/{target}")
         assert (tmp_path / "file").read_text() == "as it was"
+
+
+def test_a_link_with_a_slash_behind_it_is_the_directory(line: Conversation, tmp_path: Path) -> None:
+    (tmp_path / "directory").mkdir()
+    (tmp_path / "link").symlink_to("directory")
+    put(line, f"{tmp_path}/link/", b"content", src_path="file")
+    assert (tmp_path / "directory" / "file").read_text() == "content"
+
+
+def test_what_was_refused_is_no_session(terminal: Served, tmp_path: Path) -> None:
+    with terminal.connect("--max-sessions", "1") as line:
+        with pytest.raises(Denied):
+            begin(line, tmp_path / "nothing" / "file", "a")
+        line.shell("b")
+        line.send(SHELL, "stop", "b")
+        assert line.end() == 1000
+    assert "Served 1 session" in terminal.finish()[1]
 
 
 @pytest.mark.parametrize("target", ["directory", "directory/", "to-directory"])
@@ -473,6 +491,18 @@ def test_overwriting(terminal: Served, tmp_path: Path) -> None:
     assert (tmp_path / "file").read_text() == "first"
 
 
+def test_not_even_what_has_come_meanwhile_is_overwritten(terminal: Served, tmp_path: Path) -> None:
+    with limited(terminal) as line:
+        begin(line, tmp_path / "file", "a")
+        put(line, tmp_path / "file", b"first", "b")
+        line.send(FILES, "file_chunk", "a", b"second", offset=0)
+        line.send(FILES, "file_chunk", "a", offset=6)
+        with pytest.raises(Denied, match="forbidden to overwrite"):
+            answer(line, "ack", "a")
+    assert (tmp_path / "file").read_text() == "first"
+    assert not left_over(tmp_path)
+
+
 def test_the_largest_size(terminal: Served, tmp_path: Path) -> None:
     with limited(terminal, MaxFileSize=1000, AllowOverwrite=True) as line:
         put(line, tmp_path / "file", bytes(1000))
@@ -483,6 +513,9 @@ def test_the_largest_size(terminal: Served, tmp_path: Path) -> None:
         for attempt in (look, fetch):
             with pytest.raises(Denied, match="access denied: the file size is over the limit"):
                 attempt(line, tmp_path / "large")
+        # It says of itself that it holds nothing.
+        with pytest.raises(Denied, match="access denied: the file size is over the limit"):
+            look(line, f"/proc/{terminal.process.pid}/smaps")
     assert (tmp_path / "file").stat().st_size == 1000
 
 
@@ -563,6 +596,28 @@ def test_disabled_is_not_offered_and_not_served(terminal: Served) -> None:
         assert accept == {"version": 1, "protocols": [1, 3, 4]}
         line.send(FILES, "stat", "f1", body(path="/"))
         assert msgpack.unpackb(line.expect(CONTROL, "error", "f1").body)["msgproto"] == 2
+
+
+@pytest.mark.parametrize("seconds", [-(2**31), 0, 2**34, 2**63 - 1])
+def test_files_of_every_age(line: Conversation, seconds: int) -> None:
+    """A file system without a bound, as tmpfs, keeps whatever anybody sets."""
+    with tempfile.NamedTemporaryFile(dir="/dev/shm") as file:
+        os.utime(file.name, (0, seconds))
+        kept = os.stat(file.name).st_mtime_ns // 10**9
+        assert look(line, file.name)["modtime"] == msgpack.Timestamp(kept)
+
+
+def test_names_are_what_they_are_whatever_the_locale(terminal: Served, tmp_path: Path) -> None:
+    terminal.device.environment |= {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    with terminal.connect() as line:
+        put(line, tmp_path / "ümläut €", b"content")
+        assert fetch(line, tmp_path / "ümläut €") == b"content"
+    assert (tmp_path / "ümläut €").read_bytes() == b"content"
+
+
+def test_a_path_that_is_too_long(line: Conversation) -> None:
+    with pytest.raises(Denied, match="File name too long"):
+        look(line, "/" + "./" * 2048 + "etc/passwd")
 
 
 def test_times_are_msgpack_times(line: Conversation, tmp_path: Path) -> None:

@@ -9,7 +9,17 @@ from typing import Any
 
 import msgpack
 import pytest
-from terminalpeer import Conversation, Heard, Served, children, descriptors, eventually, resident
+from terminalpeer import (
+    Conversation,
+    Heard,
+    Served,
+    children,
+    descriptors,
+    eventually,
+    resident,
+    silent_address,
+    spoil,
+)
 
 from mender_oneshot.terminal.wire import CONTROL, FORWARD, pack
 
@@ -105,6 +115,69 @@ def test_a_name_that_does_not_exist(line: Conversation, terminal: Served) -> Non
     assert not children(terminal.process.pid)
 
 
+def test_an_address_that_is_silent_leaves_time_for_the_others(
+    terminal: Served, target: socket.socket
+) -> None:
+    with silent_address() as silent:
+        addresses = [(2, 1, 6, "", silent)] + [(2, 1, 6, "", target.getsockname())] * 7
+        spoil(
+            terminal.device, f"import socket\nsocket.getaddrinfo = lambda *words, **options: {addresses!r}\n"
+        )
+        with terminal.connect() as line:
+            ask(line, 80, host="somewhere.invalid")
+            of(line.receive(), "new")
+            target.accept()[0].close()
+
+
+NO_IPV6 = """\
+import socket
+def connect(self, address, plain=socket.socket.connect):
+    if self.family == socket.AF_INET6:
+        raise OSError(97, "Address family not supported by protocol")
+    return plain(self, address)
+socket.socket.connect = connect
+"""
+NO_CHILD = """\
+import os
+def fork():
+    raise BlockingIOError(11, "Resource temporarily unavailable")
+os.fork = fork
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "host", "why"),
+    [(NO_IPV6, "::1", "not supported"), (NO_CHILD, "somewhere.invalid", "temporarily unavailable")],
+    ids=["a family", "a child"],
+)
+def test_what_the_system_does_not_let_us_have(terminal: Served, code: str, host: str, why: str) -> None:
+    """It is the end of one connection, and of nothing else."""
+    spoil(terminal.device, code)
+    with terminal.connect() as line:
+        line.shell()
+        files = descriptors(terminal.process.pid)
+        ask(line, 80, host=host)
+        *_, error = line.until(lambda heard: heard.kind == "error")
+        assert why in words(error)
+        of(line.receive(), "stop")
+        assert descriptors(terminal.process.pid) == files
+        line.type("echo al''ive\n")
+        line.see(b"alive\r\n")
+
+
+def test_the_session_goes_on_when_its_last_connection_is_closed(
+    terminal: Served, target: socket.socket
+) -> None:
+    with terminal.connect("--max-sessions", "1") as line:
+        for _ in range(2):
+            with connect(line, target):
+                line.send(FORWARD, "stop", "p1", connection_id="c1")
+                of(line.receive(), "stop")
+        line.send(CONTROL, "close", "p1")
+        assert line.end() == 1000
+    assert "Served 1 session" in terminal.finish()[1]
+
+
 def test_a_port_where_nobody_listens(line: Conversation) -> None:
     with socket.create_server(("127.0.0.1", 0)) as unused:
         port = unused.getsockname()[1]
@@ -121,6 +194,11 @@ def test_a_request_that_lacks_something(line: Conversation, name: str) -> None:
     wanted.pop(name, None)
     line.send(FORWARD, "new", "p1", pack(wanted), **props)
     assert "missing connection_id, remote_port or protocol" in words(line.receive())
+
+
+def test_a_name_that_is_too_long(line: Conversation) -> None:
+    ask(line, 1, "c" * 257)
+    assert "missing connection_id" in words(line.receive())
 
 
 @pytest.mark.parametrize(

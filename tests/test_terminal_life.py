@@ -8,6 +8,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,13 +16,23 @@ from pathlib import Path
 import msgpack
 import pytest
 from conftest import REPO, Device
-from terminalpeer import Served, need_the_extra, serving
+from terminalpeer import (
+    Served,
+    eventually,
+    need_the_extra,
+    resident,
+    serving,
+    silent_address,
+    spoil,
+    stands_still,
+)
 from test_proxy import Proxy
+from wsproto.events import BytesMessage
 
 from mender_oneshot.devserver import DevServer
 from mender_oneshot.devserver.relay import Gone
 from mender_oneshot.terminal.service import pause
-from mender_oneshot.terminal.wire import CLIENT, CONTROL, SHELL, pack
+from mender_oneshot.terminal.wire import CLIENT, CONTROL, SHELL, Message, encode, pack
 
 
 @pytest.fixture
@@ -266,6 +277,49 @@ def test_answers_after_which_it_tries_again(terminal: Served, status: int) -> No
     assert f"answered {status}" in terminal.stop()[2]
 
 
+@pytest.mark.parametrize("status", [404])
+def test_a_server_that_had_a_terminal_will_have_it_again(terminal: Served, status: int) -> None:
+    """A gateway answers so while what stands behind it restarts."""
+    with terminal.connect("--wait", "0") as line:
+        line.round_trip()
+    with terminal.peer.refuse(status), terminal.peer.accept() as line:
+        line.round_trip()
+    assert f"answered {status}" in terminal.stop()[2]
+
+
+def test_a_portal_stands_in_the_way_for_a_while(terminal: Served) -> None:
+    with terminal.connect("--wait", "0") as line:
+        line.round_trip()
+    with terminal.peer.raw() as stream:
+        stream.recv(65536)
+        stream.sendall(b"<html>")
+    with terminal.peer.accept() as line:
+        line.round_trip()
+    assert "does not speak WebSocket" in terminal.stop()[2]
+
+
+def test_authorizing_that_cannot_be_started_is_tried_again(terminal: Served) -> None:
+    """Where there is no room for one more process."""
+    spoil(
+        terminal.device,
+        "import subprocess\n"
+        "def run(*words, **options):\n"
+        "    raise BlockingIOError(11, 'Resource temporarily unavailable')\n"
+        "subprocess.run = run\n",
+    )
+    terminal.start()
+    with terminal.peer.refuse(401), terminal.peer.accept() as line:
+        line.round_trip()
+    assert "cannot be started (Resource temporarily unavailable)" in terminal.stop()[2]
+
+
+@pytest.mark.parametrize("asked", ["100000", "999999999"])
+def test_no_pause_is_longer_than_a_day(terminal: Served, asked: str) -> None:
+    terminal.start("--wait", "1")
+    with terminal.peer.refuse(503, **{"Retry-After": asked}):
+        assert "in 86400 s" in terminal.finish()[2]
+
+
 def test_a_pause_that_the_server_asks_for_is_kept(terminal: Served) -> None:
     terminal.start("--wait", "2")
     with terminal.peer.refuse(429, **{"Retry-After": "3600"}):
@@ -281,6 +335,19 @@ def test_nobody_listens(terminal: Served) -> None:
     code, _, err = terminal.finish()
     assert code == 75
     assert "No answer from 127.0.0.1:1: Connection refused" in err
+
+
+def test_an_address_that_is_silent_leaves_time_for_the_others(terminal: Served) -> None:
+    with silent_address() as silent:
+        peer = ("127.0.0.1", int(terminal.peer.url.rpartition(":")[2]))
+        addresses = [(2, 1, 6, "", address) for address in (silent, *[peer] * 7)]
+        spoil(
+            terminal.device, f"import socket\nsocket.getaddrinfo = lambda *words, **options: {addresses!r}\n"
+        )
+        terminal.device.configure(ServerURL="http://somewhere.invalid")
+        terminal.authorize("http://somewhere.invalid")
+        with terminal.connect() as line:
+            line.round_trip()
 
 
 def test_a_server_whose_name_is_unknown(terminal: Served) -> None:
@@ -342,6 +409,47 @@ def test_text_frames_and_what_is_no_frame(terminal: Served) -> None:
             line.receive()
     with terminal.peer.accept() as line:
         line.shell()
+
+
+def test_a_flood_of_messages_holds_up_nobody(terminal: Served) -> None:
+    """Least of all SIGTERM: between two handfuls of messages everybody else has his turn."""
+    with terminal.connect() as line:
+        line.round_trip()
+        ping = line.websocket.send(BytesMessage(data=encode(Message(CONTROL, "pong", "x")))) * 2000
+
+        def flood() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    line.stream.sendall(ping)
+
+        flooding = threading.Thread(target=flood)
+        flooding.start()
+        terminal.process.terminate()
+        assert terminal.process.wait(20) == 0
+        flooding.join()
+
+
+def test_who_asks_and_does_not_listen_is_not_listened_to(terminal: Served) -> None:
+    count = 60_000
+    with terminal.connect() as line:
+        line.round_trip()
+        before = resident(terminal.process.pid)
+        ping = encode(Message(CONTROL, "ping", "s" * 200))
+        frames = b"".join(line.websocket.send(BytesMessage(data=ping)) for _ in range(count // 60))
+
+        def ask() -> None:
+            for _ in range(60):
+                line.stream.sendall(frames)
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        eventually(lambda: stands_still(terminal.process.pid), "it reads no more")
+        assert asking.is_alive()
+        assert resident(terminal.process.pid) - before < 16384
+        # Who listens again gets every answer.
+        for _ in range(count):
+            line.expect(CONTROL, "pong", "s" * 200)
+        asking.join()
 
 
 # The way there.

@@ -5,15 +5,15 @@ import pwd
 import re
 import signal
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from terminalpeer import Conversation, Served, children, descriptors, eventually, resident
+from terminalpeer import Conversation, Served, children, descriptors, eventually, resident, stands_still
+from wsproto.events import BytesMessage
 
 from mender_oneshot.terminal.process import members
-from mender_oneshot.terminal.wire import CONTROL, SHELL
+from mender_oneshot.terminal.wire import CONTROL, SHELL, Message, encode
 
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="becoming somebody else needs root")
 
@@ -329,7 +329,7 @@ def test_a_flood_of_output_waits_where_it_comes_from(either: Served) -> None:
         got = len(line.receive().body)
         # The server reads nothing for a while: then nor does anybody read the either.
         readings = [resident(either.process.pid)]
-        eventually(lambda: waits_for_its_reader(either.process.pid), "the flood stands still")
+        eventually(lambda: stands_still(either.process.pid), "the flood stands still")
         last = b""
         while got < size + 4:
             last = line.receive().body
@@ -338,17 +338,6 @@ def test_a_flood_of_output_waits_where_it_comes_from(either: Served) -> None:
                 readings.append(resident(either.process.pid))
         assert max(readings) - before < 8192
         assert last.endswith(b"end\n")
-
-
-def waits_for_its_reader(pid: int) -> bool:
-    """Say whether a process sleeps and gets no further."""
-
-    def spent() -> list[str]:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
-
-    before = spent()
-    time.sleep(0.3)  # the time over which "no further" is judged
-    return spent() == before
 
 
 def test_a_flood_of_input_holds_others_up_for_seconds_at_most(terminal: Served) -> None:
@@ -370,6 +359,44 @@ def test_a_flood_of_input_holds_others_up_for_seconds_at_most(terminal: Served) 
         assert resident(terminal.process.pid) - before < 16384
         line.send(SHELL, "stop", "stuck")
         line.expect(SHELL, "stop", "stuck")
+
+
+def test_a_program_that_reads_slowly_holds_others_up_for_seconds_at_most(
+    terminal: Served, tmp_path: Path
+) -> None:
+    """A minute and a half it would take for all that it is sent."""
+    slow = tmp_path / "slow.py"
+    slow.write_text(
+        "import os, time\nos.write(1, b'ready')\nwhile True:\n    os.read(0, 4096)\n    time.sleep(0.25)\n"
+    )
+    with terminal.connect() as line:
+        line.shell("slow", user_id="a")
+        silent(line, "slow")
+        line.type(f"exec {sys.executable} {slow}\n", "slow")
+        line.see(b"ready", "slow")
+        line.send(SHELL, "new", "free", user_id="b")
+        line.expect(SHELL, "new", "free")
+        for _ in range(15):
+            line.send(SHELL, "shell", "slow", bytes(100_000))
+        line.type("echo al''ive\n", "free")
+        shown: dict[str, bytes] = {"slow": b"", "free": b""}
+        while b"alive\r\n" not in shown["free"]:
+            heard = line.receive()
+            shown[heard.sid] += heard.body
+        assert re.search(rb"\d+ bytes of input are dropped", shown["slow"])
+
+
+def test_small_pieces_of_input_take_no_more_memory_than_they_are(terminal: Served) -> None:
+    with terminal.connect() as line:
+        line.shell()
+        silent(line)
+        line.type("echo re''ady; exec sleep 1000\n")
+        line.see(b"ready\n")
+        before = resident(terminal.process.pid)
+        key = line.websocket.send(BytesMessage(data=encode(Message(SHELL, "shell", "s1", {}, b"x"))))
+        line.stream.sendall(key * 60_000)
+        line.round_trip()
+        assert resident(terminal.process.pid) - before < 4096
 
 
 # Ends.

@@ -2,6 +2,7 @@
 
 import contextlib
 import struct
+from collections.abc import Callable
 from typing import Any
 
 import msgpack
@@ -46,6 +47,14 @@ def test_others_read_what_we_write(message: Message) -> None:
     assert header.get("props", {}) == message.props
     # What is empty is left out.
     assert "" not in (header.get("typ"), header.get("sid"), whole.get("body"))
+
+
+@pytest.mark.parametrize("make", [lambda text: Message(1, text, "s"), lambda text: Message(1, "new", text)])
+def test_what_answers_repeat_has_a_bound(make: Callable[[str], Message]) -> None:
+    longest = make("x" * 256)
+    assert wire.decode(wire.encode(longest)) == longest
+    with pytest.raises(Garbled, match="too long"):
+        wire.decode(wire.encode(make("x" * 257)))
 
 
 @given(numbers, st.integers(0, 0xFFFF))

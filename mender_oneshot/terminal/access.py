@@ -4,6 +4,7 @@ Knows nothing of messages and transfers. Facts: remote-terminal.md section 4.
 """
 
 import contextlib
+import errno
 import grp
 import os
 import pwd
@@ -15,6 +16,7 @@ from .beneath import Link, Outside, Place, find
 from .settings import FileLimits
 
 DEFAULT_MODE = 0o644
+LONGEST_PATH = 4096
 
 # Go's os.FileMode: the permissions as everywhere, all else in bits of its own.
 _GO_DIRECTORY, _GO_LINK, _GO_DEVICE, _GO_PIPE, _GO_SOCKET = 1 << 31, 1 << 27, 1 << 26, 1 << 25, 1 << 24
@@ -45,6 +47,8 @@ def absolute(wanted: dict[str, Any], name: str) -> str:
     path = wanted.get(name)
     if not isinstance(path, str) or not path.startswith("/") or "\0" in path:
         raise Denied("invalid request parameters: path: must be absolute")
+    if len(path) > LONGEST_PATH:
+        raise Denied(f"invalid request parameters: path: {os.strerror(errno.ENAMETOOLONG)}")
     return path
 
 
@@ -67,8 +71,8 @@ def looking_up(path: str) -> Iterator[None]:
         raise Denied(f"{path}: {os.strerror(error.errno or 0)}") from error
 
 
-def may_fetch(limits: FileLimits, found: os.stat_result) -> None:
-    """Raise `Denied` where the limits forbid to fetch a file, or even to know of it."""
+def may_fetch(limits: FileLimits, found: os.stat_result, size: int) -> None:
+    """Raise `Denied` where the limits forbid to fetch a file that holds so much, or even to know of it."""
     if not limits.enabled:
         return
     if limits.regular_only and not stat.S_ISREG(found.st_mode):
@@ -77,14 +81,15 @@ def may_fetch(limits: FileLimits, found: os.stat_result) -> None:
         raise Denied("access denied: the file owner does not match")
     if limits.group_get and found.st_gid not in _numbers(limits.group_get, _group):
         raise Denied("access denied: the file group does not match")
-    if 0 < limits.max_file_size < found.st_size:
+    if 0 < limits.max_file_size < size:
         raise Denied("access denied: the file size is over the limit")
 
 
 def target(limits: FileLimits, path: str, source: object) -> Place:
     """Find where a file is to be put: into a directory under its own name, else under the name asked for."""
     with looking_up(path):
-        place = lead(limits, path, last=False)
+        # A name with a slash behind it is a directory's, also where it is a link's.
+        place = lead(limits, path, last=path.endswith("/"))
         try:
             kind = stat.S_IFMT(place.stat().st_mode)
         except FileNotFoundError:

@@ -27,10 +27,11 @@ class Link(Exception):
 class Place:
     """A name in an open directory: where a path led. A context manager that closes the directory.
 
-    The name may belong to nothing yet; it is "." where the path ends in a directory that has no other.
+    The name may belong to nothing yet; it is "." where the path ends in a directory that has no other. It is
+    bytes, so that no locale has a say in it.
     """
 
-    def __init__(self, directory: int, name: str) -> None:
+    def __init__(self, directory: int, name: bytes) -> None:
         self.directory = directory
         self.name = name
 
@@ -63,9 +64,9 @@ def find(root: str, path: str, *, follow: bool, last: bool = True) -> Place:
     `follow` allows symbolic links that stay beneath `root`; `last` has the last name of the path follow a
     link as well. Raises `Outside`, `Link`, or `OSError` for what is not there or may not be entered.
     """
-    walk = _Walk(root)
+    walk = _Walk(_as_on_disk(root))
     try:
-        return walk.to(path, follow, last)
+        return walk.to(_as_on_disk(path), follow, last)
     finally:
         walk.close()
 
@@ -73,7 +74,7 @@ def find(root: str, path: str, *, follow: bool, last: bool = True) -> Place:
 class _Walk:
     """The directories from the root to where we stand; ".." goes back along these, not along the disk."""
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: bytes) -> None:
         self._root = root
         self._opened = [os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)]
 
@@ -81,12 +82,12 @@ class _Walk:
         while self._opened:
             os.close(self._opened.pop())
 
-    def to(self, path: str, follow: bool, last: bool) -> Place:
+    def to(self, path: bytes, follow: bool, last: bool) -> Place:
         names = self._beneath(path)
         links = 0
         while names:
             name = names.pop()
-            if name == "..":
+            if name == b"..":
                 self._up()
             elif self._is_link(name) and (names or last):
                 links += 1
@@ -95,7 +96,7 @@ class _Walk:
                 if links > MOST_LINKS:
                     raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
                 target = os.readlink(name, dir_fd=self._opened[-1])
-                if target.startswith("/"):
+                if target.startswith(b"/"):
                     while len(self._opened) > 1:
                         os.close(self._opened.pop())
                     names += self._beneath(target)
@@ -106,9 +107,9 @@ class _Walk:
                 self._opened.append(os.open(name, _DIRECTORY, dir_fd=self._opened[-1]))
             else:
                 return Place(self._opened.pop(), name)
-        return Place(self._opened.pop(), ".")
+        return Place(self._opened.pop(), b".")
 
-    def _beneath(self, path: str) -> list[str]:
+    def _beneath(self, path: bytes) -> list[bytes]:
         """Return the names of an absolute path after those of the root, the next one last."""
         names, root = _names(path), _names(self._root)
         if names[: len(root)] != root:
@@ -121,11 +122,15 @@ class _Walk:
         elif _names(self._root):
             raise Outside
 
-    def _is_link(self, name: str) -> bool:
+    def _is_link(self, name: bytes) -> bool:
         with contextlib.suppress(OSError):
             return stat.S_ISLNK(os.stat(name, dir_fd=self._opened[-1], follow_symlinks=False).st_mode)
         return False
 
 
-def _names(path: str) -> list[str]:
-    return [name for name in path.split("/") if name not in ("", ".")]
+def _names(path: bytes) -> list[bytes]:
+    return [name for name in path.split(b"/") if name not in (b"", b".")]
+
+
+def _as_on_disk(path: str) -> bytes:
+    return path.encode("utf-8", "surrogateescape")

@@ -8,7 +8,7 @@ import logging
 import os
 import stat
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from . import wire
 from .access import Denied, absolute, go_mode, lead, looking_up, may_fetch, may_put, target
@@ -63,7 +63,6 @@ class Fetch:
 
     def go_on(self) -> None:
         """Send what the window allows; at the end, be done when all has arrived."""
-        self._waiting = False
         while self._descriptor >= 0 and self._offset - self._acknowledged < WINDOW and not self._said_all:
             if self._host.full:
                 if not self._waiting:
@@ -86,6 +85,7 @@ class Fetch:
             self._descriptor = -1
 
     def _try(self) -> None:
+        self._waiting = False
         if self._descriptor < 0:
             return
         with self._transfers.telling(Message(FILES, "get_file", self._sid)):
@@ -102,20 +102,18 @@ class Fetch:
 class Put:
     """A file on its way from the server."""
 
-    def __init__(
-        self, transfers: "Transfers", sid: str, place: Place, mode: int, owner: tuple[int, int]
-    ) -> None:
-        """Make the file beside its place; `owner` is a user and a group, -1 for ours. Raises `OSError`."""
+    def __init__(self, transfers: "Transfers", sid: str, place: Place, wanted: dict[str, Any]) -> None:
+        """Make the file beside its place, for a request; raises `Denied` or `OSError`."""
         self._transfers = transfers
         self._host = transfers.host
         self._sid = sid
         self._place = place
-        self._mode = mode
-        self._owner = owner
+        self._wanted = wanted
+        may_put(self._host.settings.limits, place, wanted)
         self._offset = 0
         self._acknowledged = 0
         self._synced = 0
-        self._beside = Place(place.directory, f".mender-oneshot-{os.urandom(8).hex()}")
+        self._beside = Place(place.directory, b".mender-oneshot-%s" % os.urandom(8).hex().encode())
         self._descriptor = self._beside.open(os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         self._acknowledge(0)
 
@@ -161,9 +159,11 @@ class Put:
 
     def _finish(self) -> None:
         """Give the file its owner, its mode and its name, for good, and only then acknowledge it."""
-        if self._owner != (-1, -1):
-            os.fchown(self._descriptor, *self._owner)
-        os.fchmod(self._descriptor, self._mode)
+        # Asked once more, for another file may have got the name meanwhile.
+        mode, owner = may_put(self._host.settings.limits, self._place, self._wanted)
+        if owner != (-1, -1):
+            os.fchown(self._descriptor, *owner)
+        os.fchmod(self._descriptor, mode)
         os.fsync(self._descriptor)
         directory = self._place.directory
         os.rename(self._beside.name, self._place.name, src_dir_fd=directory, dst_dir_fd=directory)
@@ -272,9 +272,10 @@ class Transfers:
             place = lead(limits, path)
         with place, looking_up(path):
             found = place.stat()
-            may_fetch(limits, found)
+            may_fetch(limits, found, found.st_size)
             content = _made_up(place, found)
         size = found.st_size if content is None else len(content)
+        may_fetch(limits, found, size)
         if len(self._announced) >= MOST_TRANSFERS:
             self._announced.clear()
         self._announced[message.sid] = Announced(path, size, content)
@@ -284,7 +285,7 @@ class Transfers:
             "uid": found.st_uid,
             "gid": found.st_gid,
             "mode": go_mode(found.st_mode),
-            "modtime": wire.timestamp(found.st_mtime),
+            "modtime": wire.timestamp(found.st_mtime_ns),
         }
         self.host.send(Message(FILES, "file_info", message.sid, {}, wire.pack(info)))
 
@@ -305,10 +306,11 @@ class Transfers:
             found = os.fstat(descriptor)
             if not stat.S_ISREG(found.st_mode):
                 raise Denied("access denied: only regular files are allowed")
-            may_fetch(limits, found)
+            may_fetch(limits, found, found.st_size)
         except BaseException:
             os.close(descriptor)
             raise
+        self.host.count(message.sid)
         log.info("User %s fetches %s.", message.text("user_id") or "unknown", path)
         announced = self._announced.pop(message.sid, None)
         if announced is None or announced.path != path:
@@ -334,10 +336,10 @@ class Transfers:
         limits = self.host.settings.limits
         with contextlib.ExitStack() as stack:
             place = stack.enter_context(target(limits, path, wanted.get("src_path")))
-            mode, owner = may_put(limits, place, wanted)
             with looking_up(path):
-                self._open[message.sid] = Put(self, message.sid, place, mode, owner)
+                self._open[message.sid] = Put(self, message.sid, place, wanted)
             stack.pop_all()  # it is the transfer's to close now
+        self.host.count(message.sid)
         log.info("User %s puts %s.", message.text("user_id") or "unknown", path)
 
     def _admit(self, message: Message) -> None:

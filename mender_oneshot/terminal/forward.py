@@ -35,10 +35,9 @@ class Forward:
     def __init__(self, forwards: "Forwards", message: Message, host: str, port: int, protocol: str) -> None:
         self.sid = message.sid
         self.name = message.text("connection_id")
-        self.heard = forwards.host.loop.now()
         self._forwards = forwards
         self._host = forwards.host
-        self._opening = message
+        self.heard = self._host.loop.now()
         self._kind = _KINDS[protocol]
         self._socket: socket.socket | None = None
         self._connected = False
@@ -47,12 +46,16 @@ class Forward:
         self._acknowledged = True  # the other side has what we sent last
         self._ending = False
         self._lookup: Lookup | None = None
+        self._end = self.heard + CONNECT_SECONDS
         self._deadline = self._host.loop.later(CONNECT_SECONDS, self._too_late)
         address = plain(host, port)
         if address:
             self._connect([address])
-        else:
+            return
+        try:
             self._lookup = Lookup(self._host.loop, host, port, self._kind, self._connect)
+        except OSError as error:
+            self._fail("new", os.strerror(error.errno or 0))
 
     @property
     def alive(self) -> bool:
@@ -88,10 +91,7 @@ class Forward:
         if self._lookup:
             self._lookup.cancel()
             self._lookup = None
-        if self._socket:
-            self._host.loop.watch(self._socket.fileno())
-            self._socket.close()
-            self._socket = None
+        self._drop_socket()
         self._connected = False
         self._queue.clear()
 
@@ -100,42 +100,42 @@ class Forward:
         self.close()
         self._send("stop")
 
-    def _connect(self, addresses: list[Address]) -> None:
+    def _connect(self, addresses: list[Address], problem: str = "its name cannot be looked up") -> None:
+        """Try the first address, or say what the problem with the last one was."""
         self._lookup = None
-        problem = "its name cannot be looked up"
-        while addresses:
-            family, address = addresses.pop(0)
-            target = socket.socket(family, self._kind)
-            target.setblocking(False)
-            try:
-                code = target.connect_ex(address)
-            except (OSError, OverflowError) as error:
-                code = getattr(error, "errno", None) or errno.EINVAL
-            if code in (0, errno.EINPROGRESS):
-                self._socket = target
-                if code:
-                    self._host.loop.watch(target.fileno(), write=lambda: self._tried(addresses))
-                else:
-                    self._open()
-                return
-            target.close()
-            problem = os.strerror(code)
-        self._fail("new", problem)
+        self._deadline.cancel()
+        if not addresses:
+            self._fail("new", problem)
+            return
+        first, *others = addresses
+        try:
+            # The kernel may know nothing of a family, or have no room for one more.
+            self._socket = socket.socket(first.family, self._kind)
+            self._socket.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                self._socket.connect(first.address)
+        except OSError as error:
+            self._drop_socket()
+            self._connect(others, os.strerror(error.errno or 0))
+            return
+        share = (self._end - self._host.loop.now()) / len(addresses)
+        self._deadline = self._host.loop.later(share, lambda: self._tried(others, errno.ETIMEDOUT))
+        self._host.loop.watch(self._socket.fileno(), write=lambda: self._tried(others))
 
-    def _tried(self, others: list[Address]) -> None:
-        if not self._socket:
-            return
-        code = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if not code:
-            self._open()
-            return
-        self._host.loop.watch(self._socket.fileno())
-        self._socket.close()
-        self._socket = None
-        if others:
-            self._connect(others)
-        else:
-            self._fail("new", os.strerror(code))
+    def _tried(self, others: list[Address], code: int = 0) -> None:
+        if self._socket:
+            code = code or self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if code:
+                self._drop_socket()
+                self._connect(others, os.strerror(code))
+            else:
+                self._open()
+
+    def _drop_socket(self) -> None:
+        if self._socket:
+            self._host.loop.watch(self._socket.fileno())
+            self._socket.close()
+            self._socket = None
 
     def _open(self) -> None:
         self._deadline.cancel()
@@ -151,7 +151,7 @@ class Forward:
     def _fail(self, kind: str, words: str) -> None:
         """Say what is wrong, and then that it is over: the reference's own error does not say of what."""
         self.close()
-        fail(self._host, self._opening._replace(kind=kind), words)
+        fail(self._host, Message(FORWARD, kind, self.sid), words)
         self._send("stop")
 
     def _drain(self) -> None:
@@ -217,15 +217,12 @@ class Forwards:
 
     def __init__(self, host: Host) -> None:
         self.host = host
+        self.sids: set[str] = set()
+        """The sessions that forward; one goes on when its last connection is closed, for it may open more."""
         self._open: dict[tuple[str, str], Forward] = {}
 
     def __len__(self) -> int:
-        return len(self._open)
-
-    @property
-    def sids(self) -> set[str]:
-        """The sessions that have a connection open."""
-        return {sid for sid, _ in self._open}
+        return len(self.sids)
 
     def handle(self, message: Message) -> None:
         """Do what a message asks for."""
@@ -252,7 +249,8 @@ class Forwards:
             del self._open[(forward.sid, forward.name)]
 
     def close(self, sid: str) -> None:
-        """End all connections of a session; the other side knows."""
+        """End a session and all its connections; the other side knows."""
+        self.sids.discard(sid)
         for forward in [forward for forward in self._open.values() if forward.sid == sid]:
             forward.close()
 
@@ -260,9 +258,11 @@ class Forwards:
         """End all connections and say so."""
         for forward in list(self._open.values()):
             forward.stop()
+        self.sids.clear()
 
     def drop_all(self) -> None:
         """End all connections; there is nobody to tell."""
+        self.sids.clear()
         for forward in list(self._open.values()):
             forward.close()
 
@@ -282,7 +282,7 @@ class Forwards:
         good = (
             isinstance(host, str) and host and "\0" not in host and isinstance(port, int) and 0 < port < 65536
         )
-        if not good or protocol not in _KINDS or not name:
+        if not good or protocol not in _KINDS or not 0 < len(name) <= wire.LONGEST_NAME:
             fail(
                 self.host,
                 message,
@@ -299,6 +299,8 @@ class Forwards:
         if words:
             fail(self.host, message, words)
             return
+        self.sids.add(message.sid)
+        self.host.count(message.sid)
         log.info("User %s connects to %s port %s.", message.text("user_id") or "unknown", host, port)
         forward = Forward(self, message, str(host), int(str(port)), str(protocol))
         if forward.alive:

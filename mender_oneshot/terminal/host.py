@@ -12,8 +12,10 @@ from .settings import TerminalSettings
 from .wire import CONTROL, ERROR, SHELL, Message, encode, pack
 
 HIGH = 256 * 1024
-"""Bytes waiting to be sent above which nobody who has more to say is listened to."""
+"""Bytes waiting to be sent above which nobody here who has more to say is listened to."""
 LOW = 64 * 1024
+FLOOD = 1 << 20
+"""Bytes waiting to be sent above which the server is not listened to either: it asks and does not hear."""
 REMEMBERED = 256
 """Sessions that are known again when they open something more; a process may live for years."""
 
@@ -65,6 +67,7 @@ class Host:
         """Send what is queued, and tell those who wait when there is room again."""
         if not self._link or self.lost:
             return
+        held = self.held
         try:
             self._link.flush()
         except Lost as lost:
@@ -73,6 +76,8 @@ class Host:
             waiting, self._waiting = self._waiting, []
             for action in waiting:
                 action()
+        if held:
+            self._listen_again()
         self._watch()
 
     @property
@@ -94,32 +99,38 @@ class Host:
         if owner in self._holding:
             self._holding.discard(owner)
             self._watch()
-            if not self._holding and self._receive:
-                # What TLS has read already, no selector will tell of.
-                self.loop.later(0, self._receive)
+            self._listen_again()
 
     @property
     def held(self) -> bool:
-        """Say whether somebody holds the reading up."""
-        return bool(self._holding)
+        """Say whether nothing is read from the server: somebody holds it up, or it hears no answers."""
+        return bool(self._holding) or (self._link is not None and self._link.pending > FLOOD)
 
     def refusal(self, sid: str) -> str:
-        """Say why a session may not begin any more; "" where it may, and then it counts as served."""
+        """Say why a session may not begin any more, "" where it may; when it has, `count` it."""
+        if self.exhausted and sid not in self._known:
+            return "This device has served as many sessions as it was told to (--max-sessions)."
+        return ""
+
+    def count(self, sid: str) -> None:
+        """Take note that a session was served; one that opens something more is still the same."""
         if sid not in self._known:
-            if self.exhausted:
-                return "This device has served as many sessions as it was told to (--max-sessions)."
             self.served += 1
             self._known = [*self._known[-REMEMBERED:], sid]
-        return ""
 
     @property
     def exhausted(self) -> bool:
         """Say whether no new session will be let in."""
         return 0 < self._max_sessions <= self.served
 
+    def _listen_again(self) -> None:
+        if self._receive and not self.held:
+            # What TLS has read already, no selector will tell of.
+            self.loop.later(0, self._receive)
+
     def _watch(self) -> None:
         if self._link and not self.lost:
-            read = self._receive if not self._holding else None
+            read = None if self.held else self._receive
             write = self.flush if self._link.pending else None
             wanted = (self._link, bool(read), bool(write))
             if wanted != self._watched:

@@ -27,7 +27,7 @@ from wsproto.utilities import LocalProtocolError, ProtocolError
 from .. import __version__, errors, trust
 from ..settings import Settings
 from .loop import Signals, Stopped
-from .names import Address, Lookup
+from .names import Address, Lookup, plain
 
 CONNECT_SECONDS = 30.0
 PIECE = 65536
@@ -55,6 +55,7 @@ class Link:
     def __init__(self, stream: socket.socket, websocket: WSConnection, url: str) -> None:
         self.url = url
         self.pending = 0  # bytes that wait to be sent
+        self.sent = 0
         self._stream = stream
         self._websocket = websocket
         self._queue: deque[memoryview] = deque()
@@ -93,6 +94,7 @@ class Link:
             except OSError as error:
                 raise Lost(trust.why(error)) from error
             self.pending -= sent
+            self.sent += sent
             if sent == len(self._queue[0]):
                 self._queue.popleft()
             else:
@@ -155,7 +157,8 @@ class Link:
                 with contextlib.suppress(Lost):
                     self._put(CloseConnection(code=1009))
                 raise Lost(f"the server sent a message of more than {MESSAGE_LIMIT} bytes")
-            self._parts.append(part)
+            if part:
+                self._parts.append(part)
             if event.message_finished:
                 message = b"".join(self._parts)
                 self._parts, self._size = [], 0
@@ -261,6 +264,19 @@ def _through_proxy(named: str, host: str, port: int, end: float, signals: Signal
 
 def _to(host: str, port: int, end: float, signals: Signals) -> socket.socket:
     """Connect to the first address that answers; raises `OSError`."""
+    address = plain(host, port)
+    addresses = [address] if address else _look_up(host, port, signals)
+    problem: OSError = socket.gaierror("no address")
+    for tried, address in enumerate(addresses):
+        try:
+            # One that is silent must not take the time of the others.
+            return _to_one(address, _left(end) / (len(addresses) - tried), signals)
+        except OSError as error:
+            problem = error
+    raise problem
+
+
+def _look_up(host: str, port: int, signals: Signals) -> list[Address]:
     answers: list[list[Address]] = []
     lookup = Lookup(signals.loop, host, port, socket.SOCK_STREAM, answers.append)
     try:
@@ -269,22 +285,19 @@ def _to(host: str, port: int, end: float, signals: Signals) -> socket.socket:
         lookup.cancel()
     if not answers:
         raise Stopped
-    problem: OSError = socket.gaierror("no address")
-    for family, address in answers[0]:
-        stream = socket.socket(family, socket.SOCK_STREAM)
-        try:
-            stream.settimeout(_left(end))
-            with signals.interrupting():
-                stream.connect(address)
-        except OSError as error:
-            stream.close()
-            problem = error
-        except BaseException:
-            stream.close()
-            raise
-        else:
-            return stream
-    raise problem
+    return answers[0]
+
+
+def _to_one(where: Address, seconds: float, signals: Signals) -> socket.socket:
+    stream = socket.socket(where.family, socket.SOCK_STREAM)
+    try:
+        stream.settimeout(seconds)
+        with signals.interrupting():
+            stream.connect(where.address)
+    except BaseException:
+        stream.close()
+        raise
+    return stream
 
 
 def _left(end: float) -> float:

@@ -72,8 +72,12 @@ class Loop:
                 current = self._selector.get_map().get(key.fd)
                 if events & event and action and current is not None and current.data is key.data:
                     action()
-        while self._timers and self._timers[0][0] <= self.now():
-            _, _, timer = heapq.heappop(self._timers)
+        now = self.now()
+        due = []
+        while self._timers and self._timers[0][0] <= now:
+            due.append(heapq.heappop(self._timers)[2])
+        # Those only: one that sets itself anew, at once, has to let files and signals come in between.
+        for timer in due:
             if timer.action:
                 action, timer.action = timer.action, None
                 action()

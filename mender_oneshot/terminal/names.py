@@ -15,6 +15,8 @@ from .loop import Loop, Timer
 
 SECONDS = 30.0
 ANSWER_LIMIT = 65536
+MOST_ADDRESSES = 8
+"""Each gets its share of the time there is to connect, which would be too little with more."""
 
 
 class Address(NamedTuple):
@@ -31,11 +33,17 @@ class Lookup:
     """One question under way; `found` gets the addresses in the order to try them."""
 
     def __init__(self, loop: Loop, host: str, port: int, kind: int, found: Found) -> None:
+        """Start the child; raises `OSError` where the system lets us have none."""
         self._loop = loop
         self._found = found
         self._answer = b""
         self._ear, mouth = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-        self._child = os.fork()
+        try:
+            self._child = os.fork()
+        except OSError:
+            os.close(self._ear)
+            os.close(mouth)
+            raise
         if not self._child:
             _ask(host, port, kind, mouth)
         os.close(mouth)
@@ -83,7 +91,8 @@ def _ask(host: str, port: int, kind: int, mouth: int) -> None:
         os.dup2(mouth, 3)
         os.closerange(4, 65536)
         found = socket.getaddrinfo(host, port, type=kind)
-        os.write(3, json.dumps([(family, address) for family, _, _, _, address in found][:64]).encode())
+        addresses = [(family, address) for family, _, _, _, address in found]
+        os.write(3, json.dumps(addresses[:MOST_ADDRESSES]).encode())
     except BaseException:  # noqa: BLE001, S110  # whatever it is, the parent sees that no answer came
         pass
     finally:

@@ -50,14 +50,19 @@ def command(request: Request, *words: str) -> list[str]:
 def authorize(request: Request, *, fresh: bool) -> None:
     """Have a token put into the state; raises what `mender-oneshot auth` ended with."""
     words = ["auth", "--json", "--max-runtime", str(AUTH_SECONDS), *(["--fresh"] if fresh else [])]
-    done = subprocess.run(
-        command(request, *words),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        cwd="/",
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            command(request, *words),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            check=False,
+        )
+    except OSError as error:
+        raise errors.TryLater(
+            f"mender-oneshot auth cannot be started ({error.strerror}); the next attempt may do better."
+        ) from error
     if done.returncode:
         kind = _KINDS.get(done.returncode, errors.TryLater)
         raise kind(

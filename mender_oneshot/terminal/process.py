@@ -139,9 +139,13 @@ class Process:
 
 
 def members(session: int) -> list[int]:
-    """List the processes of a session that have not ended."""
-    found = []
-    for name in os.listdir("/proc"):
+    """List the processes of a session that have not ended; none where nobody can say."""
+    found: list[int] = []
+    try:
+        names = os.listdir("/proc")
+    except OSError:
+        return found
+    for name in names:
         if name.isdigit():
             with contextlib.suppress(OSError), open(f"/proc/{name}/stat", "rb") as file:
                 # The name of the program, in brackets, may hold anything (proc(5)).

@@ -126,6 +126,8 @@ class Service:
         self._link: Link | None = None
         self._heard = 0.0
         self._pinged = 0.0
+        self._sent = 0
+        self._moved = 0.0  # when the server last took something of what waits for it
         self._signals = Signals(loop, self._child_ended, request.max_runtime)
         self._host = Host(loop, own, self._limits.max_sessions)
         self._shells = Shells(self._host)
@@ -174,12 +176,13 @@ class Service:
         while not self._time_to_go():
             try:
                 link = self._connect()
-            except errors.TryLater as error:
+            except errors.Error as error:
+                trouble = self._passing(error)
                 attempts += 1
-                rest = max(pause(attempts, _draw()), error.retry_after or 0)
+                rest = max(pause(attempts, _draw()), trouble.retry_after or 0)
                 level = logging.INFO if self._trouble else logging.WARNING
-                self._trouble = error
-                log.log(level, "%s (in %.0f s)", error, rest)
+                self._trouble = trouble
+                log.log(level, "%s (in %.0f s)", trouble, rest)
             else:
                 begun = self._loop.now()
                 self._serve(link)
@@ -187,6 +190,17 @@ class Service:
                 attempts = 1 if steady else attempts + 1
                 rest = pause(attempts, _draw())
             self._rest(rest)
+
+    def _passing(self, error: errors.Error) -> errors.TryLater:
+        """Return trouble that will pass, and raise all other.
+
+        A server that had a terminal will have it again, whatever a gateway says while it restarts.
+        """
+        if isinstance(error, errors.TryLater):
+            return error
+        if self._connections and isinstance(error, (errors.Refused, errors.BadAnswer)):
+            return errors.TryLater(str(error))
+        raise error
 
     def _rest(self, seconds: float) -> None:
         end = self._loop.now() + seconds
@@ -243,8 +257,8 @@ class Service:
         if refused.status in (401, 403):
             return errors.NotAccepted(f"{said}, although the device is authorized; look at the server.")
         if refused.status in (408, 429) or refused.status >= 500:
-            wait = float(refused.wait) if refused.wait.isdecimal() and len(refused.wait) < 10 else None
-            return errors.TryLater(f"{said}; the next attempt may do better.", wait)
+            asked = float(refused.wait) if refused.wait.isdecimal() and len(refused.wait) < 10 else 0.0
+            return errors.TryLater(f"{said}; the next attempt may do better.", min(asked, plan.LONGEST_HOLD))
         if refused.status == 404:
             said += "; it knows no remote terminal"
         return errors.Refused(f"{said}; check ServerURL, and that the server has the add-on.")
@@ -254,7 +268,7 @@ class Service:
         self._connections += 1
         self._trouble = None
         self._link = link
-        self._heard = self._pinged = self._loop.now()
+        self._heard = self._pinged = self._moved = self._loop.now()
         self._host.attach(link, self._receive)
         log.info("Connected to %s.", trust.host(link.url))
         self._loop.run(lambda: bool(self._host.lost) or self._time_to_go())
@@ -361,8 +375,14 @@ class Service:
             part.tick()
         self._control.tick(self._files.sids | self._forwards.sids)
         if self._link and not self._leaving:
-            if now - self._heard >= SILENCE_SECONDS and not self._host.held:
+            if self._host.held:
+                self._heard = now  # whom we do not listen to is not silent
+            if not self._link.pending or self._sent != self._link.sent:
+                self._sent, self._moved = self._link.sent, now
+            if now - self._heard >= SILENCE_SECONDS:
                 self._host.lost = self._host.lost or "the server is silent"
+            elif now - self._moved >= SILENCE_SECONDS:
+                self._host.lost = self._host.lost or "the server takes nothing"
             elif now - self._pinged >= PING_SECONDS:
                 self._pinged = now
                 with contextlib.suppress(Lost):

@@ -2,7 +2,6 @@
 
 import logging
 import os
-from collections import deque
 
 from .host import Host, unknown
 from .loop import Timer
@@ -15,7 +14,9 @@ CHUNK = 32768
 INPUT_LIMIT = 1 << 20
 """Bytes of input that wait for a program to read them before the server is not read from any more."""
 STUCK_SECONDS = 2.0
-"""How long one program that does not read may hold up everybody; then its input is dropped."""
+"""How long one program that reads nothing may hold up everybody; then its input is dropped."""
+SLOW_SECONDS = 5.0
+"""How long one that reads slowly may."""
 PING_SECONDS = 60.0
 PATIENCE = 65
 """Seconds after a ping that either side waits for the other."""
@@ -37,10 +38,10 @@ class Shell:
         self._sid = sid
         self._shells = shells
         self._host = shells.host
-        self._input: deque[memoryview] = deque()
-        self._waiting = 0
+        self._input = bytearray()
         self._stuck: Timer | None = None
-        self._dropping = False
+        self._patience = 0.0  # until when others are held up, while they are
+        self._dropping = False  # until all that was taken has been read
         self._over = False
         self._ended = False
         self._paused = False
@@ -51,14 +52,15 @@ class Shell:
         """Give the shell some input."""
         if self._over or not data:
             return
-        if self._dropping and self._waiting + len(data) > INPUT_LIMIT:
+        if self._dropping and len(self._input) + len(data) > INPUT_LIMIT:
             return
-        self._input.append(memoryview(data))
-        self._waiting += len(data)
-        if len(self._input) == 1:
+        waiting = bool(self._input)
+        self._input += data
+        if not waiting:
             self._write()
-        if self._waiting > INPUT_LIMIT and not self._stuck:
+        if len(self._input) > INPUT_LIMIT and not self._stuck:
             self._host.hold(self)
+            self._patience = self._host.loop.now() + SLOW_SECONDS
             self._stuck = self._host.loop.later(STUCK_SECONDS, self._drop)
         self._watch()
 
@@ -137,30 +139,26 @@ class Shell:
     def _write(self) -> None:
         try:
             while self._input:
-                sent = os.write(self.process.master, self._input[0])
-                self._waiting -= sent
-                self._dropping = False
-                if self._stuck:  # slow is not stuck
+                del self._input[: os.write(self.process.master, self._input)]
+                if self._stuck:  # slow is not stuck, up to a point
                     self._stuck.cancel()
-                    self._stuck = self._host.loop.later(STUCK_SECONDS, self._drop)
-                if sent == len(self._input[0]):
-                    self._input.popleft()
-                else:
-                    self._input[0] = self._input[0][sent:]
+                    left = max(self._patience - self._host.loop.now(), 0)
+                    self._stuck = self._host.loop.later(min(STUCK_SECONDS, left), self._drop)
         except BlockingIOError:
             pass
         except OSError:
             self._input.clear()
-            self._waiting = 0
-        if self._waiting <= INPUT_LIMIT // 2:
+        self._dropping = self._dropping and bool(self._input)
+        if len(self._input) <= INPUT_LIMIT // 2:
             self._flow_again()
         self._watch()
 
     def _drop(self) -> None:
-        log.warning("A program reads nothing of what is typed to it; %d bytes are dropped.", self._waiting)
-        del self._input
-        self._input = deque()
-        self._waiting = 0
+        size = len(self._input)
+        words = f"{size} bytes of input are dropped, for the program does not read them."
+        log.warning("The shell of user %s: %s", self.user or "unknown", words)
+        self._shells.say(self._sid, words)
+        self._input.clear()
         self._dropping = True
         self._flow_again()
         self._watch()
@@ -293,6 +291,7 @@ class Shells:
             why = error.strerror if isinstance(error, OSError) else f"there is no user {settings.user}"
             self._answer(message, f"failed to start shell: {why}")
             return
+        self.host.count(sid)
         log.info("User %s opens a shell as %s.", user or "unknown", owner.name)
         self._answer(message, "Shell started", NORMAL)
         self._shells[sid] = Shell(self, sid, user, process)

@@ -19,7 +19,8 @@ NORMAL = 1
 ERROR = 2
 KEEPALIVE = 3
 
-_LARGEST = 2**63
+LONGEST_NAME = 256
+"""Letters in a type or a session: the server's are UUIDs, and answers repeat them."""
 
 
 class Garbled(Exception):
@@ -87,8 +88,8 @@ def decode(data: bytes) -> Message:
     if not isinstance(proto, int) or isinstance(proto, bool) or not 0 <= proto <= 0xFFFF:
         raise Garbled("there is no protocol number")
     texts = [header.get("typ"), header.get("sid")]
-    if not all(text is None or isinstance(text, str) for text in texts):
-        raise Garbled("the type or the session is not a text")
+    if not all(text is None or (isinstance(text, str) and len(text) <= LONGEST_NAME) for text in texts):
+        raise Garbled("the type or the session is not a text, or too long a one")
     props = header.get("props")
     if props is not None and not isinstance(props, dict):
         raise Garbled("the properties are not a map")
@@ -116,6 +117,6 @@ def pack(value: Mapping[str, Any]) -> bytes:
     return packed
 
 
-def timestamp(seconds: float) -> msgpack.Timestamp:
-    """Make a moment, in seconds since 1970, into what programs in Go read as a time."""
-    return msgpack.Timestamp.from_unix_nano(int(seconds * 1_000_000_000))
+def timestamp(nanoseconds: int) -> msgpack.Timestamp:
+    """Make a moment, in nanoseconds since 1970, into what programs in Go read as a time."""
+    return msgpack.Timestamp.from_unix_nano(nanoseconds)
