@@ -22,6 +22,8 @@ def main() -> int:
 
 
 def _main() -> int:
+    if None in (sys.stdin, sys.stdout, sys.stderr):
+        _open_standard_files()
     request = quick(sys.argv[1:])
     # Somebody who looks on is told that nothing is due; a timer is not.
     if request and not sys.stdout.isatty() and nothing_due(request):
@@ -41,6 +43,14 @@ def _main() -> int:
     from . import cli  # so is logging
 
     return cli.execute(request)
+
+
+def _open_standard_files() -> None:
+    """Open what the caller has closed: else the next file gets its number, and what is said goes there."""
+    while (opened := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(opened, True)
+    os.close(opened)
+    sys.stdin, sys.stdout, sys.stderr = os.fdopen(0), os.fdopen(1, "w"), os.fdopen(2, "w")
 
 
 if __name__ == "__main__":

@@ -24,6 +24,8 @@ _PRIORITIES = {"DEBUG": 7, "INFO": 6, "WARNING": 4, "ERROR": 3, "CRITICAL": 2}
 
 def execute(request: Request) -> int:
     """Do what is asked and return the exit code; only a bug raises."""
+    # A name that this locale cannot spell is no reason to end half-way.
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # it is a text file's
     try:
         code = _execute(request)
         # Here, not at the interpreter's end, where nobody could catch what goes wrong.
@@ -219,7 +221,7 @@ def _log_as_chosen(request: Request, chosen: Settings) -> None:
         root.handlers[0].setLevel(configured)
     if request.log_file:
         try:
-            handler = logging.FileHandler(request.log_file)
+            handler = logging.FileHandler(request.log_file, encoding="utf-8", errors="backslashreplace")
         except OSError as error:
             raise errors.SettingsError(
                 f"The log file {request.log_file} cannot be opened ({error.strerror}); check --log-file."

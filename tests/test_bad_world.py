@@ -4,7 +4,7 @@ import json
 import os
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -264,7 +264,7 @@ def test_a_full_disk_loses_nothing(accepted: Device, tmp_path: Path) -> None:
 
 def test_a_data_directory_that_cannot_be_made(device: Device, tmp_path: Path) -> None:
     dangling = tmp_path / "dangling"
-    dangling.symlink_to("/no/such/disk")
+    dangling.symlink_to(tmp_path / "no" / "such" / "disk")
     device.environment["MENDER_DATASTORE_DIR"] = str(dangling)
     done = device.run("run")
     assert done.code in (73, 74)
@@ -324,6 +324,32 @@ def test_nobody_reads_what_we_say(accepted: Device) -> None:
     os.close(writer)
     assert b"Traceback" not in done.stderr
     assert done.returncode == 0
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_what_the_caller_has_closed_is_nothing_to_us(accepted: Device, closed: str) -> None:
+    """Least of all the number of the next file: what is said would be written there."""
+    accepted.configure(Unknown=1)  # a warning for stderr
+    wrapper = ("sh", "-c", f'exec "$@" {closed}', "sh")
+    for words in (["run", "--all", "--force"], ["status"], ["check-update"]):
+        assert accepted.run(*words, wrapper=wrapper).code == 0
+    assert (accepted.data / "mender-oneshot.lock").read_text() == "string"
+    assert accepted.state["checked_at"]
+
+
+def test_names_that_the_locale_cannot_spell(accepted: Device, release: Callable[..., str]) -> None:
+    accepted.environment |= {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    accepted.environment["PYTHONIOENCODING"] = (
+        "ascii"  # else the locale "C" writes what it cannot spell as it is
+    )
+    release("ünï-€-☃")
+    assert "\\u2603" in accepted.ok("check-update").out
+    assert "\\u2603" in accepted.ok("status").out
+    assert "Downloaded" in accepted.ok("download").out
+    accepted.sub_updater()
+    log = accepted.root / "log"
+    assert "Handed" in accepted.ok("-l", "info", "-L", str(log), "install").out
+    assert "☃" in log.read_text(encoding="utf-8")
 
 
 def test_under_the_journal_lines_have_priorities(device: Device) -> None:

@@ -52,6 +52,16 @@ def test_what_the_sub_updater_is_told(downloaded: Device, server: DevServer, tmp
     assert stat.S_IMODE((downloaded.data / "sub-updater.log").stat().st_mode) == 0o600
 
 
+def test_the_name_is_utf_8_whatever_the_locale(accepted: Device, release: Release, tmp_path: Path) -> None:
+    accepted.environment |= {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    accepted.sub_updater(f'printf %s "$MENDER_ARTIFACT_NAME" > {gate}\n')
+    release("ünï-€-☃")
+    accepted.ok("run", "--all", "--force")
+    assert gate.read_text(encoding="utf-8") == "ünï-€-☃"
+
+
 def test_once_handed_off_never_again(downloaded: Device, server: DevServer) -> None:
     downloaded.ok("install")
     (downloaded.data / "called").unlink(missing_ok=True)

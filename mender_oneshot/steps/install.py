@@ -130,7 +130,8 @@ def _environment(context: Context, deployment: Deployment) -> dict[str, str]:
     return {
         **os.environ,
         "MENDER_DEPLOYMENT_ID": deployment.id,
-        "MENDER_ARTIFACT_NAME": deployment.artifact_name,
+        # UTF-8 for the sub-updater, whatever the locale: it is what the device is to call itself afterwards.
+        "MENDER_ARTIFACT_NAME": os.fsdecode(deployment.artifact_name.encode()),
         "MENDER_DATASTORE_DIR": settings.places.datastore,
         "MENDER_ROOTFS_PART_A": settings.rootfs_part_a,
         "MENDER_ROOTFS_PART_B": settings.rootfs_part_b,
