@@ -8,7 +8,7 @@
 # lacks it.
 #
 # make install    what a device needs, with Python's own libraries from the distribution: no pip, no network
-# make uninstall  takes it away again
+# make uninstall  takes it away again; first disable what you have enabled (docs/install.md)
 # make deb        a package for Debian 12, in dist/, with Debian's own tools (debhelper, dh-python)
 #
 # make sbom       what a device gets from us and from PyPI, in dist/, as CycloneDX
@@ -76,35 +76,36 @@ FISH_COMPLETION = $(PREFIX)/share/fish/vendor_completions.d/mender-oneshot.fish
 INSTALL_FILE = install -D -m 644
 WITH_PREFIX = sed 's|/usr/local/bin/|$(PREFIX)/bin/|g'
 
+# What comes in becomes a file whole or not at all, for a timer may tick meanwhile: $(call write,MODE,FILE).
+write = { install -D -m $(1) /dev/null "$(2).new" && cat > "$(2).new" && mv -f "$(2).new" "$(2)"; }
+
+# Where the package goes: into an image always here. A device that installs over itself has two places and takes the
+# one that its launcher does not lead to.
+install: PLACE := $(SHARE)$(if $(DESTDIR),,$(shell grep -qs '"$(SHARE)"' "$(LAUNCHER)" && echo /other))
+
 NEW_ENOUGH = import sys; \
 	sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one with PYTHON= and COMPILE=.")
 
 install:
-	@# Made beside the old one and swapped: a timer that ticks meanwhile finds one or the other.
-	rm -rf "$(DESTDIR)$(SHARE)/new"
-	for file in $(MODULES); do $(INSTALL_FILE) $$file "$(DESTDIR)$(SHARE)/new/$$file" || exit; done
-	if [ "$(COMPILE)" != no ]; then umask 022 && "$(COMPILE)" -I -c '$(NEW_ENOUGH)' && \
+	[ "$(COMPILE)" = no ] || "$(COMPILE)" -I -c '$(NEW_ENOUGH)'
+	rm -rf "$(DESTDIR)$(PLACE)/mender_oneshot"
+	for file in $(MODULES); do $(INSTALL_FILE) $$file "$(DESTDIR)$(PLACE)/$$file" || exit; done
+	[ "$(COMPILE)" = no ] || { umask 022 && \
 		"$(COMPILE)" -I -m compileall -q -f --invalidation-mode unchecked-hash \
-		-s "$(DESTDIR)$(SHARE)/new" -p "$(SHARE)" "$(DESTDIR)$(SHARE)/new"; fi
-	rm -rf "$(DESTDIR)$(SHARE)/mender_oneshot"
-	mv "$(DESTDIR)$(SHARE)/new/mender_oneshot" "$(DESTDIR)$(SHARE)/"
-	rmdir "$(DESTDIR)$(SHARE)/new"
-	$(INSTALL_FILE) -m 755 /dev/null "$(DESTDIR)$(LAUNCHER)"
-	printf '%s\n' '#!$(DEVICE_PYTHON) -IS' 'import sys' 'sys.path.insert(0, "$(SHARE)")' \
-		'from mender_oneshot.__main__ import main' 'sys.exit(main())' > "$(DESTDIR)$(LAUNCHER)"
+		-s "$(DESTDIR)$(PLACE)" -p "$(PLACE)" "$(DESTDIR)$(PLACE)/mender_oneshot"; }
+	@# Complete, and only now led to. A run that is at work keeps its own until the next installation.
+	@# -I: nothing of the caller's; -S: a tick with nothing due needs no libraries; -Xutf8: nor has a locale a say.
+	printf '%s\n' '#!$(DEVICE_PYTHON) -ISXutf8' 'import sys' 'sys.path.insert(0, "$(PLACE)")' \
+		'from mender_oneshot.__main__ import main' 'sys.exit(main())' | $(call write,755,$(DESTDIR)$(LAUNCHER))
 	for unit in $(notdir $(UNITS)); do \
-		$(INSTALL_FILE) /dev/null "$(DESTDIR)$(UNITDIR)/$$unit" && \
-		$(WITH_PREFIX) systemd-timers/$$unit > "$(DESTDIR)$(UNITDIR)/$$unit" || exit; done
+		$(WITH_PREFIX) systemd-timers/$$unit | $(call write,644,$(DESTDIR)$(UNITDIR)/$$unit) || exit; done
 	for file in $(notdir $(CRON_EXAMPLES)); do \
-		$(INSTALL_FILE) /dev/null "$(DESTDIR)$(SHARE)/cron/$$file" && \
-		$(WITH_PREFIX) cron/$$file > "$(DESTDIR)$(SHARE)/cron/$$file" || exit; done
+		$(WITH_PREFIX) cron/$$file | $(call write,644,$(DESTDIR)$(SHARE)/cron/$$file) || exit; done
 	@# A line that somebody has enabled stays enabled.
 	if [ -e "$(DESTDIR)$(CRON_FILE)" ]; then echo "$(DESTDIR)$(CRON_FILE) is there already, and left as it is."; \
-		else $(INSTALL_FILE) /dev/null "$(DESTDIR)$(CRON_FILE)" && \
-		$(WITH_PREFIX) cron/mender-oneshot > "$(DESTDIR)$(CRON_FILE)"; fi
-	for page in $(notdir $(MAN_PAGES)); do \
-		target="$(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$$page" && \
-		$(INSTALL_FILE) /dev/null "$$target" && $(WITH_PREFIX) docs/man/$$page > "$$target" || exit; done
+		else $(WITH_PREFIX) cron/mender-oneshot | $(call write,644,$(DESTDIR)$(CRON_FILE)); fi
+	for page in $(notdir $(MAN_PAGES)); do $(WITH_PREFIX) docs/man/$$page | \
+		$(call write,644,$(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$$page) || exit; done
 	$(INSTALL_FILE) docs/completions/mender-oneshot.bash "$(DESTDIR)$(BASH_COMPLETION)"
 	$(INSTALL_FILE) docs/completions/mender-oneshot.zsh "$(DESTDIR)$(ZSH_COMPLETION)"
 	$(INSTALL_FILE) docs/completions/mender-oneshot.fish "$(DESTDIR)$(FISH_COMPLETION)"
@@ -113,9 +114,9 @@ install:
 		$(INSTALL_FILE) docs/examples/$$file "$(DESTDIR)$(DOC)/examples/$$file" || exit; done
 
 uninstall:
-	rm -rf "$(DESTDIR)$(SHARE)" "$(DESTDIR)$(DOC)"
 	rm -f "$(DESTDIR)$(LAUNCHER)" "$(DESTDIR)$(CRON_FILE)" "$(DESTDIR)$(BASH_COMPLETION)" \
 		"$(DESTDIR)$(ZSH_COMPLETION)" "$(DESTDIR)$(FISH_COMPLETION)"
+	rm -rf "$(DESTDIR)$(SHARE)" "$(DESTDIR)$(DOC)"
 	for unit in $(notdir $(UNITS)); do rm -f "$(DESTDIR)$(UNITDIR)/$$unit"; done
 	for page in $(notdir $(MAN_PAGES)); do rm -f "$(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$$page"; done
 

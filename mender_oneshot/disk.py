@@ -27,10 +27,20 @@ def failure(doing: str, error: OSError) -> errors.Error:
 
 
 def ensure_directory(path: str) -> None:
-    """Make the data directory where it is missing; raises `errors.NoSpace` or `errors.DiskError`."""
+    """Make the data directory where it is missing; raises `errors.NoSpace` or `errors.DiskError`.
+
+    Not where a link leads to: its partition may not be mounted, and with a new key in that place the device
+    would be another one for the server.
+    """
     try:
         os.makedirs(path, 0o700, exist_ok=True)
     except OSError as error:
+        if isinstance(error, FileExistsError) and os.path.islink(path):
+            target = os.readlink(path)
+            raise errors.DiskError(
+                f"The data directory {path} is a link to {target}, and there is no such directory; mount its "
+                "partition, or make the directory."
+            ) from error
         raise failure(f"create the data directory {path}", error) from error
 
 

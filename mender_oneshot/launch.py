@@ -69,6 +69,7 @@ def _start_unit(launch: Launch) -> None:
     """Have systemd start it, and wait until its program runs (Type=exec).
 
     What it says goes to the file, which a reboot leaves alone, and when it has ended to the journal as well.
+    What it has put into the background stays (KillMode=process), as under mender-python-client.
     Its environment is named, not spelled out, for everybody can read an argument list.
     """
     environment = {name: value for name, value in launch.environment.items() if _can_be_passed(name, value)}
@@ -77,6 +78,7 @@ def _start_unit(launch: Launch) -> None:
         "--quiet",
         "--collect",
         "--service-type=exec",
+        "--property=KillMode=process",
         f"--unit={launch.unit}",
         "--description=Mender sub-updater",
         f"--property=StandardOutput=append:{launch.output}",

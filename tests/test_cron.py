@@ -52,17 +52,25 @@ def test_the_debian_file_is_off_as_installed() -> None:
 def test_enabled_it_does_as_busybox_does() -> None:
     path, job = jobs(enabled(DEBIAN.read_text()))
     assert set(os.defpath.split(":")) <= set(path.removeprefix("PATH=").split(":"))
-    assert job == f"* * * * * root [ -d /run/systemd/system ] || {PROGRAM} {' '.join(words())}"
+    unless = f"[ -d /run/systemd/system ] || [ ! -x {PROGRAM} ]"
+    assert job == f"* * * * * root {unless} || {PROGRAM} {' '.join(words())}"
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("systemd", [False, True], ids=["no systemd", "systemd"])
+@pytest.mark.parametrize(
+    ("systemd", "there"),
+    [(False, True), (True, True), (False, False)],
+    ids=["no systemd", "systemd", "removed"],
+)
 @pytest.mark.parametrize("shell", ["/bin/sh", "/bin/bash", "busybox sh"])
-def test_where_systemd_runs_the_debian_line_does_nothing(tmp_path: Path, systemd: bool, shell: str) -> None:
+def test_where_systemd_runs_or_the_program_is_gone_the_debian_line_does_nothing(
+    tmp_path: Path, systemd: bool, there: bool, shell: str
+) -> None:
     need("unshare", "busybox")
     program = tmp_path / "mender-oneshot"
-    program.write_text(f"#!/bin/sh\necho $@ >{tmp_path}/called\n")
-    program.chmod(0o755)
+    if there:
+        program.write_text(f"#!/bin/sh\necho $@ >{tmp_path}/called\n")
+        program.chmod(0o755)
     job = jobs(enabled(DEBIAN.read_text()))[1].partition(" root ")[2].replace(PROGRAM, str(program))
     prepare = (
         f"mount -t tmpfs run /run; {'mkdir -p /run/systemd/system;' if systemd else ''} exec {shell} -c "
@@ -71,7 +79,7 @@ def test_where_systemd_runs_the_debian_line_does_nothing(tmp_path: Path, systemd
         ["unshare", "-m", "sh", "-euc", f'{prepare} "$0"', job], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert (tmp_path / "called").exists() != systemd
+    assert (tmp_path / "called").exists() == (there and not systemd)
 
 
 def test_ticks_with_nothing_due_ask_nobody_and_say_nothing(accepted: Device, server: DevServer) -> None:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import REPO
+from conftest import REPO, Device
 
 from mender_oneshot import disk
 from mender_oneshot.errors import Busy, DiskError, Error, NoSpace
@@ -372,8 +372,24 @@ def test_the_data_directory_is_made(tmp_path: Path) -> None:
     assert mode(path) == 0o700
 
 
+def test_a_link_that_leads_nowhere_is_no_place_for_a_new_key(device: Device) -> None:
+    """Its partition may just not be mounted."""
+    shutil.rmtree(device.data)
+    device.data.symlink_to("data/mender")
+    (device.root / "data").mkdir()
+    done = device.run("bootstrap")
+    assert done.code == 74
+    assert "is a link to data/mender, and there is no such directory; mount its partition" in done.err
+    assert os.listdir(device.root / "data") == []
+    (device.root / "data/mender").mkdir()
+    device.ok("bootstrap")
+    assert (device.root / "data/mender/mender-agent.pem").exists()
+
+
 def test_a_file_in_place_of_the_data_directory_is_an_error(file: Path) -> None:
-    for path in (file, file / "below"):
+    loop = file.parent / "loop"
+    loop.symlink_to("loop")
+    for path in (file, file / "below", loop):
         with pytest.raises(DiskError) as caught:
             disk.ensure_directory(str(path))
         sentence(caught, path)

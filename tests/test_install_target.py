@@ -7,12 +7,13 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import CodeType
 
 import pytest
-from conftest import REPO
+from conftest import REPO, Device
 
 from mender_oneshot import __version__
 
@@ -20,12 +21,17 @@ DEBIAN = "/usr/bin/python3"
 
 
 def make(
-    target: str, destination: Path, *variables: str, tree: Path = REPO, wrapper: tuple[str, ...] = ()
+    target: str,
+    destination: Path | str,
+    *variables: str,
+    tree: Path = REPO,
+    wrapper: tuple[str, ...] = (),
+    path: str = "/usr/sbin:/usr/bin:/sbin:/bin",
 ) -> subprocess.CompletedProcess[str]:
     """Run make as a packager does, with no variables of ours in the environment."""
     done = subprocess.run(
         [*wrapper, "make", "-s", "-C", tree, target, f"DESTDIR={destination}", *variables],
-        env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+        env={"PATH": path},
         capture_output=True,
         text=True,
         check=False,
@@ -89,7 +95,7 @@ def test_the_installed_program_runs(tmp_path: Path, python: str) -> None:
 def test_by_default_it_is_for_the_python_of_the_system(tmp_path: Path) -> None:
     make("install", tmp_path)
     launcher = (tmp_path / "usr/local/bin/mender-oneshot").read_text()
-    assert launcher.splitlines()[0] == f"#!{DEBIAN} -IS"
+    assert launcher.splitlines()[0] == f"#!{DEBIAN} -ISXutf8"
     assert str(tmp_path) not in launcher
 
 
@@ -152,7 +158,9 @@ def test_the_byte_code_can_be_left_to_the_packager(tmp_path: Path) -> None:
     make("install", tmp_path, "COMPILE=no", "PYTHON=/opt/python/bin/python3")
     assert not list(tmp_path.rglob("*.pyc"))
     assert (
-        (tmp_path / "usr/local/bin/mender-oneshot").read_text().startswith("#!/opt/python/bin/python3 -IS\n")
+        (tmp_path / "usr/local/bin/mender-oneshot")
+        .read_text()
+        .startswith("#!/opt/python/bin/python3 -ISXutf8\n")
     )
 
 
@@ -198,6 +206,115 @@ def test_a_second_installation_goes_over_the_first(tmp_path: Path) -> None:
     make("install", tmp_path, f"PYTHON={sys.executable}")
     assert files(tmp_path) == first
     assert (package / "plan.py").read_text() == (REPO / "mender_oneshot/plan.py").read_text()
+
+
+def on_a_device(root: Path) -> tuple[str, ...]:
+    """The variables of an installation that is not into an image."""
+    return (f"PREFIX={root}/usr", f"SYSCONFDIR={root}/etc", f"PYTHON={sys.executable}")
+
+
+LOOKS = """\
+#!/bin/sh
+look() {{
+    said=$({root}/usr/bin/mender-oneshot --version </dev/null 2>&1)
+    echo "$? $said" >>{root}/seen
+}}
+case $* in
+*/mender_oneshot/*.py) exec /usr/bin/{name} "$@" ;; # they are many
+esac
+look
+/usr/bin/{name} "$@"
+code=$?
+look
+exit $code
+"""
+"""One of the programs that `make install` calls; before and after its work it starts the installed program.
+
+By a shell, as cron does: that takes an empty file for a script that ends well.
+"""
+
+
+def test_at_every_step_of_an_installation_the_program_is_whole(tmp_path: Path) -> None:
+    make("install", "", *on_a_device(tmp_path))
+    programs = tmp_path / "looks"
+    programs.mkdir()
+    for name in ("cat", "install", "mv", "rm", "rmdir"):
+        (programs / name).write_text(LOOKS.format(root=tmp_path, name=name))
+        (programs / name).chmod(0o755)
+    make("install", "", *on_a_device(tmp_path), path=f"{programs}:/usr/bin:/bin")
+    seen = (tmp_path / "seen").read_text().splitlines()
+    assert set(seen) == {f"0 {__version__}"}
+    assert len(seen) > 50
+
+
+class Ticks:
+    """A timer that starts the installed program as soon as it has ended, and what came of each start."""
+
+    def __init__(self, root: Path) -> None:
+        self._launcher = root / "usr/bin/mender-oneshot"
+        self._device = Device(root / "device", sys.executable)
+        self._device.configure(ServerURL="https://127.0.0.1:9")
+        self.ends: list[tuple[int, str]] = []
+        self._ended = threading.Condition()
+        self._over = False
+        self._thread = threading.Thread(target=self._tick)
+
+    def __enter__(self) -> "Ticks":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *reason: object) -> None:
+        self._over = True
+        self._thread.join()
+
+    def _tick(self) -> None:
+        while not self._over:
+            done = subprocess.run(
+                ["sh", "-c", '"$0" auth', self._launcher],
+                env=self._device.env(),
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            with self._ended:
+                self.ends.append((done.returncode, done.stdout + done.stderr))
+                self._ended.notify()
+
+    def wait_for_more(self) -> None:
+        """Wait until what is at work now has ended."""
+        with self._ended:
+            before = len(self.ends)
+            assert self._ended.wait_for(lambda: len(self.ends) > before, 60)
+
+
+def test_a_timer_that_ticks_meanwhile_finds_one_version_or_the_other(tmp_path: Path) -> None:
+    make("install", "", *on_a_device(tmp_path))
+    with Ticks(tmp_path) as ticks:
+        for _ in range(5):
+            make("install", "", *on_a_device(tmp_path))
+            ticks.wait_for_more()
+    assert len(ticks.ends) > 5
+    assert set(ticks.ends) == {
+        (75, "No answer from 127.0.0.1:9: Connection refused; the next run tries again.\n")
+    }
+    print(f"{len(ticks.ends)} ticks")
+
+
+def test_a_device_keeps_two_versions_and_no_more(tmp_path: Path) -> None:
+    def install_and_look() -> tuple[dict[str, int], str]:
+        make("install", "", *on_a_device(tmp_path))
+        return files(tmp_path), (tmp_path / "usr/bin/mender-oneshot").read_text()
+
+    _, first = install_and_look()
+    both, second = install_and_look()
+    assert first != second
+    share = tmp_path / "usr/share/mender-oneshot"
+    (share / "mender_oneshot/gone.py").write_text("# a module that the next version has no more\n")
+    assert install_and_look() == (both, first)
+    assert install_and_look() == (both, second)
+    make("uninstall", "", *on_a_device(tmp_path))
+    assert files(tmp_path) == {}
 
 
 def test_a_cron_line_that_was_enabled_stays(tmp_path: Path) -> None:

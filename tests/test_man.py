@@ -10,13 +10,14 @@ from pathlib import Path
 import click
 import pytest
 from conftest import REPO, Device
-from realdaemon import until
+from realdaemon import need, until
 from test_life import final_status
 
 from mender_oneshot import settings, words
 from mender_oneshot.devserver import DevServer
 from mender_oneshot.terminal import settings as terminal
 
+README = REPO / "README.md"
 PAGES = sorted((REPO / "docs" / "man").glob("*.[157]"))
 PROGRAM, CONFIGURATION, CONTRACT = (
     REPO / "docs" / "man" / name
@@ -179,9 +180,41 @@ def test_the_environment_of_the_sub_updater(
     assert names - of_the_invocation == set(tags(CONTRACT, "ENVIRONMENT"))
 
 
-@pytest.mark.parametrize(("mender", "release_then"), [("true", "release-2"), ("false", "release-1")])
-def test_the_example_of_a_sub_updater_is_one(
-    accepted: Device, release: Callable[..., str], server: DevServer, mender: str, release_then: str
+def small_sub_updaters() -> dict[str, str]:
+    """The one of the man page and the one of the README."""
+    (of_the_readme,) = re.findall(
+        r"^```sh\n(#!/bin/sh\n.*?)^```", README.read_text(), re.MULTILINE | re.DOTALL
+    )
+    return {"man page": plain(example(CONTRACT)), "README": of_the_readme}
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("text", small_sub_updaters().values(), ids=small_sub_updaters())
+def test_the_examples_of_a_sub_updater_are_plain_shell(text: str) -> None:
+    need("shellcheck", "busybox")
+    for checker in (["shellcheck", "-"], ["busybox", "sh", "-n"]):
+        subprocess.run(checker, input=text, text=True, check=True)
+
+
+@pytest.mark.parametrize("text", small_sub_updaters().values(), ids=small_sub_updaters())
+@pytest.mark.parametrize(
+    ("mender", "release_then"),
+    [
+        ("exit 0", "release-2"),
+        ("[ $1 = install ] || exit 2", "release-2"),
+        ("[ $1 = install ]", "release-1"),
+        ("exit 1", "release-1"),
+        ("exit 2", "release-1"),
+    ],
+    ids=["installs", "commits by itself", "cannot commit", "cannot install", "is called wrongly"],
+)
+def test_the_examples_of_a_sub_updater_are_ones(
+    accepted: Device,
+    release: Callable[..., str],
+    server: DevServer,
+    text: str,
+    mender: str,
+    release_then: str,
 ) -> None:
     programs = accepted.root / "bin"
     programs.mkdir()
@@ -192,12 +225,12 @@ def test_the_example_of_a_sub_updater_is_one(
         (programs / name).write_text(f"#!/bin/sh\n{command}\n")
         (programs / name).chmod(0o755)
     accepted.environment["PATH"] = f"{programs}:/usr/bin:/bin"
-    accepted.script("install", plain(example(CONTRACT)).replace("/etc/mender", str(accepted.conf)))
+    accepted.script("install", text.replace("/etc/mender", str(accepted.conf)))
     deployment = release()
     accepted.ok("run", "--all")
     server.wait_for(final_status)
     until(lambda: not (accepted.data / "update.lock").exists(), "the example takes the lock away")
-    assert server.status(deployment) == ("success" if mender == "true" else "failure")
+    assert server.status(deployment) == ("success" if release_then == "release-2" else "failure")
     assert accepted.ok("show-artifact").out == f"{release_then}\n"
 
 

@@ -14,6 +14,7 @@ from artifacts import make_artifact
 from conftest import REPO
 from power import Field
 from realdaemon import mender, need, until, world
+from test_man import small_sub_updaters
 
 from mender_oneshot.devserver import DevServer
 
@@ -56,16 +57,15 @@ LEFT = {
 
 
 class Board:
-    """A device with one of the example sub-updaters, and in its PATH all that the example calls.
+    """A device with an example of a sub-updater, and in its PATH all that the example calls.
 
     The commands are those that are counted, and before which the power can fail.
     """
 
-    def __init__(self, field: Field, example: str, commands: dict[str, str], **edits: str) -> None:
+    def __init__(self, field: Field, text: str, commands: dict[str, str], **edits: str) -> None:
         self.field = field
         self.device = field.device
         self.root = field.device.root
-        text = (EXAMPLES / example).read_text()
         for before, after in edits.items():
             line = next(line for line in text.splitlines() if line.startswith(f"{before}="))
             text = text.replace(line, f"{before}={after}")
@@ -220,7 +220,7 @@ def test_the_examples_are_plain_shell(script: Path) -> None:
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_a_boot_with_no_update_in_hand_does_nothing(field: Field, script: Path) -> None:
-    board = Board(field, script.name, dict.fromkeys(("mender", "rauc", "reboot", "mv", "rm"), "echo"))
+    board = Board(field, script.read_text(), dict.fromkeys(("mender", "rauc", "reboot", "mv", "rm"), "echo"))
     asked = len(field.server.requests)
     assert board.boot() == "done"
     assert not (board.root / "calls").exists()
@@ -240,7 +240,7 @@ def one_file(field: Field, counted: tuple[str, ...] = ONE_FILE) -> Board:
     app.write_text(OLD)
     app.chmod(0o755)
     programs = {name: shutil.which(name) or name for name in counted}
-    return Board(field, "one-file", programs, target=str(app))
+    return Board(field, (EXAMPLES / "one-file").read_text(), programs, target=str(app))
 
 
 def in_place(board: Board) -> tuple[str, str]:
@@ -300,6 +300,45 @@ def test_one_file_that_does_not_work_is_put_back(
         assert "not today" in board.words()
 
 
+def test_one_file_whose_name_cannot_be_written_is_put_back(field: Field, tmp_path: Path) -> None:
+    board = one_file(field)
+    in_the_way = board.device.conf / "artifact_info.new"
+    in_the_way.mkdir()
+    downloaded(field, make_artifact(tmp_path / "r", payload={"app": GOOD}, payload_type="app"))
+    moment = field.keep()
+    results = []
+
+    def story(cut: int) -> str:
+        field.back_to(moment)
+        end = board.hand_off(cut)
+        # After the cut it could be written, but the old one may be back.
+        in_the_way.rmdir()
+        if end == "cut":
+            assert board.boot() == "done"
+        results.append(board.end_of_story())
+        release = "release-2" if results[-1] == "success" else "release-1"
+        assert in_place(board) == (release, release), cut
+        assert sorted(path.name for path in board.root.glob("app*")) == ["app"]
+        return end
+
+    assert len(every_cut(story)) > 8
+    assert results[-1] == "failure"
+    # Cut when it had proven itself, and nothing else was noted yet.
+    assert results.count("success") == 1
+
+
+def test_one_file_whose_name_is_there_already_stays(field: Field, tmp_path: Path) -> None:
+    board = one_file(field)
+    downloaded(field, make_artifact(tmp_path / "r", payload={"app": GOOD}, payload_type="app"))
+    # Cut when all is done but the report.
+    assert board.hand_off(cut=call_of(board, "mender-oneshot", 1)) == "cut"
+    (board.device.conf / "artifact_info.new").mkdir()
+    assert board.boot() == "done"
+    (board.device.conf / "artifact_info.new").rmdir()
+    assert board.end_of_story() == "success"
+    assert in_place(board) == ("release-2", "release-2")
+
+
 @pytest.mark.parametrize("counted", [ONE_FILE, pytest.param(MORE, marks=pytest.mark.long)], ids=len)
 @pytest.mark.parametrize("content", [GOOD, b"#!/bin/sh\nexit 3\n"], ids=["good", "bad"])
 def test_one_file_and_the_power_fails_anywhere(
@@ -356,8 +395,9 @@ set -e
 cd {root}
 case $1 in
 NeedsArtifactReboot) cat needs-reboot ;;
-SupportsRollback) echo Yes ;;
+SupportsRollback) cat supports-rollback ;;
 ArtifactInstall)
+    echo >>installs
     [ -e app.old ] || cp app app.old
     cp "$2/files/app" app
     if [ -e cut-inside ]; then
@@ -381,19 +421,26 @@ MENDER = """\
 {world} sh -c 'mount --bind {root}/modules /usr/share/mender/modules/v3; exec {mender} "$@"' mender"""
 
 
-def mender_client(field: Field, *, reboot: bool = False) -> Board:
+def mender_client(
+    field: Field,
+    *,
+    reboot: bool = False,
+    rollback: bool = True,
+    example: str = (EXAMPLES / "mender-client").read_text(),
+) -> Board:
     need("mender", "unshare")
     root = field.device.root
     (root / "app").write_text(OLD)
     (root / "app").chmod(0o755)
     (root / "needs-reboot").write_text("Yes" if reboot else "No")
+    (root / "supports-rollback").write_text("Yes" if rollback else "No")
     (root / "modules").mkdir()
     (root / "modules/app").write_text(MODULE.format(root=root))
     (root / "modules/app").chmod(0o755)
     program = shlex.join([shutil.which("mender") or "", *mender(field.device)[1:]])
     command = MENDER.format(world=shlex.join(world(field.device)), root=root, mender=program)
     off = shlex.join(["sh", "-c", REBOOT.format(root=root)])
-    return Board(field, "mender-client", {"mender": command, "mv": "/usr/bin/mv", "reboot": off})
+    return Board(field, example, {"mender": command, "mv": "/usr/bin/mv", "reboot": off})
 
 
 @pytest.mark.real
@@ -464,16 +511,88 @@ def test_the_power_fails_while_mender_installs(field: Field, tmp_path: Path) -> 
 
 @pytest.mark.real
 @pytest.mark.parametrize(
-    "reboot", [pytest.param(False, marks=pytest.mark.long, id="no reboot"), pytest.param(True, id="reboot")]
+    ("reboot", "rollback"),
+    [
+        pytest.param(False, True, marks=pytest.mark.long, id="no reboot"),
+        pytest.param(True, True, id="reboot"),
+        pytest.param(False, False, id="no rollback"),
+        pytest.param(True, False, marks=pytest.mark.long, id="reboot, no rollback"),
+    ],
 )
-def test_mender_and_the_power_fails_anywhere(field: Field, tmp_path: Path, reboot: bool) -> None:
-    board = mender_client(field, reboot=reboot)
+def test_mender_and_the_power_fails_anywhere(
+    field: Field, tmp_path: Path, reboot: bool, rollback: bool
+) -> None:
+    board = mender_client(field, reboot=reboot, rollback=rollback)
     downloaded(field, make_artifact(tmp_path / "r", payload={"app": GOOD}, payload_type="app"))
     moment = field.keep()
-    results = every_cut_and_boot(board, lambda: field.back_to(moment), lambda: in_place(board))
+    installs = []
+
+    def running() -> tuple[str, str]:
+        path = board.root / "installs"
+        installs.append(path.read_text().count("\n") if path.exists() else 0)
+        return in_place(board)
+
+    results = every_cut_and_boot(board, lambda: field.back_to(moment), running)
     assert len(results) > 6
     # Only what was cut before the first note is a failure.
     assert results == ["failure"] + ["success"] * (len(results) - 1)
+    # What mender has done is not done again.
+    assert installs == [0] + [1] * (len(results) - 1)
+
+
+@pytest.mark.real
+@pytest.mark.long
+def test_the_power_fails_twice_where_mender_cannot_roll_back(field: Field, tmp_path: Path) -> None:
+    board = mender_client(field, rollback=False)
+    (board.root / "cut-inside").touch()
+    downloaded(field, make_artifact(tmp_path / "r", payload={"app": GOOD}, payload_type="app"))
+    assert board.hand_off() == "cut"
+    moment = field.keep()
+    results = []
+
+    def story(cut: int) -> str:
+        field.back_to(moment)
+        end = board.boot(cut)
+        if end == "cut":
+            assert board.boot() == "done"
+        results.append(board.end_of_story())
+        assert results[-1] == "failure" or in_place(board) == ("release-2", "release-2")
+        return end
+
+    every_cut(story)
+    # Once begun again, it is not begun a third time; once installed, it is a success.
+    assert results.count("failure") == 1
+
+
+@pytest.mark.real
+def test_the_name_of_what_mender_installed_cannot_be_written(field: Field, tmp_path: Path) -> None:
+    board = mender_client(field)
+    in_the_way = board.device.conf / "artifact_info.new"
+    in_the_way.mkdir()
+    downloaded(field, make_artifact(tmp_path / "r", payload={"app": GOOD}, payload_type="app"))
+    for _ in range(2):
+        assert (board.boot() if (board.root / "calls").exists() else board.hand_off()) == "done"
+        assert field.finals() == []
+    in_the_way.rmdir()
+    assert board.boot() == "done"
+    assert board.end_of_story() == "success"
+    assert in_place(board) == ("release-2", "release-2")
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("rollback", [True, False], ids=["rollback", "no rollback"])
+@pytest.mark.parametrize("content", [GOOD, b"#!/bin/sh\nexit 3\n"], ids=["good", "bad"])
+@pytest.mark.parametrize("text", small_sub_updaters().values(), ids=small_sub_updaters())
+def test_the_small_sub_updaters_have_mender_install(
+    field: Field, tmp_path: Path, text: str, content: bytes, rollback: bool
+) -> None:
+    example = text.replace("/etc/mender", str(field.device.conf))
+    board = mender_client(field, rollback=rollback, example=example)
+    downloaded(field, make_artifact(tmp_path / "r", payload={"app": content}, payload_type="app"))
+    assert board.hand_off() == "done"
+    assert board.end_of_story() == ("success" if content == GOOD else "failure")
+    name = "release-2" if content == GOOD else "release-1"
+    assert board.device.ok("show-artifact").out == f"{name}\n"
 
 
 # --- RAUC ---------------------------------------------------------------------------------------------------
@@ -499,6 +618,7 @@ statusfile={root}/rauc.status
 path={root}/certificate.pem
 [handlers]
 bootloader-custom-backend={root}/boot-loader
+post-install={root}/post-install
 [slot.rootfs.0]
 device={root}/slot-A
 type=raw
@@ -509,14 +629,24 @@ type=raw
 bootname=B
 """
 
+POST_INSTALL = """\
+#!/bin/sh
+cd {root}
+cp primary activated
+[ ! -e no-post-install ]
+"""
+"""Comes when RAUC has activated the new slot."""
+
 BOOT_LOADER = """\
 #!/bin/sh
+set -e
 cd {root}
 case $1 in
 get-primary) cat primary ;;
 set-primary) echo "$2" >primary && echo good >"state-$2" ;;
 get-state) cat "state-$2" ;;
 set-state)
+    [ ! -e cannot-be-told ]
     echo "$3" >"state-$2"
     if [ -e cut-inside ]; then
         mv cut-inside inside
@@ -562,9 +692,14 @@ class RaucBoard(Board):
         root = field.device.root
         off = shlex.join(["sh", "-c", REBOOT.format(root=root)])
         programs = {"rauc": shutil.which("rauc") or "", "mv": "/usr/bin/mv", "reboot": off}
-        super().__init__(field, "rauc", programs)
+        super().__init__(field, (EXAMPLES / "rauc").read_text(), programs)
         self.device.environment["DBUS_SYSTEM_BUS_ADDRESS"] = f"unix:path={root}/bus"
-        for name, text in {"system.conf": SYSTEM, "bus.conf": RAUC_BUS, "boot-loader": BOOT_LOADER}.items():
+        for name, text in {
+            "system.conf": SYSTEM,
+            "bus.conf": RAUC_BUS,
+            "boot-loader": BOOT_LOADER,
+            "post-install": POST_INSTALL,
+        }.items():
             self._program(name, text.format(root=root))
         for slot in "AB":
             (root / f"state-{slot}").write_text("good\n")
@@ -670,6 +805,47 @@ def test_rauc_and_a_new_slot_that_does_not_come_up(rauc_board: RaucBoard, rauc_a
     assert "activated slot rootfs.0" in rauc_board.words()
     # Nor does the next boot try it again.
     assert (rauc_board.root / "primary").read_text() == "A\n"
+
+
+@pytest.mark.real
+def test_rauc_fails_when_it_has_activated_the_new_slot(rauc_board: RaucBoard, rauc_artifact: Path) -> None:
+    (rauc_board.root / "no-post-install").touch()
+    downloaded(rauc_board.field, rauc_artifact)
+    assert rauc_board.hand_off() == "done"
+    assert (rauc_board.root / "activated").read_text() == "B\n"
+    assert (rauc_board.root / "primary").read_text() == "A\n"
+    assert rauc_board.end_of_story() == "failure"
+    rauc_board.power_up()
+    assert rauc_board.running() == ("release-1", "release-1")
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("what", ["cannot-be-told", "etc/artifact_info.new"], ids=["good", "its name"])
+def test_rauc_and_a_new_slot_of_which_something_cannot_be_written_down(
+    rauc_board: RaucBoard, rauc_artifact: Path, what: str
+) -> None:
+    downloaded(rauc_board.field, rauc_artifact)
+    assert rauc_board.hand_off() == "rebooted"
+    in_the_way = rauc_board.root / what
+    in_the_way.mkdir()
+    assert rauc_board.boot() == "done"
+    assert rauc_board.field.finals() == []
+    in_the_way.rmdir()
+    assert rauc_board.boot() == "done"
+    assert rauc_board.end_of_story() == "success"
+    assert rauc_board.running() == ("release-2", "release-2")
+
+
+@pytest.mark.real
+def test_rauc_and_a_new_slot_that_brings_its_name_along(rauc_board: RaucBoard, rauc_artifact: Path) -> None:
+    downloaded(rauc_board.field, rauc_artifact)
+    assert rauc_board.hand_off() == "rebooted"
+    known = "artifact_name=release-2\nrootfs-image.checksum=02\n"
+    (rauc_board.device.conf / "artifact_info").write_text(known)
+    (rauc_board.device.conf / "artifact_info.new").mkdir()
+    assert rauc_board.boot() == "done"
+    assert rauc_board.end_of_story() == "success"
+    assert (rauc_board.device.conf / "artifact_info").read_text() == known
 
 
 @pytest.mark.real

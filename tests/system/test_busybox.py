@@ -29,7 +29,7 @@ INITTAB = "::sysinit:/etc/init.d/rcS\n"
 RCS = f"""#!/bin/sh
 export PATH={BUSYBOX}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 syslogd -O /var/log/messages
-/usr/share/mender/install  # ends an update that was under way
+/usr/share/mender/install &  # ends an update that was under way
 crond -b -l 8 -c /var/spool/cron/crontabs
 """
 

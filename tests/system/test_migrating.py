@@ -41,6 +41,7 @@ echo artifact_name=release-2 >/etc/mender/artifact_info
 mender-python-client report --success && rm /var/lib/mender/update.lock
 systemctl restart mender-python-client
 """
+INSTALL = OLD_SUB_UPDATER.replace("release-2", "release-3")
 OLD_WORDS = (
     ("-d /var/lib/mender -L /root/log -l debug --no-syslog show-artifact", 0, "release-2"),
     ("-v", 0, "0."),
@@ -108,12 +109,18 @@ def root(tmp_path: Path, server: DevServer, key: rsa.RSAPrivateKey) -> Iterator[
         yield made
 
 
+@pytest.mark.parametrize("linked", [False, True], ids=["directory", "link"])
 def test_from_mender_python_client_and_back(
-    root: Path, tmp_path: Path, server: DevServer, key: rsa.RSAPrivateKey
+    root: Path, tmp_path: Path, server: DevServer, key: rsa.RSAPrivateKey, linked: bool
 ) -> None:
+    if linked:
+        (root / "data").mkdir()
+        (root / "var/lib/mender").rename(root / "data/mender")
+        (root / "var/lib/mender").symlink_to("/data/mender")
     RawDevice(server, IDENTITY, key).accepted()
     known = server.device().id
-    agent = root / "var/lib/mender/mender-agent.pem"
+    data = root / ("data/mender" if linked else "var/lib/mender")
+    agent = data / "mender-agent.pem"
     pem = agent.read_bytes()
     with Machine(root, tmp_path / "console") as machine:
 
@@ -122,7 +129,10 @@ def test_from_mender_python_client_and_back(
             return machine.run("systemctl", "is-active", "mender-python-client", check=False).stdout.strip()
 
         assert old() == "active"
-        for block in [*commands("Change over"), *commands("Check")]:
+        for block in commands("Change over"):
+            machine.run("sh", "-euc", block)
+        the_backup_brings_all_back(machine, agent, linked)
+        for block in commands("Check"):
             machine.run("sh", "-euc", block)
         assert old() == "inactive"
         assert server.device().id == known
@@ -134,7 +144,7 @@ def test_from_mender_python_client_and_back(
         deployment = server.deploy("release-2")
         machine.run("mender-oneshot", "run", "--all", "--force", check=False)  # or the timer was faster
         server.wait_for(final_status, timeout=120)
-        lock = root / "var/lib/mender/update.lock"
+        lock = data / "update.lock"
         until(lambda: not lock.exists(), "the old sub-updater removes its lock")
         assert server.status_history(deployment)[-1] == "success"
         assert old() == "inactive"
@@ -144,8 +154,28 @@ def test_from_mender_python_client_and_back(
             done = machine.run("mender-python-client", *words.split(), check=False)
             assert (done.returncode, said in done.stdout + done.stderr) == (code, True), done
 
-        for block in commands("Back to mender-python-client"):
-            machine.run("sh", "-euc", block)
+        stop, back = commands("Back to mender-python-client")
+        # An update that comes in just then.
+        machine.run("systemctl", "stop", "mender-oneshot-*.timer", "mender-oneshot-*.service")
+        write(
+            root / "usr/share/mender/install",
+            f"#!/bin/sh\nmkfifo /run/go; read -r go </run/go\n{INSTALL}",
+            0o755,
+        )
+        server.upload(make_artifact(tmp_path / "release-3.mender", name="release-3"))
+        deployment = server.deploy("release-3")
+        state = data / "mender-oneshot.json"
+        state.write_text(json.dumps(json.loads(state.read_text()) | {"checked_at": 0}))
+        assert "\ninstalling " in machine.run("sh", "-euc", stop).stdout
+        assert machine.run("sh", "-euc", back, check=False).returncode == 1
+        assert old() == "inactive"
+        machine.run("timeout", "20", "sh", "-c", "echo >/run/go")
+        until(lambda: not lock.exists(), "the update ends")
+        assert server.status(deployment) == "success"
+
+        said = machine.run("sh", "-euc", stop).stdout
+        assert not re.search("^(update|installing|to be reported) ", said, re.MULTILINE)
+        machine.run("sh", "-euc", back)
         assert old() == "active"
         assert machine.run("systemctl", "is-enabled", "mender-python-client").stdout == "enabled\n"
         assert machine.failed() == ""
@@ -159,6 +189,19 @@ def test_from_mender_python_client_and_back(
         for block in [*commands("Change over"), *commands("Check")]:
             machine.run("sh", "-euc", block)
         assert server.device().id == known
+
+
+def the_backup_brings_all_back(machine: Machine, key: Path, linked: bool) -> None:
+    """As it was, but for the key, which is lost meanwhile."""
+    pem = key.read_bytes()
+    settings = machine.root / "etc/mender/mender.conf"
+    key.unlink()
+    settings.unlink()
+    machine.run("tar", "-C", "/", "-xzf", "/root/mender-before.tar.gz")
+    assert key.read_bytes() == pem
+    assert key.stat().st_mode & 0o777 == 0o600
+    assert settings.exists()
+    assert (machine.root / "var/lib/mender").is_symlink() == linked
 
 
 @pytest.mark.parametrize("v2", [False, True], ids=["asked as before", "asked in two ways"])

@@ -9,12 +9,22 @@ import pytest
 from conftest import REPO
 from debian import make_install, need_root, system
 from machine import Machine, write
+from realdaemon import until
 
 pytestmark = pytest.mark.real
 
 UNIT = "mender-sub-updater-boot.service"
 DEPLOYMENT = "2a6fdbd5-3b2b-4a63-8a79-7d2b40d4b0c3"
 APP = "#!/bin/sh\necho {}\n"
+
+# On no list of what a boot mounts: it comes for a unit that says that it needs it.
+DATA = """[Mount]
+What=/data/mender
+Where=/var/lib/mender
+Options=bind
+"""
+
+HANGS = "#!/bin/sh\nread -r never < /run/never\n"
 
 
 def test_what_a_power_cut_interrupted_is_ended_at_the_boot(tmp_path: Path) -> None:
@@ -29,11 +39,13 @@ def test_what_a_power_cut_interrupted_is_ended_at_the_boot(tmp_path: Path) -> No
         write(root / "usr/local/bin/app", APP.format("release-2"), 0o755)
         write(root / "usr/local/bin/app.old", APP.format("release-1"), 0o755)
         write(root / "etc/mender/mender.conf", '{"ServerURL": "https://127.0.0.1:9"}')
-        write(root / "var/lib/mender/update.lock", DEPLOYMENT)
-        write(root / "var/lib/mender/sub-updater.notes", f"{DEPLOYMENT} tried release-2\n")
+        data = root / "data/mender"
+        write(data / "update.lock", DEPLOYMENT)
+        write(data / "sub-updater.notes", f"{DEPLOYMENT} tried release-2\n")
+        write(root / "etc/systemd/system/var-lib-mender.mount", DATA)
         with Machine(root, tmp_path / "console") as machine:
             assert machine.run("app").stdout == "release-1\n"
-            assert not (root / "var/lib/mender/update.lock").exists()
+            assert not (data / "update.lock").exists()
             status = json.loads(machine.run("mender-oneshot", "status", "--json").stdout)
             assert status["queued_results"] == [{"deployment": DEPLOYMENT, "status": "failure"}]
             assert machine.failed() == ""
@@ -42,3 +54,22 @@ def test_what_a_power_cut_interrupted_is_ended_at_the_boot(tmp_path: Path) -> No
             machine.run("systemctl", "start", UNIT)
             after = machine.run("systemctl", "show", "-p", "ConditionResult", UNIT).stdout
             assert (before, after) == ("ConditionResult=yes\n", "ConditionResult=no\n")
+            a_sub_updater_that_hangs_stops_no_timer(machine, data)
+
+
+def a_sub_updater_that_hangs_stops_no_timer(machine: Machine, data: Path) -> None:
+    """It is the timers that give it up."""
+    write(data / "update.lock", DEPLOYMENT)
+    write(machine.root / "usr/share/mender/install", HANGS, 0o755)
+    machine.run("mkfifo", "/run/never")
+    machine.run("systemctl", "start", "--no-block", UNIT)
+    until(
+        lambda: machine.run("systemctl", "show", "-P", "ActiveState", UNIT).stdout == "activating\n",
+        "the boot's unit is at it",
+    )
+    timers = ("mender-oneshot-update.timer", "mender-oneshot-inventory.timer")
+    machine.run("timeout", "10", "systemctl", "start", *timers)
+    assert machine.run("systemctl", "is-active", *timers, UNIT, check=False).stdout.split() == [
+        *("active", "active"),
+        "activating",
+    ]

@@ -55,7 +55,8 @@ if [ "$MENDER_ARTIFACT_NAME" = release-2 ]; then
     systemctl --no-block reboot 2> /dev/null  # without a logind it says so
     exec sleep infinity
 fi
-mkfifo /run/go
+mkfifo /run/go /run/late
+(read -r go < /run/late; echo "said in the background") &
 read -r go < /run/go
 mender-oneshot report --success
 rm "$MENDER_DATASTORE_DIR/update.lock"
@@ -243,6 +244,12 @@ def the_sub_updater_outlives_our_unit(machine: Machine, server: DevServer, tmp_p
         lambda: machine.run("test", "-e", "/var/lib/mender/update.lock", check=False).returncode == 1,
         "the sub-updater takes its lock away",
     )
+    ended = ("systemctl", "show", "-P", "ActiveState", unit)
+    until(lambda: machine.run(*ended).stdout == "inactive\n", "it ends")
+    # Where nobody reads there any more, that is for ever.
+    machine.run("timeout", "20", "sh", "-c", "echo > /run/late")
+    log = machine.root / "data/mender/sub-updater.log"
+    until(lambda: log.read_text().endswith("said in the background\n"), "what it left behind goes on")
 
 
 def the_journal_reads_well(machine: Machine) -> None:
