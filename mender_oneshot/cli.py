@@ -4,12 +4,12 @@ import json
 import logging
 import os
 import sys
-from typing import Any
+from typing import Any, TextIO
 
 from . import __package__ as package
 from . import errors, settings
 from .context import Done, Outcome, Progress
-from .deadline import deadline
+from .deadline import deadline, hard_end
 from .request import Request
 from .settings import Settings
 
@@ -26,36 +26,63 @@ def execute(request: Request) -> int:
     """Do what is asked and return the exit code; only a bug raises."""
     # A name that this locale cannot spell is no reason to end half-way.
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # it is a text file's
+    results = _Results()
+    # The terminal, which stays, ends by its own clock.
+    hard_end(0 if request.command == "terminal" else request.max_runtime)
     try:
-        code = _execute(request)
+        code = _execute(request, results)
         # Here, not at the interpreter's end, where nobody could catch what goes wrong.
-        sys.stdout.flush()
-        return code
+        results.say()
+        return code or (os.EX_IOERR if results.lost else 0)
     except BrokenPipeError:
-        # Nobody reads what we say; the work itself is done. Keep the interpreter from trying again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        # Nobody reads what we say; the work itself is done.
+        _drop_stdout()
         return 0
     except KeyboardInterrupt:
         return 130
 
 
-def _execute(request: Request) -> int:
+class _Results:
+    """Stdout: where it takes nothing, no step is left undone for that, and it is told once."""
+
+    lost = False
+
+    def say(self, *lines: str) -> None:
+        """Print lines, now; raises `BrokenPipeError` where nobody reads."""
+        try:
+            for line in lines:
+                print(line)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            self.lost = True
+            _drop_stdout()
+            log.error("Cannot write to stdout: %s; the work goes on without it.", error.strerror or error)
+
+
+def _drop_stdout() -> None:
+    """Keep everybody, the interpreter at its end too, from trying again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def _execute(request: Request, results: _Results) -> int:
     done: list[Done] = []
     _log_where_asked(request)
 
     def tell(step: Done) -> None:
         done.append(step)
         if not request.json:
-            _say(step.outcome.sentence, request)
+            _say(step.outcome.sentence, request, results)
 
     error: errors.Error | None = None
     try:
         chosen = settings.load(settings.find_places(request.config, request.fallback_config, request.data))
         _log_as_chosen(request, chosen)
         if request.command == "doctor":
-            return _examine(request, chosen)
+            return _examine(request, chosen, results)
         if request.command in ("status", "show-artifact"):
-            return _show(request, chosen)
+            return _show(request, chosen, results)
         if request.command == "terminal":
             tell(Done("terminal", _terminal(request, chosen)))
         else:
@@ -68,9 +95,9 @@ def _execute(request: Request) -> int:
         log.log(logging.DEBUG if quiet else logging.ERROR, "%s", problem)
     code = error.exit_code if error else _exit_code(request, done)
     if request.json:
-        print(json.dumps(_as_json(request, done, error, code)), flush=True)
+        results.say(json.dumps(_as_json(request, done, error, code)))
     elif not done and error is None and sys.stdout.isatty() and not request.syslog:
-        print("Nothing is due; see mender-oneshot status.")
+        results.say("Nothing is due; see mender-oneshot status.")
     return code
 
 
@@ -85,10 +112,10 @@ def _terminal(request: Request, chosen: Settings) -> Outcome:
     return service.serve(request, chosen)
 
 
-def _say(sentence: str, request: Request) -> None:
+def _say(sentence: str, request: Request, results: _Results) -> None:
     """Tell of a step that went well: worth a notice where a log takes it."""
     if not request.syslog:
-        print(f"<{NOTICE}>{visible(sentence)}" if is_journal(1) else sentence, flush=True)
+        results.say(f"<{NOTICE}>{visible(sentence)}" if is_journal(1) else sentence)
     elif os.path.exists(SYSLOG):
         _to_syslog(NOTICE, sentence)
 
@@ -115,22 +142,22 @@ def _as_json(request: Request, done: list[Done], error: errors.Error | None, cod
     return whole
 
 
-def _show(request: Request, chosen: Settings) -> int:
+def _show(request: Request, chosen: Settings, results: _Results) -> int:
     from . import status  # which looks at what steps left
 
     facts = status.describe(chosen)
     if request.command == "show-artifact":
         facts = {"artifact_name": facts["artifact_name"] or "unknown"}
     if request.json:
-        print(json.dumps({"schema": SCHEMA, **facts}))
+        results.say(json.dumps({"schema": SCHEMA, **facts}))
     elif request.command == "show-artifact":
-        print(facts["artifact_name"])
+        results.say(facts["artifact_name"])
     else:
-        print("\n".join(status.lines(facts)))
+        results.say(*status.lines(facts))
     return 0
 
 
-def _examine(request: Request, chosen: Settings) -> int:
+def _examine(request: Request, chosen: Settings, results: _Results) -> int:
     """Show what `doctor` finds, as it finds it; the exit code is that of the first thing wrong."""
     from . import doctor  # it needs every library there is
 
@@ -139,16 +166,15 @@ def _examine(request: Request, chosen: Settings) -> int:
         for found in doctor.examine(chosen):
             findings.append(found)
             if not request.json:
-                print(
-                    f"{'WRONG' if found.error else 'ok':<6} {found.name:<15} {visible(found.sentence)}",
-                    flush=True,
+                results.say(
+                    f"{'WRONG' if found.error else 'ok':<6} {found.name:<15} {visible(found.sentence)}"
                 )
     code = next((found.error.exit_code for found in findings if found.error), 0)
     if request.json:
         checks = [
             {"name": found.name, "ok": found.error is None, "message": found.sentence} for found in findings
         ]
-        print(json.dumps({"schema": SCHEMA, "exit_code": code, "checks": checks}))
+        results.say(json.dumps({"schema": SCHEMA, "exit_code": code, "checks": checks}))
     return code
 
 
@@ -182,6 +208,26 @@ class _StderrFormatter(logging.Formatter):
         return text if record.levelno >= logging.ERROR else f"{record.levelname.lower()}: {text}"
 
 
+class _Bearing(logging.Handler):
+    """What handlers do with trouble of their own: a log that takes no more holds nobody up."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # logging's own name
+        """Let the time limit through, which may strike in the middle of a line; only a bug is worth words."""
+        problem = sys.exception()
+        if isinstance(problem, errors.Error):
+            raise problem
+        if not isinstance(problem, OSError):
+            super().handleError(record)
+
+
+class _StderrHandler(_Bearing, logging.StreamHandler[TextIO]):
+    """Logs to stderr."""
+
+
+class _FileHandler(_Bearing, logging.FileHandler):
+    """Logs to a file."""
+
+
 class _SyslogHandler(logging.Handler):
     """Hands what is logged to the system's log, with its priority."""
 
@@ -203,7 +249,7 @@ def _log_where_asked(request: Request) -> None:
     if request.syslog and os.path.exists(SYSLOG):
         handler = _SyslogHandler()
     else:
-        handler = logging.StreamHandler(sys.stderr)
+        handler = _StderrHandler(sys.stderr)
         handler.setFormatter(_StderrFormatter(is_journal(2)))
     handler.setLevel((request.log_level or "warning").upper())
     # What an outcome tells as well would be there twice.
@@ -221,7 +267,7 @@ def _log_as_chosen(request: Request, chosen: Settings) -> None:
         root.handlers[0].setLevel(configured)
     if request.log_file:
         try:
-            handler = logging.FileHandler(request.log_file, encoding="utf-8", errors="backslashreplace")
+            handler = _FileHandler(request.log_file, encoding="utf-8", errors="backslashreplace")
         except OSError as error:
             raise errors.SettingsError(
                 f"The log file {request.log_file} cannot be opened ({error.strerror}); check --log-file."

@@ -3,9 +3,10 @@
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from . import errors, plan
 from .moment import Moment
 from .settings import Settings
-from .state import Store
+from .state import Hold, Store
 
 if TYPE_CHECKING:
     # Named, not imported: the step that needs the network brings urllib3 along, no other.
@@ -46,12 +47,21 @@ class Context:
         self.now = clock
         self.progress = progress or (lambda done, size: None)
         self.server: Server | None = None
+        self.met: dict[str, errors.Error | None] = {}
+        """What a step of this invocation needed: the step for it, and why that could not help, if so."""
 
     def close(self) -> None:
         """Close the connection to the server, if there is one."""
         if self.server:
             self.server.close()
             self.server = None
+
+    def keep_away(self, error: errors.Error) -> None:
+        """Take note of the pause that a server has asked for, if it has; a longer one stands."""
+        now = self.now().time
+        wish = error.retry_after if isinstance(error, errors.TryLater) else None
+        if wish and wish > plan.hold_remaining(self.store.state, now):
+            self.store.update(hold=Hold(now, wish))
 
     def data(self, name: str) -> str:
         """Return the path of a file in the data directory."""

@@ -52,6 +52,9 @@ def _finding(name: str, check: Callable[[Settings], str], settings: Settings) ->
         return Finding(name, check(settings))
     except errors.Error as error:
         return Finding(name, str(error), error)
+    except OSError as problem:  # a disk may answer no question at all
+        failure = disk.failure(f"examine the {name}", problem)
+        return Finding(name, str(failure), failure)
 
 
 def _configuration(settings: Settings) -> str:

@@ -42,6 +42,10 @@ class Refused(Error):
     exit_code = os.EX_UNAVAILABLE
 
 
+class Untrusted(Refused):
+    """Who answers is not the server, as far as its certificate says; what the server thinks, nobody knows."""
+
+
 class NoSpace(Error):
     """A file system is full, or a file cannot be created."""
 

@@ -172,11 +172,18 @@ def perform(context: Context, name: str, *, paced: bool) -> Outcome:
             tried.add(need.step)
             log.info("%s", need.otherwise)
             try:
-                perform(context, need.step, paced=paced)
+                outcome = perform(context, need.step, paced=paced)
+                context.met[need.step] = None
             except errors.Error as error:
+                context.met[need.step] = error
+                good = plan.token_is_good(context.store.state.token, servers, context.now().time)
+                if name not in plan.NEEDS_TOKEN and isinstance(error, errors.TryLater) and not good:
+                    continue  # no token could be asked for: it reports on its way, if it can
                 # This step has failed with the one it needed; uncounted, it would be due again at once.
                 _count_failure(context, name, error)
                 raise
+            if paced and need.step == "check-update" and context.store.state.deployment is None:
+                return outcome  # the deployment is withdrawn, and nothing is left to be done
 
 
 def _attempt(context: Context, name: str, paced: bool) -> Outcome:
@@ -208,11 +215,10 @@ def _respect_hold(known: State, now: Moment) -> None:
 
 
 def _count_failure(context: Context, name: str, error: errors.Error) -> None:
-    store, now = context.store, context.now().time
-    failure = plan.failed_again(store.state.failures.get(name), now)
+    store = context.store
+    failure = plan.failed_again(store.state.failures.get(name), context.now().time)
     store.update(failures={**store.state.failures, name: failure})
-    if isinstance(error, errors.TryLater) and error.retry_after:
-        store.update(hold=state.Hold(now, error.retry_after))
+    context.keep_away(error)
 
 
 def _report(context: Context, status: str) -> Outcome:

@@ -172,7 +172,7 @@ def tidy_remaining(state: State, settings: Settings, now: Moment) -> float:
     `InstallTimeoutSeconds` after the hand-off, or the boot that followed it, is given up.
     """
     blocked = backoff_remaining(state, settings, "tidy", now.time)
-    if state.handoff is None:
+    if state.handoff is None or lock_is_over(state, now):
         final = None if now.lock is None else final_result(state, now.lock)
         return max(blocked, remaining(final.at, SWEEP_GRACE, now.time)) if final else blocked
     if never_started(state, now):
@@ -181,6 +181,14 @@ def tidy_remaining(state: State, settings: Settings, now: Moment) -> float:
         return float("inf")
     start = state.handoff.uptime if state.handoff.boot == now.boot else 0
     return max(blocked, start + settings.install_timeout - now.uptime, 0)
+
+
+def lock_is_over(state: State, now: Moment) -> bool:
+    """Say whether a lock without an id, taken over before, is gone or has an id by now.
+
+    Nobody can report for such a one, so there is no more to wait for.
+    """
+    return state.handoff is not None and not state.handoff.deployment and now.lock != ""
 
 
 def never_started(state: State, now: Moment) -> bool:

@@ -120,18 +120,30 @@ class Server:
 
     def put_status(self, deployment: str, status: str) -> None:
         """Report a status; raises `Void` when the server says the deployment is aborted or not ours."""
-        answer = self._ask("PUT", self._of(deployment, "status"), _json({"status": status}))
-        if answer.status in (404, 409):
-            raise Void(_reason(answer))
-        self._expect(answer, 204)
+        self._report(self._of(deployment, "status"), {"status": status})
 
     def put_log(self, deployment: str, messages: list[dict[str, str]]) -> None:
         """Upload the deployment log, replacing what is there; raises `Void`, or `TooLarge` on 413."""
-        answer = self._ask("PUT", self._of(deployment, "log"), _json({"messages": messages}))
-        if answer.status in (404, 409):
-            raise Void(_reason(answer))
+        self._report(self._of(deployment, "log"), {"messages": messages})
+
+    def _report(self, path: str, what: object) -> None:
+        """Tell the server something of a deployment.
+
+        What its answer ends is lost, so it has to be its own: a gateway says 404 as well, while what stands
+        behind it restarts, and a portal says anything (device-api.md section 1.4 has the form of errors).
+        """
+        answer = self._ask("PUT", path, _json(what))
+        if answer.status == 204:
+            return
         if answer.status == 413:
             raise TooLarge
+        if not _is_menders(answer):
+            raise errors.ServerTrouble(
+                f"{host(self.url)} answered {answer.status}, and not as a Mender server does; the next run "
+                "tries again."
+            )
+        if answer.status in (404, 409):
+            raise Void(_reason(answer))
         self._expect(answer, 204)
 
     def _of(self, deployment: str, what: str) -> str:
@@ -291,6 +303,14 @@ def _is_url(text: str) -> bool:
 
 def _json(value: object) -> bytes:
     return json.dumps(value, separators=(",", ":")).encode()
+
+
+def _is_menders(answer: _Answer) -> bool:
+    """Say whether an error is in the form of the Mender server's: `{"error": ..., "request_id": ...}`."""
+    try:
+        return "error" in json.loads(answer.body)
+    except (ValueError, TypeError, RecursionError):
+        return False
 
 
 def _reason(answer: _Answer) -> str:

@@ -6,7 +6,7 @@ What several steps share; no step of its own.
 import contextlib
 import logging
 
-from . import disk, errors
+from . import disk, errors, plan
 from .context import Context
 from .server import Server, Void
 from .state import ARTIFACT, PART, Result, concluded
@@ -15,10 +15,10 @@ log = logging.getLogger(__name__)
 
 
 def connect(context: Context) -> Server:
-    """Return the server that gave us the token, ready to be asked; raises `errors.Needs` without a token."""
+    """Return the server that gave us the token; raises `errors.Needs` where there is no good one."""
     token = context.store.state.token
-    if token is None:
-        raise errors.Needs("auth", errors.NotAccepted("There is no token; run mender-oneshot auth."))
+    if token is None or not plan.token_is_good(token, context.settings.servers, context.now().time):
+        raise errors.Needs("auth", errors.NotAccepted("There is no good token; run mender-oneshot auth."))
     if context.server is None or context.server.url != token.server:
         context.close()
         context.server = Server(context.settings, token.server)
@@ -29,7 +29,8 @@ def connect(context: Context) -> Server:
 def report_progress(context: Context, deployment: str, status: str) -> bool:
     """Report an intermediate status; False means that the server has withdrawn the deployment.
 
-    Then everything of it has been dropped. Raises an `errors.Error` where the server cannot be asked.
+    Then everything of it has been dropped. Raises an `errors.Error` where the server cannot be asked; what
+    else it may have against the status is no reason to stop, as in the reference client.
     """
     try:
         connect(context).put_status(deployment, status)
@@ -37,6 +38,10 @@ def report_progress(context: Context, deployment: str, status: str) -> bool:
         log.info("The server has withdrawn deployment %s (%s); dropping it.", deployment, void)
         drop(context)
         return False
+    except errors.Untrusted:
+        raise
+    except errors.Refused as error:
+        log.warning("The status %s is not taken: %s", status, error)
     return True
 
 

@@ -40,6 +40,7 @@ class Deployment(NamedTuple):
     size: int = -1  # bytes of the whole object; -1: the server has not said
     boot: str = ""  # the kernel's boot id when the bytes on disk were written
     stalls: int = 0  # attempts to download that brought no new byte, in a row
+    verifying: int = 0  # attempts to verify it, in a row, that have not come to an end
 
 
 class Handoff(NamedTuple):
@@ -194,7 +195,12 @@ def concluded(state: State, result: Result) -> State:
 
 
 def final_result(state: State, deployment: str) -> Result | None:
-    """Return the final status that a deployment was given, if it was: the first one stands."""
+    """Return the final status that a deployment was given, if it was: the first one stands.
+
+    A lock without an id is always another one: nobody can say that it was that of the last time.
+    """
+    if not deployment:
+        return None
     known = (*state.past_results, state.last_result)
     return next((result for result in known if result and result.deployment == deployment), None)
 

@@ -146,7 +146,7 @@ def in_words(url: str, error: BaseException) -> errors.Error:
             return trust.certificate_error(where, error)
         if type(error).__name__ == "CertificateError":
             # urllib3's own comparison of names; the class has moved between its versions.
-            return errors.Refused(f"The certificate of {where} is for another name; correct ServerURL.")
+            return errors.Untrusted(f"The certificate of {where} is for another name; correct ServerURL.")
         cause = _cause(error)
         if cause is None:
             break
@@ -164,8 +164,13 @@ def _why(error: BaseException) -> str:
 
 
 def _cause(error: BaseException) -> BaseException | None:
-    """Go one step towards the root: urllib3 hangs the reason on the exception, Python on the chain."""
-    for candidate in (getattr(error, "reason", None), *error.args, error.__cause__, error.__context__):
-        if isinstance(candidate, BaseException) and candidate is not error:
+    """Go one step towards the root: urllib3 hangs the reason on the exception, Python on the chain.
+
+    Not as far as what we were at when it happened: that is one of ours.
+    """
+    context = None if error.__suppress_context__ else error.__context__
+    for candidate in (getattr(error, "reason", None), *error.args, error.__cause__, context):
+        ours = isinstance(candidate, (errors.Error, errors.Needs))
+        if isinstance(candidate, BaseException) and candidate is not error and not ours:
             return candidate
     return None

@@ -120,11 +120,11 @@ def certificate_error(where: str, error: ssl.SSLCertVerificationError) -> errors
             f"The certificate of {where} is not valid yet by this device's clock ({clock}); set the clock."
         )
     if error.verify_code == 10:
-        return errors.Refused(
+        return errors.Untrusted(
             f"The certificate of {where} has expired by this device's clock ({clock}); "
             "renew it, or set the clock."
         )
-    return errors.Refused(
+    return errors.Untrusted(
         f"The certificate of {where} is not trusted ({error.verify_message}); "
         "put its CA into ServerCertificate, or correct ServerURL."
     )

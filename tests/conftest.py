@@ -1,5 +1,6 @@
 """A device and a server for the tests: real processes, real sockets, real files."""
 
+import contextlib
 import json
 import os
 import signal
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from terminalpeer import Conversation, Served
 
 REPO = Path(__file__).parent.parent
+
+MENDERS = '{"error": "as the test wants it", "request_id": "1"}'
+"""An error in the form of the Mender server's own; another may be anybody's who stands in between."""
 
 IDENTITY = "#!/bin/sh\necho mac=de:ad:be:ef:00:01\n"
 
@@ -126,6 +130,24 @@ class Device:
         known = self.state | changes
         known = {name: value for name, value in known.items() if value is not None}
         (self.data / "mender-oneshot.json").write_text(json.dumps(known))
+
+
+def spoil(device: Device, code: str) -> None:
+    """Have the system answer a device's Python otherwise than this one does: `code` is run at its start."""
+    place = device.root / "spoilt"
+    place.mkdir()
+    (place / "sitecustomize.py").write_text(code)
+    device.environment["PYTHONPATH"] = f"{place}:{REPO}"
+
+
+@contextlib.contextmanager
+def spoilt(device: Device, code: str) -> Iterator[None]:
+    """The same for a while."""
+    spoil(device, code)
+    try:
+        yield
+    finally:
+        del device.environment["PYTHONPATH"]
 
 
 def _has_the_libraries(python: str) -> bool:

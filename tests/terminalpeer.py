@@ -12,7 +12,7 @@ from typing import Any
 
 import msgpack
 import pytest
-from conftest import REPO, Device
+from conftest import Device
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import (
     AcceptConnection,
@@ -291,14 +291,6 @@ def serving(device: Device, patience: float = SECONDS) -> Iterator[Served]:
             yield served
         finally:
             served.clean_up()
-
-
-def spoil(device: Device, code: str) -> None:
-    """Have the system answer a device's Python otherwise than this one does: `code` is run at its start."""
-    place = device.root / "spoilt"
-    place.mkdir()
-    (place / "sitecustomize.py").write_text(code)
-    device.environment["PYTHONPATH"] = f"{place}:{REPO}"
 
 
 def descriptors(pid: int) -> int:

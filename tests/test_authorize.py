@@ -189,6 +189,22 @@ def test_the_identity_keeps_the_form_the_server_knows(
     assert len(server.devices) == 1
 
 
+def test_a_pause_one_server_asks_for_is_kept_where_no_other_helps(device: Device, server: DevServer) -> None:
+    del device.settings["ServerURL"]
+    device.configure(Servers=[{"ServerURL": server.url}, {"ServerURL": "https://127.0.0.1:9"}])
+    server.faults.add(match="POST */auth_requests", retry_after=600)
+    assert device.run("auth").code == 75
+    asked = len(server.requests)
+    assert "asked for a pause" in device.run("auth").err
+    assert len(server.requests) == asked
+
+
+def test_why_a_second_authorization_fails_is_said(accepted: Device, server: DevServer) -> None:
+    server.revoke_tokens()
+    server.faults.add(match="POST */auth_requests", drop_before=True)
+    assert "the connection broke off" in accepted.run("check-update").err
+
+
 def test_several_values_of_a_key_are_a_list_in_both_forms(device: Device, server: DevServer) -> None:
     device.script("identity/mender-device-identity", "#!/bin/sh\necho mac=a\necho mac=b\necho serial=1=2\n")
     device.run("auth")

@@ -5,13 +5,13 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Device, Run
+from conftest import Device, Run, spoil
 from realdaemon import need
 
 from mender_oneshot.devserver import DevServer
@@ -228,6 +228,90 @@ def test_a_script_that_hangs_ends_at_the_time_limit(accepted: Device, tmp_path: 
     assert not Path(f"/proc/{pid.read_text().strip()}").exists()
 
 
+@contextmanager
+def unread() -> Iterator[str]:
+    """A pipe that is full and that nobody reads, where each writer hangs; yields its path."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(writer, bytes(65536))
+    try:
+        yield f"/proc/{os.getpid()}/fd/{writer}"
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+def redirected(where: str) -> tuple[str, ...]:
+    """The words before a command that send what it says elsewhere."""
+    return ("sh", "-c", f'exec "$@" {where}', "sh")
+
+
+def lock_is_free(device: Device) -> bool:
+    import fcntl
+
+    with (device.data / "mender-oneshot.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
+
+
+@pytest.mark.parametrize("level", ["debug", "warning"])
+def test_a_stderr_that_nobody_reads_ends_at_the_time_limit(device: Device, level: str) -> None:
+    """In the middle of the work ("debug") or in its last sentence; the failure is remembered."""
+    device.environment["PYTHONWARNINGS"] = "error,ignore::ResourceWarning"
+    with silent_after(b"") as port, unread() as pipe:
+        device.configure(ServerURL=f"https://127.0.0.1:{port}")
+        done = device.run("-l", level, "--max-runtime", "3", "auth", wrapper=redirected(f"2>{pipe}"))
+    assert (done.code, done.out, done.err) == (75, "", "")
+    assert lock_is_free(device)
+    assert device.state["failures"]["auth"]["times"] == 1
+
+
+@pytest.mark.parametrize("descriptor", [1, 2])
+def test_words_that_nobody_reads_are_within_the_time_limit(accepted: Device, descriptor: int) -> None:
+    """Those before the work (a warning) and after it (the result), too."""
+    accepted.configure(Unknown=1)
+    with unread() as pipe:
+        wrapper = redirected(f"{descriptor}>{pipe}")
+        assert accepted.run("check-update", "--json", "--max-runtime", "3", wrapper=wrapper).code == 75
+    assert lock_is_free(accepted)
+
+
+# The C library looks a name up without an ear for signals.
+DEAF = "import signal\nsignal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])\n"
+
+
+@pytest.mark.parametrize("stderr", ["unread", "/dev/full", "closed", "read"])
+def test_a_look_up_that_hangs_ends_at_the_time_limit(device: Device, stderr: str) -> None:
+    spoil(device, DEAF)
+    with silent_after(b"") as port, unread() as pipe:
+        device.configure(ServerURL=f"https://127.0.0.1:{port}")
+        where = {"unread": f"2>{pipe}", "/dev/full": "2>/dev/full", "closed": "2>&-", "read": ""}[stderr]
+        done = device.run("--max-runtime", "2", "auth", wrapper=redirected(where))
+    assert done.code == 75
+    assert ("time limit of 2 s" in done.err) == (stderr == "read")
+    assert lock_is_free(device)
+
+
+def test_the_time_limit_needs_no_thread(device: Device) -> None:
+    spoil(
+        device,
+        "import threading\n"
+        "def start(self):\n"
+        '    raise RuntimeError("can\'t start new thread")\n'
+        "threading.Thread.start = start\n",
+    )
+    says(device.run("auth"), 77, "accept it under")
+    device.environment["PYTHONWARNINGS"] = "error,ignore::ResourceWarning"
+    with silent_after(b"") as port:
+        device.configure(ServerURL=f"https://127.0.0.1:{port}")
+        says(device.run("--max-runtime", "3", "auth"), 75, "time limit of 3 s")
+
+
 def test_the_lock_is_given_way_to_or_waited_for(accepted: Device) -> None:
     import fcntl
 
@@ -242,6 +326,42 @@ def test_the_lock_is_given_way_to_or_waited_for(accepted: Device) -> None:
         fcntl.flock(lock, fcntl.LOCK_UN)
         out, _ = waiting.communicate(timeout=30)
     assert out == "There is no update for this device.\n"
+
+
+def ticks(device: Device) -> list[str]:
+    """What the steps of one tick of a timer came to."""
+    return [step["outcome"] for step in device.ok("run", "--all", "--json").json["steps"]]
+
+
+def test_a_lock_without_an_id_is_waited_for_each_time(accepted: Device) -> None:
+    """Somebody may be installing, whatever became of the one before."""
+    accepted.ok("run", "--all")
+    lock = accepted.data / "update.lock"
+    for _ in range(2):
+        lock.touch()
+        assert ticks(accepted) == ["adopted"]
+        assert ticks(accepted) == []
+        assert lock.exists()
+        handoff = accepted.state["handoff"]
+        accepted.alter_state(handoff=handoff | {"uptime": handoff["uptime"] - 14400}, checked_at=1)
+        # Given up once and for all: the device goes on.
+        assert ticks(accepted) == ["gave-up", "nothing"]
+        assert not lock.exists()
+        assert ticks(accepted) == []
+
+
+@pytest.mark.parametrize("limit", [14400, 0])
+def test_a_lock_without_an_id_that_is_gone_is_not_waited_for(accepted: Device, limit: int) -> None:
+    accepted.configure(InstallTimeoutSeconds=limit)
+    accepted.ok("run", "--all")
+    lock = accepted.data / "update.lock"
+    lock.touch()
+    assert ticks(accepted) == ["adopted"]
+    accepted.alter_state(checked_at=1)
+    assert ticks(accepted) == []
+    lock.unlink()
+    assert ticks(accepted) == ["swept", "nothing"]
+    assert ticks(accepted) == []
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can mount a small file system")
@@ -324,6 +444,51 @@ def test_nobody_reads_what_we_say(accepted: Device) -> None:
     os.close(writer)
     assert b"Traceback" not in done.stderr
     assert done.returncode == 0
+
+
+def test_a_stdout_that_takes_nothing_holds_up_no_step(
+    accepted: Device, server: DevServer, release: Callable[..., str]
+) -> None:
+    accepted.sub_updater()
+    deployment = release()
+    done = accepted.run("run", "--all", wrapper=redirected(">/dev/full"))
+    says(done, 74, "Cannot write to stdout: No space left on device")
+    assert server.status_history(deployment) == ["downloading", "installing"]
+    assert accepted.state["handoff"]["deployment"] == deployment
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "run --json --force",
+        "check-update",
+        "status",
+        "status --json",
+        "show-artifact",
+        "doctor",
+        "doctor --json",
+    ],
+)
+def test_a_stdout_that_takes_nothing_is_told_once(accepted: Device, words: str) -> None:
+    accepted.sub_updater()
+    done = accepted.run(*words.split(), wrapper=redirected(">/dev/full"))
+    says(done, 74, "Cannot write to stdout: No space left on device")
+    # With no place left for that either, the exit code says it.
+    assert accepted.run(*words.split(), wrapper=redirected(">/dev/full 2>&1")).code == 74
+
+
+@pytest.mark.parametrize(("words", "code"), [("download --json", 2), ("doctor", 78)])
+def test_another_error_counts_more_than_a_stdout_that_takes_nothing(
+    accepted: Device, words: str, code: int
+) -> None:
+    done = accepted.run(*words.split(), wrapper=redirected(">/dev/full"))
+    assert done.code == code
+    assert done.err.count("Cannot write to stdout") == 1
+
+
+def test_a_log_file_that_takes_nothing_holds_nobody_up(accepted: Device) -> None:
+    done = accepted.ok("-l", "error", "-L", "/dev/full", "check-update")
+    assert (done.out, done.err) == ("There is no update for this device.\n", "")
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Device
+from conftest import Device, spoil
 
 from mender_oneshot.devserver import DevServer
 
@@ -106,9 +106,9 @@ CASES: dict[str, tuple[Break, str, str, int]] = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_the_one_thing_that_is_wrong(accepted: Device, server: DevServer, case: str) -> None:
-    spoil, name, words, code = CASES[case]
+    ruin, name, words, code = CASES[case]
     accepted.sub_updater()
-    spoil(accepted, server)
+    ruin(accepted, server)
     before = files(accepted)
     found = wrong(accepted)
     assert words in found[name]
@@ -132,6 +132,21 @@ def test_a_wrong_clock(accepted: Device) -> None:
         pytest.skip("faketime is not installed")
     done = accepted.run("doctor", wrapper=("faketime", "-f", "+2y"))
     assert "set the clock" in done.out
+
+
+def test_a_disk_that_does_not_even_say_how_full_it_is(accepted: Device) -> None:
+    accepted.sub_updater()
+    spoil(
+        accepted,
+        "import errno, os\n"
+        "def statvfs(path):\n"
+        "    raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), path)\n"
+        "os.statvfs = statvfs\n",
+    )
+    done = accepted.run("doctor")
+    assert done.code == 74
+    (line,) = [line for line in done.out.splitlines() if line.startswith("WRONG")]
+    assert line.startswith("WRONG  data directory  Cannot examine the data directory: Stale file handle;")
 
 
 def test_a_script_that_hangs_does_not_hold_it(accepted: Device) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from artifacts import make_artifact
-from conftest import Device
+from conftest import MENDERS, Device
 
 from mender_oneshot.devserver import DevServer, Seen
 
@@ -88,6 +88,41 @@ def test_cut_five_times_costs_nothing_twice(offered: Device, server: DevServer, 
     downloads(offered, server, tmp_path)
     size = (tmp_path / "release-2.mender").stat().st_size
     assert sum(seen.sent for seen in fetched(server)) == size
+
+
+@pytest.mark.parametrize("status", [404, 409])
+def test_what_a_gateway_says_of_the_status_drops_nothing(
+    offered: Device, server: DevServer, tmp_path: Path, status: int
+) -> None:
+    server.faults.add(match=STORAGE, cut_after=MEGABYTE)
+    assert offered.run("download").code == 75
+    server.faults.add(match="PUT */status", status=status, body="page not found\n")
+    done = offered.run("download")
+    assert (done.code, f"answered {status}, and not as a Mender server does" in done.err) == (75, True)
+    downloads(offered, server, tmp_path)
+    assert fetched(server)[-1].headers["Range"] == f"bytes={MEGABYTE}-"
+
+
+def test_a_status_that_is_not_taken_is_no_reason_to_stop(
+    offered: Device, server: DevServer, tmp_path: Path
+) -> None:
+    server.faults.add(match="PUT */status", status=400, body=MENDERS)
+    downloads(offered, server, tmp_path)
+
+
+def test_a_link_that_has_ended_is_no_attempt(offered: Device, server: DevServer, tmp_path: Path) -> None:
+    offered.configure(RetryDownloadCount=1)
+    server.faults.add(match=STORAGE, expired=True)
+    downloads(offered, server, tmp_path)
+
+
+def test_a_link_that_has_ended_and_a_deployment_that_has_too(offered: Device, server: DevServer) -> None:
+    server.abort(offered.state["deployment"]["id"])
+    server.faults.add(match="PUT */status", status=204)  # it has not heard of it when that is asked
+    server.faults.add(match=STORAGE, expired=True)
+    steps = offered.ok("run", "--all", "--force", "--json").json["steps"]
+    assert ("download", "withdrawn") in [(step["step"], step["outcome"]) for step in steps]
+    assert "deployment" not in offered.state
 
 
 BAD_ANSWERS: dict[str, dict[str, Any]] = {

@@ -5,9 +5,10 @@ import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from conftest import Device
+from conftest import MENDERS, Device, spoilt
 from test_life import final_status
 
 from mender_oneshot.devserver import DevServer
@@ -165,6 +166,115 @@ def test_an_aborted_deployment_is_not_installed(downloaded: Device, server: DevS
     assert downloaded.ok("install", "--json").json["outcome"] == "withdrawn"
     assert not (downloaded.data / "called").exists()
     assert not (downloaded.data / "update.lock").exists()
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [{"status": 400, "body": MENDERS}, {"status": 404}, {"status": 200}, {"retry_after": 600}],
+    ids=["refused", "a gateway", "a portal", "too many requests"],
+)
+def test_what_is_said_of_the_status_does_not_hold_it_up(
+    downloaded: Device, server: DevServer, fault: dict[str, Any]
+) -> None:
+    server.faults.add(match="PUT */status", **fault)
+    assert downloaded.ok("install", "--json").json["outcome"] == "handed-off"
+    assert ("hold" in downloaded.state) == ("retry_after" in fault)
+
+
+@pytest.mark.parametrize("token", ["none", "at its end"])
+def test_neither_does_a_token_that_cannot_be_had(downloaded: Device, server: DevServer, token: str) -> None:
+    known = downloaded.state["token"]
+    ended = known | {"at": 1.0, "expires": 2.0, "lifetime": 1.0}
+    downloaded.alter_state(token=None if token == "none" else ended)
+    server.faults.add(count=None, drop_before=True)
+    asked = len(server.requests)
+    assert downloaded.ok("install", "--json").json["outcome"] == "handed-off"
+    assert not [seen for seen in server.requests[asked:] if known["jwt"] in str(seen.headers)]
+
+
+def test_the_name_is_that_of_what_was_verified(
+    accepted: Device, server: DevServer, release: Release, tmp_path: Path
+) -> None:
+    """The server's word for it is not signed."""
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    accepted.sub_updater(f'printf %s "$MENDER_ARTIFACT_NAME" > {gate}\n')
+    release()
+    accepted.ok("check-update")
+    accepted.alter_state(deployment=accepted.state["deployment"] | {"artifact_name": "release-99"})
+    accepted.ok("download")
+    accepted.ok("install")
+    assert gate.read_text() == "release-2"
+
+
+# What becomes of an installation that ends half-way.
+
+BAD_BLOCK = """\
+import builtins, errno
+def opening(path, *words, plain=open, **options):
+    if str(path).endswith("artifact.mender"):
+        raise OSError(errno.EIO, "Input/output error")
+    return plain(path, *words, **options)
+builtins.open = opening
+"""
+NO_MEMORY = """\
+import builtins, os
+def opening(path, *words, plain=open, **options):
+    if str(path).endswith("artifact.mender"):
+        os.kill(os.getpid(), 9)
+    return plain(path, *words, **options)
+builtins.open = opening
+"""
+SLOW_START = """\
+import os, signal, subprocess
+class Popen(subprocess.Popen):
+    def __init__(self, words, **options):
+        super().__init__(words, **options)
+        if words[0].endswith("/install"):
+            os.kill(os.getpid(), signal.SIGALRM)
+subprocess.Popen = Popen
+"""
+
+
+def test_what_cannot_be_read_is_fetched_again(downloaded: Device, server: DevServer) -> None:
+    with spoilt(downloaded, BAD_BLOCK):
+        done = downloaded.run("install")
+    assert (done.code, "Input/output error" in done.err) == (74, True)
+    downloaded.ok("run", "--all", "--force")
+    assert downloaded.state["handoff"]
+    assert len([seen for seen in server.requests if seen.origin == "storage"]) == 2
+
+
+def test_an_installation_that_always_ends_half_way_has_an_end(downloaded: Device, server: DevServer) -> None:
+    """As for want of memory."""
+    wanted = deployment(downloaded)
+    downloaded.configure(RetryDownloadCount=3)
+    with spoilt(downloaded, NO_MEMORY):
+        assert [downloaded.run("install").code for _ in range(3)] == [-9] * 3
+        done = downloaded.run("install")
+    assert (done.code, "3 attempts to verify it have ended half-way" in done.err) == (69, True)
+    downloaded.ok("run", "--force")
+    assert server.status_history(wanted)[-1] == "failure"
+
+
+def test_the_time_is_over_while_the_sub_updater_starts(
+    downloaded: Device, server: DevServer, tmp_path: Path
+) -> None:
+    """It may run, or not: its own report counts, and nobody else's."""
+    wanted = deployment(downloaded)
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    downloaded.sub_updater(f"read -r go < {gate}; $ONESHOT report --success; echo $? > {gate}\n")
+    downloaded.environment["PYTHONWARNINGS"] = (
+        "error,ignore::ResourceWarning"  # a child that nobody waits for
+    )
+    with spoilt(downloaded, SLOW_START):
+        assert downloaded.run("install").code == 75
+    assert server.status(wanted) == "installing"
+    assert downloaded.run("install").code == 75
+    gate.write_text("go\n")
+    assert gate.read_text() == "0\n"
+    assert server.status(wanted) == "success"
 
 
 def test_a_server_out_of_reach_does_not_hold_up_what_is_here(downloaded: Device, server: DevServer) -> None:

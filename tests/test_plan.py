@@ -27,6 +27,7 @@ IDLE = State(spread=0.5, token=TOKEN, checked_at=NOW - 600, inventory_at=NOW - H
 UPDATE = Deployment("d1", "a1", "release-2", "https://storage/a")
 SUCCESS, FAILURE = Result("d0", "success", NOW - 30), Result("d0", "failure", NOW - 30)
 HANDOFF = Handoff("d1", "release-2", boot="this", uptime=DAY - HOUR)
+NAMELESS = Handoff("", "", boot="this", uptime=DAY - HOUR)
 
 CHECK_IN, INVENTORY_IN = 1200, 25200  # of IDLE
 
@@ -138,6 +139,19 @@ TABLE = [
     Case("stale lock, result from the future", idle(last_result=SUCCESS._replace(at=NOW + YEAR)),
          {"lock": "d0"}, "tidy"),
     Case("stale lock of a failure", idle(last_result=FAILURE._replace(at=NOW - 60)), {"lock": "d0"}, "tidy"),
+
+    # A lock without an id.
+    Case("lock without an id, after another was given up", idle(last_result=Result("", "failure", NOW - 30)),
+         {"lock": ""}, "tidy"),
+    Case("lock without an id is waited for", idle(handoff=NAMELESS), {"lock": ""}, None, 10800),
+    Case("lock without an id, silent for long", idle(handoff=NAMELESS._replace(uptime=DAY - 14400)),
+         {"lock": ""}, "tidy"),
+    Case("lock without an id is gone", idle(handoff=NAMELESS), {}, "tidy"),
+    Case("lock without an id is gone, no time limit", idle(handoff=NAMELESS), {}, "tidy", 0,
+         {"install_timeout": 0}),
+    Case("lock without an id has got one", idle(handoff=NAMELESS), {"lock": "d9"}, "tidy"),
+    Case("lock without an id has got one that is over", idle(handoff=NAMELESS, last_result=SUCCESS),
+         {"lock": "d0"}, None, 30),
 
     # The token.
     Case("token missing", idle(token=None, checked_at=1), {}, "auth"),

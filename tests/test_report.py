@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from conftest import Device
+from conftest import MENDERS, Device
 
 from mender_oneshot.devserver import DevServer
 
@@ -122,7 +122,7 @@ def test_a_sub_updater_of_an_older_deployment_is_not_heard(installing: Device, s
 
 @pytest.mark.parametrize("fault", [{"status": 404}, {"status": 409}])
 def test_a_void_result_is_dropped(installing: Device, server: DevServer, fault: dict[str, int]) -> None:
-    server.faults.add(match="PUT */status", status=fault["status"])
+    server.faults.add(match="PUT */status", status=fault["status"], body=MENDERS)
     assert installing.ok("report", "--success", "--json").json["outcome"] == "void"
     (installing.data / "update.lock").unlink()
     installing.ok("run", "--all")
@@ -134,7 +134,7 @@ def test_aborted_while_the_sub_updater_runs(installing: Device, server: DevServe
 
 
 def test_a_result_refused_for_ever_has_an_end(installing: Device, server: DevServer) -> None:
-    server.faults.add(match="PUT */status", status=400, count=None)
+    server.faults.add(match="PUT */status", status=400, count=None, body=MENDERS)
     assert installing.ok("report", "--success", "--json").json["outcome"] == "queued"
     codes = [installing.run("run", "--force").code for _ in range(9)]
     assert codes == [69] * 8 + [0]

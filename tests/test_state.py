@@ -257,6 +257,13 @@ def test_the_largest_size_that_a_server_is_believed_can_be_remembered() -> None:
     assert from_json(to_json(state)) == state
 
 
+def test_a_lock_without_an_id_has_no_final_result() -> None:
+    nameless, named = Result("", "failure", 1), Result("d1", "success", 2)
+    state = State(last_result=nameless, past_results=(named,))
+    assert states.final_result(state, "") is None
+    assert states.final_result(state, "d1") == named
+
+
 def saves(store: Store) -> tuple[int, int]:
     """What tells one writing of the file from the next."""
     found = os.stat(store.path)

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgpack
 import pytest
+from conftest import spoil
 from terminalpeer import (
     Conversation,
     Heard,
@@ -18,7 +19,6 @@ from terminalpeer import (
     eventually,
     resident,
     silent_address,
-    spoil,
 )
 
 from mender_oneshot.terminal.wire import CONTROL, FORWARD, pack

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgpack
 import pytest
-from conftest import REPO, Device
+from conftest import REPO, Device, spoil
 from terminalpeer import (
     Served,
     eventually,
@@ -23,7 +23,6 @@ from terminalpeer import (
     resident,
     serving,
     silent_address,
-    spoil,
     stands_still,
 )
 from test_proxy import Proxy

@@ -25,6 +25,7 @@ def run(context: Context) -> Outcome:
         raise no_server(settings)
     body, signature = request(context)
     refusal: errors.Error | None = None
+    refusals: list[errors.Error] = []
     for url in settings.servers:
         context.close()
         context.server = server = Server(settings, url)
@@ -34,6 +35,7 @@ def run(context: Context) -> Outcome:
             raise
         except errors.Error as error:
             log.info("%s", error)
+            refusals.append(error)
             if not isinstance(refusal, errors.NotAccepted):
                 refusal = error
             continue
@@ -43,6 +45,8 @@ def run(context: Context) -> Outcome:
         form = context.store.state.form if context.store.state.deployment else ""
         context.store.save(token=token, inventory_digest="", form=form)
         return Outcome("authorized", f"{host(url)} has accepted this device.", {"server": url})
+    for one in refusals:
+        context.keep_away(one)
     if isinstance(refusal, errors.NotAccepted):
         context.store.update(token=None)
     raise refusal or errors.TryLater("No server was asked.")

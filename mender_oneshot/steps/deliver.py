@@ -27,10 +27,12 @@ def run(context: Context) -> Outcome:
         return Outcome("void", sentence, _facts(result))
     except (errors.Refused, errors.BadAnswer, errors.TryLater, errors.TimeOver) as error:
         result = context.store.state.results[0]
-        answered = isinstance(error, (errors.Refused, errors.BadAnswer, errors.ServerTrouble))
+        refused = isinstance(error, errors.Refused) and not isinstance(error, errors.Untrusted)
+        answered = refused or isinstance(error, (errors.BadAnswer, errors.ServerTrouble))
         limit = MAX_REFUSALS if answered else MAX_LOG_ATTEMPTS
-        if not isinstance(error, (errors.Refused, errors.BadAnswer)) and not result.sent:
-            # The status itself is worth waiting for, however long the server is in trouble.
+        if not refused and not result.sent:
+            # The status itself is worth waiting for, however long the server is in trouble or somebody else
+            # answers in its place.
             raise
         if isinstance(error, errors.TryLater) and error.retry_after:
             raise

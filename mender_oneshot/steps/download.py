@@ -70,10 +70,13 @@ def _drop_what_cannot_be_resumed(context: Context, part: "Part") -> None:
 
 
 def _count(context: Context, error: errors.Error | errors.Needs, *, progress: bool) -> None:
-    """Count an attempt that brought nothing; the last one that is allowed makes the deployment a failure."""
+    """Count an attempt that brought nothing; the last one that is allowed makes the deployment a failure.
+
+    A link that has ended is none, before there was a fresh one.
+    """
     store = context.store
     deployment = store.state.deployment
-    if deployment is None:
+    if deployment is None or (isinstance(error, errors.Needs) and error.step not in context.met):
         return
     if progress:
         # The link works after all: the pauses begin at the shortest again.
@@ -214,7 +217,10 @@ class Part:
     def make_room(self, size: int) -> None:
         """Raise `errors.NoSpace` where the rest of the object, and the state after it, will not fit."""
         missing = max(size - self.size, 0) + disk.STATE_RESERVE
-        free = disk.free(self._descriptor)
+        try:
+            free = disk.free(self._descriptor)
+        except OSError as error:
+            raise disk.failure(f"look for room beside {self.path}", error) from error
         if free < missing:
             raise errors.NoSpace(
                 f"No room for the artifact: {megabytes(missing)} are needed in {os.path.dirname(self.path)}, "

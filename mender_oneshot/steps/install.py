@@ -1,5 +1,6 @@
 """Verify the artifact, then give it into the hands of the sub-updater."""
 
+import errno
 import logging
 import os
 from collections.abc import Callable
@@ -31,7 +32,9 @@ def run(context: Context) -> Outcome:
         )
     program = f"{context.settings.places.scripts_dir}/install"
     try:
+        _count(context, deployment)
         name = _verify(context)
+        context.store.update(deployment=deployment._replace(verifying=0))
         if not os.access(program, os.X_OK) or os.path.isdir(program):
             raise errors.Refused(
                 f"The sub-updater {program} is missing or not executable; the update has failed."
@@ -39,11 +42,24 @@ def run(context: Context) -> Outcome:
     except (errors.ArtifactRefused, errors.Refused) as error:
         session.fail(context, error)
         raise
+    except errors.SettingsError:
+        context.store.update(deployment=deployment)  # a key that is missing says nothing of the artifact
+        raise
     if not _announce(context, deployment):
         return Outcome("withdrawn", f"The server has withdrawn deployment {deployment.id}; dropped it.")
-    _hand_off(context, deployment, program)
+    _hand_off(context, deployment._replace(artifact_name=name), program)
     facts = {"deployment": deployment.id, "artifact_name": name}
     return Outcome("handed-off", f"Handed {name} to the sub-updater {program}.", facts)
+
+
+def _count(context: Context, deployment: Deployment) -> None:
+    """Count an attempt to verify before it begins: one that kills us, for want of memory, has an end too."""
+    allowed = context.settings.retry_download_count
+    if deployment.verifying >= allowed:
+        raise errors.Refused(
+            f"Gave up on {deployment.artifact_name}: {allowed} attempts to verify it have ended half-way."
+        )
+    context.store.save(deployment=deployment._replace(verifying=deployment.verifying + 1))
 
 
 def _verify(context: Context) -> str:
@@ -58,6 +74,8 @@ def _verify(context: Context) -> str:
                 check_signature=_signature_check(context),
             )
     except OSError as error:
+        if error.errno == errno.EIO:
+            disk.remove(path)  # fetched again it lies elsewhere on the disk
         raise disk.failure(f"read {path}", error) from error
     log.info("%s is intact%s.", verified.name, " and signed" if verified.signed else "")
     return verified.name
@@ -80,11 +98,20 @@ def _announce(context: Context, deployment: Deployment) -> bool:
     A server out of reach does not hold up an artifact that is here and verified: the reference client goes on
     as well (device-api.md section 3.2), and the result waits in its queue.
     """
+    problem: errors.Error | None
     try:
         return session.report_progress(context, deployment.id, "installing")
-    except errors.TryLater as error:
-        log.warning("The server does not know that the installation begins: %s", error)
-        return True
+    except errors.TimeOver:
+        raise
+    except errors.Error as error:
+        context.keep_away(error)
+        problem = error
+    except errors.Needs as need:
+        problem = context.met.get(need.step)
+        if problem is None:
+            raise
+    log.warning("The server does not know that the installation begins: %s", problem)
+    return True
 
 
 def _hand_off(context: Context, deployment: Deployment, program: str) -> None:
@@ -100,6 +127,8 @@ def _hand_off(context: Context, deployment: Deployment, program: str) -> None:
     try:
         disk.write_whole(lock, deployment.id.encode())
         _start(context, deployment, program)
+    except errors.TimeOver:
+        raise  # as a power cut: what is on disk tells the next run whether it may have been started
     except (OSError, errors.Error) as error:
         why = error.strerror if isinstance(error, OSError) else error
         failure = errors.Refused(

@@ -18,24 +18,29 @@ def run(context: Context) -> Outcome:
         disk.remove(context.data(UPDATE_LOCK))
         store.save(handoff=None)
         return Outcome("taken-back", "The sub-updater was never started; the installation begins again.")
-    if state.handoff is not None:
+    if state.handoff is not None and not plan.lock_is_over(state, now):
         return _give_up(context, state.handoff)
     if now.lock is not None and final_result(state, now.lock) is None:
         store.save(handoff=Handoff(now.lock, "", now.boot, now.uptime), deployment=None)
+        name = now.lock or "(unknown)"
         return Outcome(
-            "adopted", f"{UPDATE_LOCK} says that deployment {now.lock} is being installed; waiting for it."
+            "adopted", f"{UPDATE_LOCK} says that deployment {name} is being installed; waiting for it."
         )
+    # First what takes up room: the state may need it.
     disk.remove(context.data(UPDATE_LOCK), context.data(ARTIFACT), context.data(PART))
+    store.update(handoff=None)
     return Outcome("swept", "Removed what the last update left behind.")
 
 
 def _give_up(context: Context, handoff: Handoff) -> Outcome:
     """Report a failure in the name of a sub-updater that has not said anything for too long."""
     seconds = context.settings.install_timeout
-    sentence = (
-        f"The sub-updater has not reported deployment {handoff.deployment} within {seconds} s; giving it up."
-    )
+    name = handoff.deployment or "(unknown)"
+    sentence = f"The sub-updater has not reported deployment {name} within {seconds} s; giving it up."
     log.error("%s", sentence, extra={"told": True})
+    if not handoff.deployment:
+        # Nothing in a lock without an id tells that it was waited for: it would be taken over again.
+        disk.remove(context.data(UPDATE_LOCK))
     store = context.store
     store.state = concluded(store.state, Result(handoff.deployment, "failure", context.now().time))
     session.save_or_make_room(context)

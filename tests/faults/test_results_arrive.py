@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable
 from email.utils import formatdate
 from pathlib import Path
+from typing import Any
 
 import pytest
-from conftest import Device
+from conftest import MENDERS, Device
 from days import DAY, HOUR, TICK, Days, Prompt, keeps_to, let_in
 
 from mender_oneshot.devserver import DevServer, Seen
@@ -131,12 +132,46 @@ def test_a_result_that_is_void_ends_there(
     installing: Device, server: DevServer, status: int, result: str
 ) -> None:
     deployment, asked = in_hand(installing), len(server.requests)
-    server.faults.add(match=STATUS, status=status)
+    server.faults.add(match=STATUS, status=status, body=MENDERS)
     assert reports(installing, result) == "void"
     Days(installing, server).live(HOUR)
     said = [seen for seen in server.requests[asked:] if deployment in seen.path]
     assert [seen.status for seen in said] == [status], "a void result was sent again, or its log"
     assert any(is_next(seen) for seen in server.requests[asked:])
+
+
+OTHERS: dict[str, dict[str, Any]] = {
+    "a gateway whose server restarts": {"status": 404, "body": "404 page not found\n"},
+    "a gateway in conflict": {"status": 409},
+    "a maintenance page": {"status": 200, "body": "<html>Back soon</html>"},
+    "a portal": {"status": 302, "body": "<html>Log in</html>"},
+    "a firewall": {"status": 400, "body": "<html>Blocked</html>"},
+}
+
+
+@pytest.mark.parametrize("fault", OTHERS.values(), ids=OTHERS)
+def test_what_others_say_ends_no_result(installing: Device, server: DevServer, fault: dict[str, Any]) -> None:
+    deployment, asked = in_hand(installing), len(server.requests)
+    server.faults.add(match=STATUS, count=None, **fault)
+    assert reports(installing) == "queued"
+    days = Days(installing, server).live(HOUR)
+    assert not days.times("GET next")
+    server.faults.clear()
+    days.live(TICK * 6)
+    assert arrived(server, deployment, "success", asked)
+
+
+def test_a_certificate_that_nobody_vouches_for_ends_no_result(installing: Device, server: DevServer) -> None:
+    deployment, asked = in_hand(installing), len(server.requests)
+    trusted = installing.settings["ServerCertificate"]
+    installing.configure(ServerCertificate="")
+    assert reports(installing) == "queued"
+    days = Days(installing, server).live(2 * HOUR)
+    assert len(days.said()) == 1
+    assert "is not trusted" in days.said().pop()
+    installing.configure(ServerCertificate=trusted)
+    days.live(TICK * 6)
+    assert arrived(server, deployment, "success", asked)
 
 
 def test_a_connection_dropped_after_the_request_was_taken(installing: Device, server: DevServer) -> None:
