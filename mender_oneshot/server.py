@@ -124,9 +124,9 @@ class Server:
 
     def put_log(self, deployment: str, messages: list[dict[str, str]]) -> None:
         """Upload the deployment log, replacing what is there; raises `Void`, or `TooLarge` on 413."""
-        self._report(self._of(deployment, "log"), {"messages": messages})
+        self._report(self._of(deployment, "log"), {"messages": messages}, large=True)
 
-    def _report(self, path: str, what: object) -> None:
+    def _report(self, path: str, what: object, *, large: bool = False) -> None:
         """Tell the server something of a deployment.
 
         What its answer ends is lost, so it has to be its own: a gateway says 404 as well, while what stands
@@ -135,7 +135,7 @@ class Server:
         answer = self._ask("PUT", path, _json(what))
         if answer.status == 204:
             return
-        if answer.status == 413:
+        if large and answer.status == 413:  # whoever finds it so
             raise TooLarge
         if not _is_menders(answer):
             raise errors.ServerTrouble(

@@ -257,6 +257,11 @@ def test_an_installation_that_always_ends_half_way_has_an_end(downloaded: Device
     assert server.status_history(wanted)[-1] == "failure"
 
 
+def test_there_is_a_first_attempt_where_no_more_are_allowed(downloaded: Device) -> None:
+    downloaded.configure(RetryDownloadCount=0)
+    assert downloaded.ok("install", "--json").json["outcome"] == "handed-off"
+
+
 def test_the_time_is_over_while_the_sub_updater_starts(
     downloaded: Device, server: DevServer, tmp_path: Path
 ) -> None:

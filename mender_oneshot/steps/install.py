@@ -54,7 +54,7 @@ def run(context: Context) -> Outcome:
 
 def _count(context: Context, deployment: Deployment) -> None:
     """Count an attempt to verify before it begins: one that kills us, for want of memory, has an end too."""
-    allowed = context.settings.retry_download_count
+    allowed = max(context.settings.retry_download_count, 1)
     if deployment.verifying >= allowed:
         raise errors.Refused(
             f"Gave up on {deployment.artifact_name}: {allowed} attempts to verify it have ended half-way."
