@@ -309,6 +309,20 @@ def test_there_is_a_most(line: Conversation, target: socket.socket) -> None:
         assert "at most 128" in words(heard[-1])
 
 
+def test_there_is_a_most_of_sessions_too(line: Conversation) -> None:
+    """Also of those whose connections have all failed."""
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port = unused.getsockname()[1]
+    for number in range(128):
+        ask(line, port, sid=f"p{number}")
+        assert "refused" in words(line.receive())
+        of(line.receive(), "stop")
+    ask(line, port, sid="more")
+    assert "at most 128" in words(line.receive())
+    ask(line, port, sid="p0")
+    assert "refused" in words(line.receive())
+
+
 def test_datagrams_keep_their_bounds(line: Conversation) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as target:
         target.bind(("127.0.0.1", 0))

@@ -292,7 +292,7 @@ class Forwards:
         words = ""
         if (message.sid, name) in self._open:
             words = "there is a connection of this name already"
-        elif len(self._open) >= MOST_CONNECTIONS:
+        elif len(self._open) >= MOST_CONNECTIONS or len(self.sids | {message.sid}) > MOST_CONNECTIONS:
             words = f"this device forwards at most {MOST_CONNECTIONS} connections at a time"
         else:
             words = self.host.refusal(message.sid)
