@@ -3,9 +3,11 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,6 +19,8 @@ from mender_oneshot.devserver import DevServer
 
 if TYPE_CHECKING:
     from terminalpeer import Conversation, Served
+
+SYSTEM_PYTHON = "/usr/bin/python3"
 
 REPO = Path(__file__).parent.parent
 
@@ -74,10 +78,9 @@ class Device:
         self.script("install", f"#!/bin/sh\nONESHOT='{self.python} -m mender_oneshot'\n{text}")
 
     def env(self) -> dict[str, str]:
-        """The environment of an invocation."""
-        inherited = {key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy")}
+        """Return the environment of an invocation: a device's, with nothing of the caller's but PATH."""
         return (
-            inherited
+            {"PATH": os.environ["PATH"]}
             | {
                 "MENDER_CONF_DIR": str(self.conf),
                 "MENDER_DATA_DIR": str(self.scripts),
@@ -150,9 +153,11 @@ def spoilt(device: Device, code: str) -> Iterator[None]:
         del device.environment["PYTHONPATH"]
 
 
-def _has_the_libraries(python: str) -> bool:
+def need_libraries(python: str) -> None:
+    """Skip the test unless an interpreter has the libraries of the client."""
     command = [python, "-c", "import click, urllib3, cryptography"]
-    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("not installed: python3-click, python3-urllib3 and python3-cryptography")
 
 
 @pytest.fixture(params=["newest", pytest.param("debian", marks=pytest.mark.real)])
@@ -160,10 +165,8 @@ def python(request: pytest.FixtureRequest) -> str:
     """The interpreter of the client: with the newest libraries from PyPI, and with Debian 12's own."""
     if request.param == "newest":
         return sys.executable
-    python = "/usr/bin/python3"
-    if not _has_the_libraries(python):
-        pytest.skip("Debian's python3-click, python3-urllib3 and python3-cryptography are not all installed")
-    return python
+    need_libraries(SYSTEM_PYTHON)
+    return SYSTEM_PYTHON
 
 
 @pytest.fixture
@@ -228,6 +231,20 @@ def line(terminal: "Served") -> Iterator["Conversation"]:
         yield conversation
 
 
+KEPT = re.compile("PATH|HOME|TMPDIR|REQUIRE_REAL|PEER_SECONDS|(COV|COVERAGE|PIP|PYTEST)_.*")
+"""Variables that the tests keep; pip needs its own to find its packages."""
+
+
+def pytest_configure() -> None:
+    """Give the tests, and every program they start, the environment of a device.
+
+    A build machine sets variables that no device has (PYTHONUNBUFFERED, SSL_CERT_FILE, LANG, proxies), and
+    each can hide a bug.
+    """
+    for name in [name for name in os.environ if not KEPT.fullmatch(name)]:
+        del os.environ[name]
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with whole systems, whose minutes pass by themselves: last, everybody would wait for them."""
     items.sort(key=lambda item: "tests/system/" not in item.nodeid)
@@ -241,3 +258,15 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
         report.outcome = "failed"
         report.longrepr = f"REQUIRE_REAL is set, and this test was skipped: {report.longrepr}"
     return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say in one line what the skipped tests lack, and how to get it."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    if skipped:
+        reasons = Counter(str(report.longrepr[2]).removeprefix("Skipped: ") for report in skipped)
+        terminalreporter.section("what the skipped tests lack")
+        for reason, count in reasons.most_common():
+            terminalreporter.line(f"{count:4} {reason}")
+        packages = " ".join((REPO / ".ci" / "packages").read_text().split())
+        terminalreporter.line(f"On Debian, as root: apt-get install --no-install-recommends {packages}")
