@@ -1,5 +1,5 @@
 # make demo    the main job, on the development server
-# make test    everything that pytest finds
+# make test    everything that pytest finds; tests that need a missing program are skipped
 # make test-long  the enumerations that take longer
 # make lint    format, lint, types, import directions
 # make bench   start-up and per-invocation cost, as ratios
@@ -18,6 +18,8 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
+# One worker for each core.
+PYTEST_OPTIONS ?= -n auto
 
 PREFIX ?= /usr/local
 SYSCONFDIR ?= /etc
@@ -34,6 +36,7 @@ demo: $(VENV)/runtime
 	@$(BIN)/python tests/demo.py
 
 test: $(VENV)/dev
+	@echo "Running the tests; this takes about 15 minutes on two cores."
 	@$(BIN)/python -m pytest $(PYTEST_OPTIONS)
 
 test-long: $(VENV)/dev
