@@ -106,8 +106,8 @@ def _terminal(request: Request, chosen: Settings) -> Outcome:
         from .terminal import service  # of an extra: most devices have not its libraries
     except ImportError as error:
         raise errors.SettingsError(
-            f"The terminal needs {error.name}; install python3-wsproto and python3-msgpack, or with pip "
-            "mender-oneshot[terminal]."
+            f"The terminal needs {error.name}; install python3-wsproto and python3-msgpack, or run "
+            "pip install '.[terminal]' in a checkout of mender-oneshot."
         ) from error
     return service.serve(request, chosen)
 
