@@ -265,7 +265,8 @@ def test_a_stderr_that_nobody_reads_ends_at_the_time_limit(device: Device, level
     device.environment["PYTHONWARNINGS"] = "error,ignore::ResourceWarning"
     with silent_after(b"") as port, unread() as pipe:
         device.configure(ServerURL=f"https://127.0.0.1:{port}")
-        done = device.run("-l", level, "--max-runtime", "3", "auth", wrapper=redirected(f"2>{pipe}"))
+        # Long enough to reach the request on a busy machine.
+        done = device.run("-l", level, "--max-runtime", "8", "auth", wrapper=redirected(f"2>{pipe}"))
     assert (done.code, done.out, done.err) == (75, "", "")
     assert lock_is_free(device)
     assert device.state["failures"]["auth"]["times"] == 1

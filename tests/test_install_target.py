@@ -13,7 +13,7 @@ from pathlib import Path
 from types import CodeType
 
 import pytest
-from conftest import REPO, Device
+from conftest import REPO, Device, need_libraries
 
 from mender_oneshot import __version__
 
@@ -362,6 +362,7 @@ def for_anybody() -> Iterator[Path]:
 
 @pytest.mark.real
 def test_a_person_who_is_not_root_can_make_a_package(for_anybody: Path) -> None:
+    need_libraries(DEBIAN)
     nobody = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
     make(
         "install",

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 from artifacts import make_artifact
 from conftest import REPO, Device, Run
+from realdaemon import need
 
 from mender_oneshot.devserver import DevServer
 
@@ -239,6 +240,7 @@ def calls(field: Field, *words: str) -> tuple[list[Call], Run]:
     All that change files or start processes; all that send something to the server, for between two writes it
     may have heard of the first; and the words to us, the last thing that an invocation does.
     """
+    need("strace")
     log = field.directory / "calls"
     # Without -f only the main thread is seen: neither the watchdog's nor what scripts do is counted.
     done = field.device.run(
@@ -252,6 +254,7 @@ def kill(field: Field, call: Call, *words: str, wrapper: tuple[str, ...] = ()) -
 
     Fails when the invocation ends by itself, or dies elsewhere: then the list of calls is not true any more.
     """
+    need("strace")
     log = field.directory / "killed"
     inject = f"inject={call.name}:signal=SIGKILL:when={call.nth}"
     done = field.device.run(

@@ -14,6 +14,7 @@ import pytest
 from artifacts import make_artifact
 from conftest import Device, Run
 from days import Prompt, let_in
+from realdaemon import need
 
 from mender_oneshot.devserver import DevServer, Seen
 
@@ -166,6 +167,7 @@ def test_a_body_that_never_ends(offered: Device, server: DevServer, tmp_path: Pa
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can mount a small file system")
 def test_a_body_that_never_ends_on_a_small_disk(offered: Device, server: DevServer, tmp_path: Path) -> None:
     """Then the reserve for the state ends it, and the disk is not left full for want of a length."""
+    need("unshare")
     store = server.world.store
     (identifier, artifact), *_ = store.artifacts.items()
     (tmp_path / "endless").touch()

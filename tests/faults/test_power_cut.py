@@ -36,6 +36,7 @@ from power import (
     unsynced,
     wait_until,
 )
+from realdaemon import need
 
 from mender_oneshot.devserver import DevServer
 from mender_oneshot.steps.download import SYNC_BYTES, trusted
@@ -354,6 +355,7 @@ def test_the_whole_board_loses_power_around_the_start(life: Life) -> None:
 def test_the_sub_updater_alone_dies_on_its_way_in(life: Life) -> None:
     field = life.at("downloaded")
     program = str(field.device.scripts / "install")
+    need("strace")
     killer = ("strace", "-f", "-o", "/dev/null", "-P", program, "-e", "inject=execve:signal=SIGKILL")
     done = field.device.run("install", "--json", wrapper=killer)
     assert done.json["outcome"] == "handed-off"
