@@ -145,8 +145,6 @@ MODES: list[tuple[dict[str, Any], int]] = [
     ({"mode": 0o100600}, 0o600),
     ({"mode": 0o4755}, 0o755),
     ({"mode": (1 << 23) | 0o755}, 0o755),
-    ({"mode": -1}, 0o644),
-    ({"mode": "rwx"}, 0o644),
 ]
 
 

@@ -198,7 +198,7 @@ def test_a_request_that_lacks_something(line: Conversation, name: str) -> None:
 
 def test_a_name_that_is_too_long(line: Conversation) -> None:
     ask(line, 1, "c" * 257)
-    assert "missing connection_id" in words(line.receive())
+    assert "connection_id is longer than 256" in words(line.receive())
 
 
 @pytest.mark.parametrize(

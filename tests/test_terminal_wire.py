@@ -1,20 +1,26 @@
 """The messages as bytes: every width is taken, one is given, and rubbish is told from messages."""
 
 import contextlib
+import pickle
 import struct
+import subprocess
 from collections.abc import Callable
 from typing import Any
 
 import msgpack
 import pytest
+from conftest import REPO
 from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
+from terminalfuzz import nested
+from terminalpeer import need_the_extra
 
 from mender_oneshot.terminal import wire
-from mender_oneshot.terminal.wire import Garbled, Message
+from mender_oneshot.terminal.fields import Fields, Garbled
+from mender_oneshot.terminal.wire import Message
 
-texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
+texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30)
 numbers = st.integers(-(2**63), 2**63 - 1)
 messages = st.builds(
     Message,
@@ -53,7 +59,7 @@ def test_others_read_what_we_write(message: Message) -> None:
 def test_what_answers_repeat_has_a_bound(make: Callable[[str], Message]) -> None:
     longest = make("x" * 256)
     assert wire.decode(wire.encode(longest)) == longest
-    with pytest.raises(Garbled, match="too long"):
+    with pytest.raises(Garbled, match="longer than 256"):
         wire.decode(wire.encode(make("x" * 257)))
 
 
@@ -81,7 +87,7 @@ def test_numbers_take_nine_bytes_and_the_protocol_three(number: int, proto: int)
 def test_every_width_is_taken(code: bytes) -> None:
     data = b"\x81\xa3hdr\x83\xa5proto" + code + b"\xa3typ\xa1x\xa5props\x81\xa1n" + code
     message = wire.decode(data)
-    assert (message.proto, message.number("n")) == (5, 5)
+    assert (message.proto, message.fields.number("n")) == (5, 5)
 
 
 @pytest.mark.parametrize("body", [b"\xc0", b"\xa0", b"\xa2hi", b"\xc4\x02hi", b"\xa2\xff\xfe"])
@@ -92,7 +98,7 @@ def test_a_body_may_be_text_bytes_or_nothing(body: bytes) -> None:
 
 def test_a_path_that_is_no_utf8_survives() -> None:
     body = wire.unpack(b"\x81\xa4path\xa3/\xff\xfe")
-    assert wire.pack(body) == b"\x81\xa4path\xa3/\xff\xfe"
+    assert wire.pack({"path": body.text("path")}) == b"\x81\xa4path\xa3/\xff\xfe"
 
 
 @given(st.binary(max_size=200))
@@ -116,10 +122,23 @@ def again(message: Message) -> None:
     assert isinstance(message.kind + message.sid, str)
     assert isinstance(message.body, bytes)
     for name in message.props:
-        message.number(name)
-        message.text(name)
+        read_all(message.fields, name)
     with contextlib.suppress(Garbled):
         wire.unpack(message.body)
+
+
+def read_all(fields: Fields, name: str) -> None:
+    """Read a field as each of the types; what is returned is of that type."""
+    for read, kind in (
+        (fields.number, int | None),
+        (fields.numbers, list),
+        (fields.text, str),
+        (fields.flag, bool),
+        (fields.content, bytes),
+        (fields.members, dict),
+    ):
+        with contextlib.suppress(Garbled):
+            assert isinstance(read(name), kind)
 
 
 @pytest.mark.parametrize(
@@ -150,3 +169,63 @@ def again(message: Message) -> None:
 def test_rubbish(data: bytes) -> None:
     with pytest.raises(Garbled):
         wire.decode(data)
+
+
+HOSTILE = {
+    "arrays that claim to be long": nested(480),
+    "arrays that claim to be very long": b"\xdd\x7f\xff\xff\xff" * 400,
+    "maps that claim to be long": b"\xde\xff\xff\xa1a" * 300,
+    "arrays that claim little, and end early": nested(480, 60),
+    "a list of a million": b"\xdd\x00\x0f\x42\x40" + bytes(1000000),
+    "lists in lists, all full": b"\x9f" * 3 + bytes(13) + (b"\x9f" + b"\x90" * 15) * 4000,
+    "a map with a million members": b"\xdf\x00\x0f\x42\x40" + b"\xa1a\xc0" * 1000000,
+    "names of maps that are lists": (b"\x81\x9f" + b"\xa1x" * 15) * 20000,
+    "an extension of a megabyte": b"\xc9\x00\x10\x00\x00\x05" + bytes(1 << 20),
+    "a moment of no length": b"\xc7\x00\xff",
+    "a string that ends early": b"\xdb\x7f\xff\xff\xff" + b"x" * 300000,
+    "bytes that end early": b"\xc6\x7f\xff\xff\xff" + b"x" * 300000,
+}
+
+
+@pytest.mark.parametrize("place", ["whole", "header", "properties", "request"])
+def test_hostile_bytes_are_garbled_and_leave_nothing(python: str, place: str) -> None:
+    """With little memory, and measured: the compiled reader of 1.0.3 leaks what it could not finish."""
+    need_the_extra(python)
+    before = {
+        "whole": b"",
+        "header": b"\x82\xa3hdr",
+        "properties": b"\x82\xa3hdr\x82\xa5proto\x01\xa5props",
+        "request": b"\x81\xa4path",
+    }[place]
+    code = f"""
+import pickle, resource, sys
+from mender_oneshot.terminal import wire
+from mender_oneshot.terminal.fields import Garbled
+read = wire.unpack if {place == "request"} else wire.decode
+hostile = pickle.load(sys.stdin.buffer)
+resource.setrlimit(resource.RLIMIT_AS, (512 << 20, 512 << 20))
+def size():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096
+for name, data in hostile.items():
+    for turn in range(30):
+        try:
+            read({before!r} + data)
+        except Garbled:
+            pass
+        else:
+            raise SystemExit("taken: " + name)
+        if turn == 9:
+            before = size()
+    if size() - before > 1 << 20:
+        raise SystemExit(f"{{size() - before}} bytes leaked: {{name}}")
+"""
+    done = subprocess.run(
+        [python, "-c", code],
+        input=pickle.dumps(HOSTILE),
+        capture_output=True,
+        check=False,
+        cwd=REPO,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr

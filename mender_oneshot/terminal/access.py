@@ -10,13 +10,14 @@ import os
 import pwd
 import stat
 from collections.abc import Callable, Iterator
-from typing import Any
 
 from .beneath import Link, Outside, Place, find
+from .fields import Fields
 from .settings import FileLimits
 
 DEFAULT_MODE = 0o644
 LONGEST_PATH = 4096
+LONGEST_REQUEST = 65536
 
 # Go's os.FileMode: the permissions as everywhere, all else in bits of its own.
 _GO_DIRECTORY, _GO_LINK, _GO_DEVICE, _GO_PIPE, _GO_SOCKET = 1 << 31, 1 << 27, 1 << 26, 1 << 25, 1 << 24
@@ -42,10 +43,10 @@ def go_mode(mode: int) -> int:
     return mode & 0o777 | special | _GO_KINDS.get(stat.S_IFMT(mode), 0)
 
 
-def absolute(wanted: dict[str, Any], name: str) -> str:
-    """Return the absolute path in a request."""
-    path = wanted.get(name)
-    if not isinstance(path, str) or not path.startswith("/") or "\0" in path:
+def absolute(wanted: Fields) -> str:
+    """Return the absolute path in a request; raises `Denied`, or `Garbled` for what is no path at all."""
+    path = wanted.text("path", LONGEST_REQUEST)
+    if not path.startswith("/"):
         raise Denied("invalid request parameters: path: must be absolute")
     if len(path) > LONGEST_PATH:
         raise Denied(f"invalid request parameters: path: {os.strerror(errno.ENAMETOOLONG)}")
@@ -85,7 +86,7 @@ def may_fetch(limits: FileLimits, found: os.stat_result, size: int) -> None:
         raise Denied("access denied: the file size is over the limit")
 
 
-def target(limits: FileLimits, path: str, source: object) -> Place:
+def target(limits: FileLimits, path: str, source: str) -> Place:
     """Find where a file is to be put: into a directory under its own name, else under the name asked for."""
     with looking_up(path):
         # A name with a slash behind it is a directory's, also where it is a link's.
@@ -102,9 +103,9 @@ def target(limits: FileLimits, path: str, source: object) -> Place:
     if not kind and not path.endswith("/"):
         return place
     place.close()
-    name = os.path.basename(source) if isinstance(source, str) else ""
-    if kind == stat.S_IFDIR and name not in ("", ".", "..") and "\0" not in name:
-        return target(limits, f"{path.rstrip('/')}/{name}", None)
+    name = os.path.basename(source)
+    if kind == stat.S_IFDIR and name not in ("", ".", ".."):
+        return target(limits, f"{path.rstrip('/')}/{name}", "")
     if kind == stat.S_IFDIR:
         raise Denied("conflicting file path: cannot overwrite directory")
     if kind:
@@ -112,11 +113,12 @@ def target(limits: FileLimits, path: str, source: object) -> Place:
     raise Denied(f"{path}: there is no such directory")
 
 
-def may_put(limits: FileLimits, place: Place, wanted: dict[str, Any]) -> tuple[int, tuple[int, int]]:
+def may_put(limits: FileLimits, place: Place, wanted: Fields) -> tuple[int, tuple[int, int]]:
     """Return the mode and the owner a new file gets; raises `Denied` where the limits forbid it."""
-    mode, uid, gid = (wanted.get(name) for name in ("mode", "uid", "gid"))
-    mode = mode if isinstance(mode, int) and 0 <= mode < 2**32 else DEFAULT_MODE
-    owner = [number if isinstance(number, int) and 0 <= number < 2**32 - 1 else -1 for number in (uid, gid)]
+    mode = wanted.number("mode", 0, 2**32 - 1)
+    mode = DEFAULT_MODE if mode is None else mode
+    owners = (wanted.number(name, 0, 2**32 - 2) for name in ("uid", "gid"))
+    owner = [-1 if number is None else number for number in owners]
     if not limits.enabled:
         return mode & 0o777, (owner[0], owner[1])
     setuid = bool(mode & (_GO_SETUID | stat.S_ISUID))

@@ -4,9 +4,9 @@ import logging
 import subprocess
 
 from ..request import Request
-from .host import Host, unknown
+from .host import Host, fail, unknown
 from .oneself import command
-from .wire import CLIENT, ERROR, NORMAL, Message
+from .wire import CLIENT, NORMAL, Message
 
 KINDS = ("check-update", "send-inventory")
 
@@ -31,7 +31,7 @@ class Commands:
         elif message.kind in self._running:
             self._answer(message, f"{message.kind} is already under way")
         else:
-            log.info("User %s asks for %s.", message.text("user_id") or "unknown", message.kind)
+            log.info("User %s asks for %s.", message.fields.text("user_id") or "unknown", message.kind)
             try:
                 process = subprocess.Popen(
                     command(self._request, message.kind),
@@ -48,10 +48,14 @@ class Commands:
     def child_ended(self) -> None:
         """Look which step has ended, and say how."""
         for kind, (message, process) in list(self._running.items()):
-            if process.poll() is not None:
-                del self._running[kind]
-                code = process.returncode
-                self._answer(message, f"{kind} ended with {code}" if code else "")
+            with self._host.guarding(CLIENT, message.sid):
+                if process.poll() is not None:
+                    del self._running[kind]
+                    code = process.returncode
+                    self._answer(message, f"{kind} ended with {code}" if code else "")
+
+    def abandon(self, sid: str) -> None:
+        """Do nothing: a step is a process of its own, and ends by itself."""
 
     def leave(self) -> None:
         """Let what is under way go on without us."""
@@ -60,5 +64,7 @@ class Commands:
         self._running.clear()
 
     def _answer(self, message: Message, words: str) -> None:
-        props = {"status": ERROR if words else NORMAL}
-        self._host.send(Message(CLIENT, message.kind, message.sid, props, words.encode("utf-8", "replace")))
+        if words:
+            fail(self._host, message, words)
+        else:
+            self._host.send(Message(CLIENT, message.kind, message.sid, {"status": NORMAL}))

@@ -24,9 +24,10 @@ class Control:
         self._asked: set[str] = set()
 
     def hear(self, sid: str) -> None:
-        """Take note of a sign of life."""
-        self._heard[sid] = self._host.loop.now()
-        self._asked.discard(sid)
+        """Take note of a sign of life, of a session that has something open; others could be any number."""
+        if sid in self._heard:
+            self._heard[sid] = self._host.loop.now()
+            self._asked.discard(sid)
 
     def tick(self, sids: set[str]) -> None:
         """Ask silent sessions, of those that have something open, for a sign of life; end the dead ones."""
@@ -55,14 +56,13 @@ class Control:
             self._close(message.sid)
         elif message.kind == "error":
             log.info("The other side of a session reports an error.")
-            if _body(message).get("close") is True:
+            if wire.unpack(message.body).flag("close"):
                 self._close(message.sid)
         elif message.kind not in ("pong", "accept"):
             unknown(self._host, message)
 
     def _open(self, message: Message) -> None:
-        versions = _body(message).get("versions")
-        if not isinstance(versions, list) or VERSION not in versions:
+        if VERSION not in wire.unpack(message.body).numbers("versions"):
             body: dict[str, object] = {"err": f"handshake rejected: require version {VERSION}", "close": True}
             self._host.send(Message(CONTROL, "error", message.sid, {}, wire.pack(body)))
             return
@@ -80,10 +80,3 @@ def enabled(host: Host) -> list[int]:
         wire.CLIENT: settings.client_disabled,
     }
     return [proto for proto, off in disabled.items() if not off]
-
-
-def _body(message: Message) -> dict[str, object]:
-    try:
-        return wire.unpack(message.body)
-    except wire.Garbled:
-        return {}

@@ -8,12 +8,13 @@ import logging
 import os
 import stat
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from . import wire
-from .access import Denied, absolute, go_mode, lead, looking_up, may_fetch, may_put, target
+from .access import LONGEST_REQUEST, Denied, absolute, go_mode, lead, looking_up, may_fetch, may_put, target
 from .beneath import Place
-from .host import Host, Rate, fail, unknown
+from .fields import Fields, Garbled
+from .host import BROKEN, Host, Rate, fail, unknown
 from .wire import FILES, Message
 
 CHUNK = 32768
@@ -55,7 +56,7 @@ class Fetch:
 
     def take(self, message: Message) -> None:
         """Take an ack, and go on."""
-        offset = message.number("offset")
+        offset = message.fields.number("offset")
         if message.kind != "ack" or offset is None:
             raise Denied(f"received unexpected message type '{message.kind}'; expected 'ack'")
         self._acknowledged = max(self._acknowledged, offset)
@@ -102,7 +103,7 @@ class Fetch:
 class Put:
     """A file on its way from the server."""
 
-    def __init__(self, transfers: "Transfers", sid: str, place: Place, wanted: dict[str, Any]) -> None:
+    def __init__(self, transfers: "Transfers", sid: str, place: Place, wanted: Fields) -> None:
         """Make the file beside its place, for a request; raises `Denied` or `OSError`."""
         self._transfers = transfers
         self._host = transfers.host
@@ -121,7 +122,7 @@ class Put:
         """Write a chunk; the empty one is the end of the file."""
         if message.kind != "file_chunk":
             raise Denied(f"received unexpected message type '{message.kind}' during file upload")
-        offset = message.number("offset")
+        offset = message.fields.number("offset")
         if offset is None:
             raise Denied("invalid file chunk message: missing offset property")
         if offset != self._offset:
@@ -228,7 +229,7 @@ class Transfers:
             yield
         except Denied as denied:
             words = str(denied)
-        except wire.Garbled as garbled:
+        except Garbled as garbled:
             words = f"malformed request parameters: {garbled}"
         except OSError as error:
             words = os.strerror(error.errno) if error.errno else "the file system fails"
@@ -250,6 +251,12 @@ class Transfers:
         self.end(sid)
         self._announced.pop(sid, None)
 
+    def abandon(self, sid: str) -> None:
+        """End the transfer of a session, and say so."""
+        if sid in self._open:
+            self.end(sid)
+            fail(self.host, Message(FILES, "file_chunk", sid), BROKEN)
+
     def stop_all(self, words: str) -> None:
         """End all transfers and say so."""
         for sid in list(self._open):
@@ -266,7 +273,7 @@ class Transfers:
         """Do nothing: a session that has died is found by the control protocol."""
 
     def _stat(self, message: Message) -> None:
-        path = absolute(wire.unpack(message.body), "path")
+        path = absolute(wire.unpack(message.body))
         limits = self.host.settings.limits
         with looking_up(path):
             place = lead(limits, path)
@@ -290,7 +297,7 @@ class Transfers:
         self.host.send(Message(FILES, "file_info", message.sid, {}, wire.pack(info)))
 
     def _get(self, message: Message) -> None:
-        path = absolute(wire.unpack(message.body), "path")
+        path = absolute(wire.unpack(message.body))
         self._admit(message)
         if self.sent.over(self.host.loop.now()):
             raise Denied("transmitted bytes limit exhausted")
@@ -311,7 +318,7 @@ class Transfers:
             os.close(descriptor)
             raise
         self.host.count(message.sid)
-        log.info("User %s fetches %s.", message.text("user_id") or "unknown", path)
+        log.info("User %s fetches %s.", message.fields.text("user_id") or "unknown", path)
         announced = self._announced.pop(message.sid, None)
         if announced is None or announced.path != path:
             announced = Announced(path, found.st_size, None)
@@ -329,18 +336,18 @@ class Transfers:
 
     def _put(self, message: Message) -> None:
         wanted = wire.unpack(message.body)
-        path = absolute(wanted, "path")
+        path, source = absolute(wanted), wanted.text("src_path", LONGEST_REQUEST)
         self._admit(message)
         if self.received.over(self.host.loop.now()):
             raise Denied("transmitted bytes limit exhausted")
         limits = self.host.settings.limits
         with contextlib.ExitStack() as stack:
-            place = stack.enter_context(target(limits, path, wanted.get("src_path")))
+            place = stack.enter_context(target(limits, path, source))
             with looking_up(path):
                 self._open[message.sid] = Put(self, message.sid, place, wanted)
             stack.pop_all()  # it is the transfer's to close now
         self.host.count(message.sid)
-        log.info("User %s puts %s.", message.text("user_id") or "unknown", path)
+        log.info("User %s puts %s.", message.fields.text("user_id") or "unknown", path)
 
     def _admit(self, message: Message) -> None:
         if message.sid in self._open:

@@ -11,7 +11,7 @@ import socket
 from collections import deque
 
 from . import wire
-from .host import Host, fail, unknown
+from .host import BROKEN, Host, fail, unknown
 from .names import Address, Lookup, plain
 from .wire import FORWARD, Message
 
@@ -32,9 +32,9 @@ log = logging.getLogger(__name__)
 class Forward:
     """One connection to a target."""
 
-    def __init__(self, forwards: "Forwards", message: Message, host: str, port: int, protocol: str) -> None:
-        self.sid = message.sid
-        self.name = message.text("connection_id")
+    def __init__(self, forwards: "Forwards", sid: str, name: str, protocol: str) -> None:
+        self.sid = sid
+        self.name = name
         self._forwards = forwards
         self._host = forwards.host
         self.heard = self._host.loop.now()
@@ -48,6 +48,9 @@ class Forward:
         self._lookup: Lookup | None = None
         self._end = self.heard + CONNECT_SECONDS
         self._deadline = self._host.loop.later(CONNECT_SECONDS, self._too_late)
+
+    def start(self, host: str, port: int) -> None:
+        """Look the target up and connect to it."""
         address = plain(host, port)
         if address:
             self._connect([address])
@@ -56,11 +59,6 @@ class Forward:
             self._lookup = Lookup(self._host.loop, host, port, self._kind, self._connect)
         except OSError as error:
             self._fail("new", os.strerror(error.errno or 0))
-
-    @property
-    def alive(self) -> bool:
-        """Say whether it is open, or on the way to it."""
-        return self._socket is not None or self._lookup is not None
 
     def write(self, data: bytes) -> None:
         """Send data to the target; before it is connected, as soon as it is."""
@@ -94,6 +92,10 @@ class Forward:
         self._drop_socket()
         self._connected = False
         self._queue.clear()
+
+    def abandon(self) -> None:
+        """End it now, for a fault of ours."""
+        self._fail("forward", BROKEN)
 
     def stop(self) -> None:
         """End it now, and say so."""
@@ -226,7 +228,7 @@ class Forwards:
 
     def handle(self, message: Message) -> None:
         """Do what a message asks for."""
-        name = message.text("connection_id")
+        name = message.fields.text("connection_id")
         forward = self._open.get((message.sid, name))
         if message.kind == "new":
             self._new(message)
@@ -254,6 +256,12 @@ class Forwards:
         for forward in [forward for forward in self._open.values() if forward.sid == sid]:
             forward.close()
 
+    def abandon(self, sid: str) -> None:
+        """End the connections of a session, and say so."""
+        self.sids.discard(sid)
+        for forward in [forward for forward in self._open.values() if forward.sid == sid]:
+            forward.abandon()
+
     def stop_all(self, words: str) -> None:
         """End all connections and say so."""
         for forward in list(self._open.values()):
@@ -269,25 +277,19 @@ class Forwards:
     def tick(self) -> None:
         """End the connections whose target has been silent for long."""
         now = self.host.loop.now()
-        for forward in [forward for forward in self._open.values() if now - forward.heard >= IDLE_SECONDS]:
-            forward.stop()
+        for forward in list(self._open.values()):
+            with self.host.guarding(FORWARD, forward.sid):
+                if now - forward.heard >= IDLE_SECONDS:
+                    forward.stop()
 
     def _new(self, message: Message) -> None:
-        try:
-            wanted = wire.unpack(message.body)
-        except wire.Garbled:
-            wanted = {}
-        host, port, protocol = (wanted.get(name) for name in ("remote_host", "remote_port", "protocol"))
-        name = message.text("connection_id")
-        good = (
-            isinstance(host, str) and host and "\0" not in host and isinstance(port, int) and 0 < port < 65536
-        )
-        if not good or protocol not in _KINDS or not 0 < len(name) <= wire.LONGEST_NAME:
-            fail(
-                self.host,
-                message,
-                "invalid port-forward message: missing connection_id, remote_port or protocol",
-            )
+        wanted = wire.unpack(message.body)
+        name, user = message.fields.text("connection_id"), message.fields.text("user_id")
+        host, protocol = wanted.text("remote_host"), wanted.text("protocol")
+        port = wanted.number("remote_port", 1, 65535)
+        if not name or not host or port is None or protocol not in _KINDS:
+            words = "invalid port-forward message: missing connection_id, remote_port or protocol"
+            fail(self.host, message, words)
             return
         words = ""
         if (message.sid, name) in self._open:
@@ -301,7 +303,7 @@ class Forwards:
             return
         self.sids.add(message.sid)
         self.host.count(message.sid)
-        log.info("User %s connects to %s port %s.", message.text("user_id") or "unknown", host, port)
-        forward = Forward(self, message, str(host), int(str(port)), str(protocol))
-        if forward.alive:
-            self._open[(message.sid, name)] = forward
+        log.info("User %s connects to %s port %d.", user or "unknown", host, port)
+        forward = Forward(self, message.sid, name, protocol)
+        self._open[(message.sid, name)] = forward
+        forward.start(host, port)

@@ -3,13 +3,17 @@
 Knows of back-pressure, in both directions; knows nothing of what is served.
 """
 
+import contextlib
 import logging
 import math
+import os
+from collections.abc import Callable, Iterator
 
+from .fields import Garbled
 from .link import Link, Lost
 from .loop import Action, Loop
 from .settings import TerminalSettings
-from .wire import CONTROL, ERROR, SHELL, Message, encode, pack
+from .wire import CLIENT, CONTROL, ERROR, SHELL, Message, encode, pack
 
 HIGH = 256 * 1024
 """Bytes waiting to be sent above which nobody here who has more to say is listened to."""
@@ -18,6 +22,8 @@ FLOOD = 1 << 20
 """Bytes waiting to be sent above which the server is not listened to either: it asks and does not hear."""
 REMEMBERED = 256
 """Sessions that are known again when they open something more; a process may live for years."""
+
+BROKEN = "an internal error ended the session on the device"
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +37,7 @@ class Host:
         self.lost = ""  # why the connection is over
         self.served = 0  # sessions
         self.active = loop.now()  # when last something was asked of us
+        self.abandon: Callable[[int, str], None] = lambda proto, sid: None  # the service puts its own here
         self._max_sessions = max_sessions
         self._link: Link | None = None
         self._receive: Action | None = None
@@ -87,7 +94,7 @@ class Host:
 
     def when_room(self, action: Action) -> None:
         """Call `action` once when there is room again."""
-        self._waiting.append(action)
+        self._waiting.append(self.loop.bound(action))
 
     def hold(self, owner: object) -> None:
         """Read nothing from the server until `release`: the owner cannot take more."""
@@ -105,6 +112,32 @@ class Host:
     def held(self) -> bool:
         """Say whether nothing is read from the server: somebody holds it up, or it hears no answers."""
         return bool(self._holding) or (self._link is not None and self._link.pending > FLOOD)
+
+    @contextlib.contextmanager
+    def answering(self, message: Message) -> Iterator[None]:
+        """Answer a message with an error if one of its fields is bad, or if there is a bug in its handler."""
+        with self.guarding(message.proto, message.sid):
+            try:
+                yield
+            except Garbled as garbled:
+                fail(self, message, f"malformed request parameters: {garbled}")
+            except Exception as error:  # noqa: BLE001  # a bug, which ends one session only
+                self._end(message.proto, message.sid, error, message)
+
+    @contextlib.contextmanager
+    def guarding(self, proto: int, sid: str) -> Iterator[None]:
+        """End one session if there is a bug, here or in what is registered with the loop meanwhile."""
+        with self.loop.catching(lambda error: self._end(proto, sid, error)):
+            yield
+
+    def _end(self, proto: int, sid: str, error: Exception, message: Message | None = None) -> None:
+        log.error("A bug ended a session (protocol %d): %s; please report it.", proto, _describe(error))
+        try:
+            if message:
+                fail(self, message, BROKEN)
+            self.abandon(proto, sid)
+        except Exception as second:  # noqa: BLE001  # the same bug again, most likely
+            log.error("The session could not be ended in order: %s.", _describe(second))
 
     def refusal(self, sid: str) -> str:
         """Say why a session may not begin any more, "" where it may; when it has, `count` it."""
@@ -126,7 +159,8 @@ class Host:
     def _listen_again(self) -> None:
         if self._receive and not self.held:
             # What TLS has read already, no selector will tell of.
-            self.loop.later(0, self._receive)
+            with self.loop.catching(None):
+                self.loop.later(0, self._receive)
 
     def _watch(self) -> None:
         if self._link and not self.lost:
@@ -134,25 +168,40 @@ class Host:
             write = self.flush if self._link.pending else None
             wanted = (self._link, bool(read), bool(write))
             if wanted != self._watched:
-                self.loop.watch(self._link.fileno(), read, write)
+                with self.loop.catching(None):  # whosever message goes out, the connection is everybody's
+                    self.loop.watch(self._link.fileno(), read, write)
                 self._watched = wanted
 
 
 def fail(host: Host, message: Message, words: str) -> None:
-    """Answer a message with an error of its protocol (not of the shell, which has its own way)."""
-    body = pack({"err": words, "msgtype": message.kind})
-    host.send(Message(message.proto, "error", message.sid, {}, body))
+    """Answer a message with an error of its protocol; an error itself gets no answer."""
+    if message.proto in (SHELL, CLIENT):
+        props = {"status": ERROR}
+        host.send(Message(message.proto, message.kind, message.sid, props, words.encode("utf-8", "replace")))
+    elif message.kind != "error":
+        body: dict[str, object] = {"err": words, "msgtype": message.kind}
+        if message.proto == CONTROL:
+            body |= {"close": False, "msgproto": CONTROL}
+        host.send(Message(message.proto, "error", message.sid, {}, pack(body)))
 
 
 def unknown(host: Host, message: Message) -> None:
     """Answer a message that nobody here understands."""
     words = f"unknown message protocol and type: {message.proto}/{message.kind}"
     if message.proto == SHELL:
-        props = {"status": ERROR}
-        host.send(Message(SHELL, message.kind, message.sid, props, words.encode("utf-8", "replace")))
+        fail(host, message, words)
         return
     body = {"err": words, "close": False, "msgproto": message.proto, "msgtype": message.kind}
     host.send(Message(CONTROL, "error", message.sid, {}, pack(body)))
+
+
+def _describe(error: Exception) -> str:
+    """Say what was raised, and where, in one line of bounded length."""
+    step = error.__traceback__
+    while step and step.tb_next:
+        step = step.tb_next
+    place = f" ({os.path.basename(step.tb_frame.f_code.co_filename)}:{step.tb_lineno})" if step else ""
+    return f"{type(error).__name__}: {str(error)[:200]}{place}"
 
 
 class Rate:

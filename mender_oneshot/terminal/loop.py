@@ -11,6 +11,7 @@ from itertools import count
 from types import FrameType
 
 Action = Callable[[], None]
+BugHandler = Callable[[Exception], None]
 
 
 class Timer:
@@ -32,6 +33,7 @@ class Loop:
         self._selector = selectors.DefaultSelector()
         self._timers: list[tuple[float, int, Timer]] = []
         self._order = count()
+        self._handler: BugHandler | None = None
 
     def close(self) -> None:
         """Give back the kernel's part of the loop."""
@@ -42,6 +44,7 @@ class Loop:
 
         What was said before about this descriptor is replaced.
         """
+        read, write = read and self.bound(read), write and self.bound(write)
         events = (selectors.EVENT_READ if read else 0) | (selectors.EVENT_WRITE if write else 0)
         known = self._selector.get_map().get(file)
         if known is None:
@@ -55,9 +58,35 @@ class Loop:
 
     def later(self, seconds: float, action: Action) -> Timer:
         """Call `action` after some seconds, unless the timer returned is cancelled."""
-        timer = Timer(action)
+        timer = Timer(self.bound(action))
         heapq.heappush(self._timers, (self.now() + seconds, next(self._order), timer))
         return timer
+
+    @contextlib.contextmanager
+    def catching(self, handler: BugHandler | None) -> Iterator[None]:
+        """Give exceptions to `handler`: those raised here, and those of callbacks registered here.
+
+        None: let them through.
+        """
+        before, self._handler = self._handler, handler
+        try:
+            yield
+        except Exception as error:
+            if handler is None:
+                raise
+            handler(error)
+        finally:
+            self._handler = before
+
+    def bound(self, action: Action) -> Action:
+        """Return an action whose exceptions go to the present handler, whenever it is called."""
+        handler = self._handler
+
+        def call() -> None:
+            with self.catching(handler):
+                action()
+
+        return call
 
     def run(self, over: Callable[[], bool]) -> None:
         """Turn until `over` says so, which is asked after everything that happens."""

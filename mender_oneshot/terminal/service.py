@@ -16,6 +16,7 @@ from . import settings as own_settings
 from . import wire
 from .commands import Commands
 from .control import Control, enabled
+from .fields import Garbled
 from .files import Transfers
 from .forward import Forwards
 from .host import Host, unknown
@@ -142,6 +143,7 @@ class Service:
         }
         self._handlers = {proto: handlers[proto] for proto in enabled(self._host)}
         self._control = Control(self._host, self._close)
+        self._host.abandon = self._abandon
         self._handlers[CONTROL] = self._control.handle
         self._connections = 0
         self._trouble: errors.TryLater | None = None
@@ -328,19 +330,29 @@ class Service:
             return
         try:
             message = wire.decode(data)
-        except wire.Garbled as garbled:
+        except Garbled as garbled:
             log.warning("A message is ignored: %s.", garbled)
             return
         if message.kind not in ("ping", "pong"):  # which come by themselves
             self._host.active = self._heard
         self._control.hear(message.sid)
-        self._handlers.get(message.proto, self._unknown)(message)
+        with self._host.answering(message):
+            self._handlers.get(message.proto, self._unknown)(message)
         if self._busy and not self._often:
             self._timer.cancel()
             self._tick()
 
     def _unknown(self, message: Message) -> None:
         unknown(self._host, message)
+
+    def _abandon(self, proto: int, sid: str) -> None:
+        parts: dict[int, Shells | Transfers | Forwards] = {
+            wire.SHELL: self._shells,
+            wire.FILES: self._files,
+            wire.FORWARD: self._forwards,
+        }
+        if proto in parts:
+            parts[proto].abandon(sid)
 
     def _close(self, sid: str) -> None:
         self._files.close(sid)

@@ -3,7 +3,8 @@
 import logging
 import os
 
-from .host import Host, unknown
+from .fields import LARGEST
+from .host import BROKEN, Host, fail, unknown
 from .loop import Timer
 from .process import Account, Process, account, refusal
 from .wire import ERROR, KEEPALIVE, NORMAL, SHELL, Message
@@ -201,7 +202,7 @@ class Shells:
                 shell.typed = shell.heard
                 shell.type(message.body)
             else:
-                self._answer(message, "session not found")
+                fail(self.host, message, "session not found")
         elif message.kind == "resize":
             size = self._size(message)
             if shell and size:
@@ -223,6 +224,11 @@ class Shells:
         self.host.send(Message(SHELL, "stop", sid, {"status": status}, words.encode("utf-8", "replace")))
         log.info("The shell of user %s is over. %s", shell.user or "unknown", words or "The user ended it.")
 
+    def abandon(self, sid: str) -> None:
+        """End a session and say so."""
+        if sid in self._shells:
+            self.stop(sid, BROKEN, ERROR)
+
     def stop_all(self, words: str) -> None:
         """End every session, on the screen and by message."""
         for sid in list(self._shells):
@@ -237,37 +243,42 @@ class Shells:
 
     def child_ended(self) -> None:
         """Look which shell has ended."""
-        for shell in list(self._shells.values()):
-            shell.child_ended()
+        for sid, shell in list(self._shells.items()):
+            with self.host.guarding(SHELL, sid):
+                shell.child_ended()
 
     def tick(self) -> None:
         """Ask for signs of life, and end what has expired."""
-        now, settings = self.host.loop.now(), self.host.settings
         for sid, shell in list(self._shells.items()):
-            words = ""
-            if settings.expire_after and now - shell.begun >= settings.expire_after:
-                words = f"The session is over: it may last {settings.expire_after} s."
-            elif settings.expire_idle and now - shell.typed >= settings.expire_idle:
-                words = f"The session is over: nothing was typed for {settings.expire_idle} s."
-            elif now - shell.heard >= PING_SECONDS + PATIENCE:
-                words = "The session is over: there was no sign of life from the other side."
-            if words:
-                self.say(sid, words)
-                self.stop(sid, words, ERROR)
-            elif now - shell.pinged >= PING_SECONDS:
-                shell.pinged = now
-                self.host.send(Message(SHELL, "ping", sid, {"timeout": PATIENCE, "status": KEEPALIVE}))
+            with self.host.guarding(SHELL, sid):
+                self._look_after(sid, shell)
 
     def bury(self, sid: str, process: Process) -> None:
         """Have a process and all that it started end, in the background."""
         self.dying += 1
         process.bury(self.host.loop, self._buried)
 
+    def _look_after(self, sid: str, shell: Shell) -> None:
+        now, settings = self.host.loop.now(), self.host.settings
+        words = ""
+        if settings.expire_after and now - shell.begun >= settings.expire_after:
+            words = f"The session is over: it may last {settings.expire_after} s."
+        elif settings.expire_idle and now - shell.typed >= settings.expire_idle:
+            words = f"The session is over: nothing was typed for {settings.expire_idle} s."
+        elif now - shell.heard >= PING_SECONDS + PATIENCE:
+            words = "The session is over: there was no sign of life from the other side."
+        if words:
+            self.say(sid, words)
+            self.stop(sid, words, ERROR)
+        elif now - shell.pinged >= PING_SECONDS:
+            shell.pinged = now
+            self.host.send(Message(SHELL, "ping", sid, {"timeout": PATIENCE, "status": KEEPALIVE}))
+
     def _buried(self) -> None:
         self.dying -= 1
 
     def _new(self, message: Message) -> None:
-        sid, user, settings = message.sid, message.text("user_id"), self.host.settings
+        sid, user, settings = message.sid, message.fields.text("user_id"), self.host.settings
         words = ""
         if sid in self._shells:
             words = "failed to start shell: shell is already running"
@@ -281,36 +292,33 @@ class Shells:
         else:
             words = refusal(settings.shell) or self.host.refusal(sid)
         if words:
-            self._answer(message, words)
+            fail(self.host, message, words)
             return
+        size = self._size(message) or (settings.width, settings.height)
         try:
             owner: Account = account(settings.user)
-            width, height = self._size(message) or (settings.width, settings.height)
-            process = Process(owner, settings.shell, settings.arguments, width, height)
+            process = Process(owner, settings.shell, settings.arguments, *size)
         except (OSError, KeyError) as error:
             why = error.strerror if isinstance(error, OSError) else f"there is no user {settings.user}"
-            self._answer(message, f"failed to start shell: {why}")
+            fail(self.host, message, f"failed to start shell: {why}")
             return
         self.host.count(sid)
         log.info("User %s opens a shell as %s.", user or "unknown", owner.name)
-        self._answer(message, "Shell started", NORMAL)
+        self.host.send(Message(SHELL, "new", sid, {"status": NORMAL}, b"Shell started"))
         self._shells[sid] = Shell(self, sid, user, process)
 
     def _stop(self, message: Message) -> None:
         sids = [message.sid]
         if not message.sid:
-            user = message.text("user_id")
+            user = message.fields.text("user_id")
             sids = [sid for sid, shell in self._shells.items() if shell.user == user]
         for sid in sids:
             if sid in self._shells:
                 self.stop(sid, "", NORMAL)
             else:
-                self._answer(message, "session not found")
+                fail(self.host, message, "session not found")
 
     def _size(self, message: Message) -> tuple[int, int] | None:
-        width, height = message.number("terminal_width") or 0, message.number("terminal_height") or 0
-        return (min(width, 65535), min(height, 65535)) if width > 0 and height > 0 else None
-
-    def _answer(self, message: Message, words: str, status: int = ERROR) -> None:
-        body = words.encode("utf-8", "replace")
-        self.host.send(Message(SHELL, message.kind, message.sid, {"status": status}, body))
+        asked = [message.fields.number(f"terminal_{name}", -LARGEST) or 0 for name in ("width", "height")]
+        width, height = (min(number, 65535) for number in asked)
+        return (width, height) if width > 0 and height > 0 else None
