@@ -100,7 +100,7 @@ class RawSocket:
                     return event
             try:
                 data = self.stream.recv(65536)
-            except ConnectionResetError:
+            except (ConnectionResetError, BrokenPipeError):
                 raise Ended(1006, "reset") from None
             if not data:
                 raise Ended(1006, None)

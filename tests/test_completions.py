@@ -48,7 +48,7 @@ WANTED: dict[str, set[str]] = {
     "-l de": {"debug"},
     "--max-runtime ": set(),
     "run --only ": {"update", "inventory"},
-    "run --only update --a": {"--all"},
+    "run --only update --al": {"--all"},
     "run --max-runtime ": set(),
     "--syslog -d /data report --s": {"--success"},
     **{f"{name} -": set(options(command)) for name, command in words.cli.commands.items()},

@@ -49,10 +49,15 @@ def refusal(shell: str) -> str:
         return f"the shell {shell} is missing or not executable"
     try:
         with open("/etc/shells", encoding="utf-8", errors="replace") as file:
-            shells = [line.strip() for line in file]
+            shells = [_located(line.strip()) for line in file if line.startswith("/")]
     except OSError:
-        shells = ["/bin/sh"]
-    return "" if shell in shells else f"the shell {shell} is not listed in /etc/shells"
+        shells = [_located("/bin/sh")]
+    return "" if _located(shell) in shells else f"the shell {shell} is not listed in /etc/shells"
+
+
+def _located(path: str) -> str:
+    """Resolve the links of the directory only: /bin may be /usr/bin, and every program a link to busybox."""
+    return os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
 
 
 class Process:
