@@ -1,7 +1,7 @@
 """What can go wrong, and the exit code each thing has.
 
 Every message is one sentence for a person: what, why, and what now. None holds a token or a key.
-The codes are `sysexits.h`, clear of click's and Python's own 1 and 2; design.md section 2 lists them.
+The codes are `sysexits.h`, clear of click's and Python's own 1 and 2; the README lists them.
 """
 
 import os

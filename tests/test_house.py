@@ -110,3 +110,21 @@ def test_the_readme_names_every_command() -> None:
     commands = re.findall(r"^  ([a-z-]+)  ", done.stdout.partition("Commands:")[2], re.MULTILINE)
     assert len(commands) >= 10
     assert not [command for command in commands if f"`{command}" not in readme]
+
+
+CITATION = re.compile(r"(device-api|remote-terminal|update-modules)\.md`?,?(?: sections?)? ?(\d+(?:\.\d+)?)?")
+
+
+def test_every_citation_leads_to_a_section_in_the_repository() -> None:
+    sections = {
+        page.stem: set(re.findall(r"^#+ (\d+(?:\.\d+)?)", page.read_text(), re.MULTILINE))
+        for page in (REPO / "docs" / "reference").glob("*.md")
+    }
+    places = [*(REPO / "mender_oneshot").rglob("*.py"), *(REPO / "tests").rglob("*.py")]
+    lost = [
+        f"{path.relative_to(REPO)}: {page}.md {section}"
+        for path in places
+        for page, section in CITATION.findall(path.read_text())
+        if page not in sections or section and section not in sections[page]
+    ]
+    assert not lost
