@@ -3,29 +3,29 @@
 import os
 import sys
 
+from . import streams
 from .quiet import nothing_due
 from .request import quick
-
-LIBRARIES = ("click", "cryptography", "urllib3")
 
 
 def main() -> int:
     """Read the command line, do what it says, and return the exit code."""
     try:
-        return _main()
-    except ModuleNotFoundError as error:
-        library = (error.name or "").partition(".")[0]
-        if library not in LIBRARIES:
-            raise
-        sys.stderr.write(f"The library {library} is missing here; install python3-{library}.\n")
-        return os.EX_CONFIG
+        code = _main()
+    except KeyboardInterrupt:
+        code = 130
+    except SystemExit:
+        raise
+    except BaseException as problem:  # noqa: BLE001  # a panic of Rust code is no Exception; all are reported
+        code = _report(problem)
+    return streams.finish(code)
 
 
 def _main() -> int:
     if None in (sys.stdin, sys.stdout, sys.stderr):
-        _open_standard_files()
+        streams.open_missing()
     request = quick(sys.argv[1:])
-    # Somebody who looks on is told that nothing is due; a timer is not.
+    # A person is told that nothing is due; a timer is not.
     if request and not sys.stdout.isatty() and nothing_due(request):
         return 0
     if sys.flags.no_site:  # the installed program begins without (-S); from here on there may be libraries
@@ -37,20 +37,54 @@ def _main() -> int:
 
         program = sys.argv[0].rpartition("/")[2]
         read = words.read(sys.argv[1:], "mender-oneshot" if program == "__main__.py" else program)
-        if isinstance(read, int):
-            return read
+        if isinstance(read, words.Reply):
+            return _reply(read.code, read.text, read.sentence)
         request = read
     from . import cli  # so is logging
 
     return cli.execute(request)
 
 
-def _open_standard_files() -> None:
-    """Open what the caller has closed: else the next file gets its number, and what is said goes there."""
-    while (opened := os.open(os.devnull, os.O_RDWR)) <= 2:
-        os.set_inheritable(opened, True)
-    os.close(opened)
-    sys.stdin, sys.stdout, sys.stderr = os.fdopen(0), os.fdopen(1, "w"), os.fdopen(2, "w")
+def _reply(code: int, text: str, sentence: str) -> int:
+    """Print what is asked for (`--help`), or what is wrong with the command line."""
+    if not code:
+        try:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            streams.discard(1)
+        except OSError as error:
+            from . import syslog
+
+            streams.discard(1)
+            syslog.complain([f"Cannot write to stdout: {error.strerror}."], sys.argv[1:])
+            return os.EX_IOERR
+        return 0
+    from . import syslog
+
+    syslog.complain([sentence] if syslog.wanted(sys.argv[1:]) else text.splitlines(), sys.argv[1:])
+    return code
+
+
+def _report(problem: BaseException) -> int:
+    """Report what ended the program early: something that is missing here, or else a bug."""
+    from . import libraries, syslog
+
+    error = libraries.unusable(problem)
+    if error:
+        syslog.complain([str(error)], sys.argv[1:])
+        return error.exit_code
+    import traceback
+
+    lines = [line for piece in traceback.format_exception(problem) for line in piece.splitlines()]
+    places = [
+        f"{place.filename.rpartition('/')[2]}:{place.lineno}"
+        for place in reversed(traceback.extract_tb(problem.__traceback__))
+    ]
+    line = f"This is a bug, please report it: {lines[-1]} ({', '.join(places)})"
+    if not syslog.wanted(sys.argv[1:]) or not syslog.send(syslog.ERROR, line):
+        syslog.complain(lines, [])
+    return 1
 
 
 if __name__ == "__main__":

@@ -150,10 +150,13 @@ def _listen(process: subprocess.Popen[bytes], output: bytearray, complaint: byte
     heard = {
         pipe.fileno(): kept for pipe, kept in ((process.stdout, output), (process.stderr, complaint)) if pipe
     }
+    poll = select.poll()  # select(2) takes no descriptor above 1023, and a caller may have left us many
+    for pipe in heard:
+        poll.register(pipe, select.POLLIN)
     pause = 0.001
     while True:
         ended = process.poll() is not None
-        readable, _, _ = select.select(list(heard), [], [], 0 if ended else pause)
+        readable = [pipe for pipe, _ in poll.poll(0 if ended else pause * 1000)]
         if ended and not readable:
             return
         # The end of a process is no event to select: look for it at first often, then less so.
@@ -162,7 +165,7 @@ def _listen(process: subprocess.Popen[bytes], output: bytearray, complaint: byte
             piece = os.read(pipe, 65536)
             heard[pipe] += piece
             if not piece:
-                del heard[pipe]
+                poll.unregister(pipe)
         del complaint[:-4096]
         if len(output) > OUTPUT_LIMIT:
             raise errors.ScriptFailed(f"it prints more than {OUTPUT_LIMIT} bytes")

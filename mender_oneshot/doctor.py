@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import NamedTuple
 
-from . import device, disk, errors, keys, moment, plan, state
-from .server import Server
+from . import device, disk, errors, libraries, moment, plan, state
 from .settings import Settings, no_server
 
 CLOCK_TOLERANCE = 3600.0
@@ -55,6 +54,11 @@ def _finding(name: str, check: Callable[[Settings], str], settings: Settings) ->
     except OSError as problem:  # a disk may answer no question at all
         failure = disk.failure(f"examine the {name}", problem)
         return Finding(name, str(failure), failure)
+    except BaseException as problem:
+        unusable = libraries.unusable(problem)
+        if unusable is None:
+            raise
+        return Finding(name, str(unusable), unusable)
 
 
 def _configuration(settings: Settings) -> str:
@@ -116,6 +120,9 @@ def _inventory(settings: Settings) -> str:
 
 
 def _device_key(settings: Settings) -> str:
+    from . import keys  # a library that cannot be used is a finding of this check, not the end of all
+
+    keys.try_out()
     path = settings.key_file
     key = keys.load(path)
     if key is None:
@@ -127,6 +134,8 @@ def _device_key(settings: Settings) -> str:
 
 
 def _verify_keys(settings: Settings) -> str:
+    from . import keys
+
     count = len(keys.load_verify_keys(settings.artifact_verify_keys))
     return (
         f"Artifacts have to be signed, by one of {count} keys." if count else "Artifacts need no signature."
@@ -143,6 +152,8 @@ def _sub_updater(settings: Settings) -> str:
 
 
 def _server(url: str, settings: Settings) -> str:
+    from .server import Server
+
     server = Server(settings, url)
     try:
         clock = server.greet()

@@ -75,6 +75,13 @@ class ServerTrouble(TryLater):
     """The server is there, and says that it cannot (5xx)."""
 
 
+class NoMemory(TryLater):
+    """There is not enough memory for now."""
+
+    def __init__(self) -> None:
+        super().__init__("There is not enough memory; the next run tries again.")
+
+
 class Busy(TryLater):
     """Another invocation holds the lock of the data directory."""
 

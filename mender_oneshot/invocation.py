@@ -192,7 +192,7 @@ def _attempt(context: Context, name: str, paced: bool) -> Outcome:
     # Some steps do less when a timer asks than when a person does.
     run = getattr(step, "run_paced", step.run) if paced else step.run
     try:
-        outcome: Outcome = run(context)
+        outcome: Outcome = _within_memory(run, context)
     except errors.Error as error:
         if not isinstance(error, errors.NothingInProgress):
             _count_failure(context, name, error)
@@ -204,6 +204,14 @@ def _attempt(context: Context, name: str, paced: bool) -> Outcome:
         failures[name] = plan.failed_again(before, context.now().time)
     context.store.update(failures=failures)
     return outcome
+
+
+def _within_memory(run: Callable[[Context], Outcome], context: Context) -> Outcome:
+    """Do a step; too little memory for it is an error like others, counted and with a pause after it."""
+    try:
+        return run(context)
+    except MemoryError as error:
+        raise errors.NoMemory from error
 
 
 def _respect_hold(known: State, now: Moment) -> None:

@@ -38,6 +38,11 @@ def make(settings: Settings) -> None:
     disk.write_whole(settings.key_file, pem)
 
 
+def try_out() -> None:
+    """Make a key in memory and sign with it; raises what `cryptography` raises if it does not work here."""
+    sign(ed25519.Ed25519PrivateKey.generate(), b"")
+
+
 def load(path: str) -> DeviceKey | None:
     """Read the device key, or None where there is none; raises `errors.SettingsError` for a damaged one."""
     pem = disk.read(path, 65536)

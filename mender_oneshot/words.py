@@ -3,8 +3,10 @@
 The plainest command lines never come here: `request.quick` understands them without click.
 """
 
+import contextlib
+import io
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
@@ -249,13 +251,24 @@ def _doctor() -> dict[str, Any]:
     return {}
 
 
-def read(words: list[str], program: str) -> Request | int:
-    """Read a command line; an exit code where nothing is left to do (--help, --version, wrong usage)."""
+class Reply(NamedTuple):
+    """What a command line gets that leaves nothing to do: text for stdout, or a usage error for stderr."""
+
+    code: int
+    text: str
+    sentence: str = ""  # the error alone, for a log of lines
+
+
+def read(words: list[str], program: str) -> Request | Reply:
+    """Read a command line; returns a `Reply` if nothing is left to do (--help, --version, wrong usage)."""
+    printed = io.StringIO()
     try:
-        request: Request | int | None = cli.main(words, prog_name=program, standalone_mode=False)
+        # click's own printing would end in a traceback on a full disk.
+        with contextlib.redirect_stdout(printed):
+            request: Request | int | None = cli.main(words, prog_name=program, standalone_mode=False)
     except click.ClickException as error:
-        error.show()
-        return 64
+        error.show(printed)
+        return Reply(64, printed.getvalue(), f"Wrong usage: {error.format_message()}")
     except click.Abort:
-        return 130
-    return 0 if request is None else request
+        return Reply(130, "")
+    return request if isinstance(request, Request) else Reply(request or 0, printed.getvalue())

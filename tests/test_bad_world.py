@@ -458,6 +458,10 @@ def test_a_stdout_that_takes_nothing_holds_up_no_step(
     assert accepted.state["handoff"]["deployment"] == deployment
 
 
+UNBUFFERED = [{}, {"PYTHONUNBUFFERED": "1"}]
+
+
+@pytest.mark.parametrize("environment", UNBUFFERED, ids=["buffered", "unbuffered"])
 @pytest.mark.parametrize(
     "words",
     [
@@ -468,14 +472,49 @@ def test_a_stdout_that_takes_nothing_holds_up_no_step(
         "show-artifact",
         "doctor",
         "doctor --json",
+        "--help",
+        "run --help",
+        "--version",
     ],
 )
-def test_a_stdout_that_takes_nothing_is_told_once(accepted: Device, words: str) -> None:
+def test_a_stdout_that_takes_nothing_is_told_once(
+    accepted: Device, words: str, environment: dict[str, str]
+) -> None:
+    accepted.environment |= environment
     accepted.sub_updater()
     done = accepted.run(*words.split(), wrapper=redirected(">/dev/full"))
     says(done, 74, "Cannot write to stdout: No space left on device")
-    # With no place left for that either, the exit code says it.
+    # If stderr takes nothing either, the exit code has to do.
     assert accepted.run(*words.split(), wrapper=redirected(">/dev/full 2>&1")).code == 74
+
+
+@pytest.mark.parametrize("environment", UNBUFFERED, ids=["buffered", "unbuffered"])
+@pytest.mark.parametrize("where", ["2>/dev/full", "2>&-"])
+@pytest.mark.parametrize(
+    ("words", "code"), [("status", 0), ("check-update", 0), ("download", 2), ("frobnicate", 64), ("", 64)]
+)
+def test_a_stderr_that_takes_nothing_changes_no_exit_code(
+    accepted: Device, words: str, code: int, where: str, environment: dict[str, str]
+) -> None:
+    accepted.environment |= environment
+    accepted.configure(Unknown=1)  # a warning
+    assert accepted.run(*words.split(), wrapper=redirected(where)).code == code
+
+
+@pytest.mark.parametrize(
+    ("words", "code"), [("status", 0), ("run --force --all", 0), ("download --json", 2), ("--help", 0)]
+)
+def test_a_stdout_that_nobody_reads_changes_no_exit_code(accepted: Device, words: str, code: int) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = accepted.run(
+            *words.split(), wrapper=("bash", "-c", f'exec "$@" >&{writer}', "bash"), pass_fds=(writer,)
+        )
+    finally:
+        os.close(writer)
+    assert done.code == code
+    assert "stdout" not in done.err
 
 
 @pytest.mark.parametrize(("words", "code"), [("download --json", 2), ("doctor", 78)])

@@ -1,13 +1,15 @@
 """`--syslog`: everything to the system's log with its priority, and nothing that cron would mail."""
 
 import os
+import re
 import socket
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from conftest import Device, Run
+from conftest import Device, Run, spoil
 from realdaemon import need
 
 from mender_oneshot.devserver import DevServer
@@ -20,6 +22,7 @@ class Syslog:
     """A syslog daemon, and a /dev of our own where invocations find it."""
 
     def __init__(self, path: Path) -> None:
+        self.path = path
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         self.socket.bind(str(path))
         dev = f"mount -t tmpfs dev /dev; mknod -m 666 /dev/null c 1 3; ln -s {path} /dev/log"
@@ -36,7 +39,10 @@ class Syslog:
             number, _, rest = message.removeprefix("<").partition(">")
             assert int(number) & ~7 == DAEMON
             assert "mender-oneshot[" in rest
-            messages.append((int(number) & 7, rest.partition("]: ")[2].rstrip("\0")))
+            assert len(message.encode()) <= 1024
+            # As syslog(3) writes it, and busybox syslogd, rsyslog and the journal read it.
+            assert re.match(r"[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d mender-oneshot\[\d+\]: ", rest), rest
+            messages.append((int(number) & 7, rest.partition("]: ")[2]))
 
 
 @pytest.fixture
@@ -102,3 +108,132 @@ def test_it_costs_no_import_of_sockets_and_pickles(device: Device, syslog: Syslo
     done = subprocess.run(command, env=device.env(), capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
     assert syslog.said()
+
+
+CRASH = (
+    "import os\ndef look(*words, **options):\n    raise RuntimeError('a bug of ours')\nos.makedirs = look\n"
+)
+NO_OPENSSL = """
+from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.exceptions import InternalError
+class Key:
+    def generate():
+        raise InternalError("Unknown OpenSSL error", [])
+ed25519.Ed25519PrivateKey = Key
+"""
+PANIC = """
+import sys
+class PanicException(BaseException):
+    pass
+PanicException.__module__ = "pyo3_runtime"
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name.startswith("cryptography"):
+            raise PanicException("Python API call failed")
+sys.meta_path.insert(0, Finder())
+"""
+
+
+def library(name: str, code: str) -> str:
+    """Put a library's place-holder, whose code ends as a damaged one's does, before the real one."""
+    return (
+        "import os, sys\n"
+        f"place = os.path.dirname(__file__) + '/{name}'\n"
+        "os.makedirs(place, exist_ok=True)\n"
+        f"open(place + '/__init__.py', 'w').write({code!r})\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "spoilt", "sentence"),
+    [
+        ("bootstrap -F", 78, library("cryptography", "raise ImportError('x')"), "cryptography is installed"),
+        ("bootstrap -F", 78, library("cryptography", "import _cffi_backends"), "cryptography is installed"),
+        ("bootstrap -F", 78, library("cryptography", "from . import gone"), "cryptography is installed"),
+        ("bootstrap -F", 78, library("cryptography", "def x(:"), "cryptography is installed"),
+        ("bootstrap -F", 78, library("cryptography", "raise OSError('libssl.so.3')"), "libssl.so.3"),
+        ("bootstrap -F", 78, NO_OPENSSL, "Unknown OpenSSL error"),
+        ("bootstrap -F", 78, PANIC, "Python API call failed"),
+        ("bootstrap -F", 78, "import sys; sys.modules['cryptography'] = None", "cryptography is missing"),
+        ("check-update", 78, library("urllib3", "import ssl; ssl.nothing"), "urllib3 is installed"),
+        ("check-update", 78, "import sys; sys.modules['urllib3'] = None", "urllib3 is missing"),
+        ("auth --json", 78, "import sys; sys.modules['click'] = None", "click is missing"),
+        ("check-update", 78, "import sys; sys.modules['ssl'] = None", "standard library"),
+        ("check-update", 75, "import os\ndef no(*w, **o): raise MemoryError\nos.makedirs = no", "memory"),
+        ("check-update", 78, "", "No server is configured"),
+        ("frobnicate", 64, "", "No such command"),
+        ("run --only nothing", 64, "", "nothing"),
+    ],
+)  # fmt: skip
+def test_whatever_ends_it_is_one_line_there(
+    accepted: Device, syslog: Syslog, words: str, code: int, spoilt: str, sentence: str
+) -> None:
+    if spoilt:
+        spoil(accepted, spoilt)
+    else:
+        accepted.settings.pop("ServerURL")
+        accepted.configure()
+    accepted.environment["PYTHONWARNINGS"] = "error,ignore::ResourceWarning"
+    done = accepted.run("--syslog", *words.split(), wrapper=syslog.wrapper)
+    assert (done.code, done.err) == (code, "")
+    ((priority, said),) = syslog.said()
+    assert priority == 3
+    assert sentence in said
+    # The same, without a syslog.
+    done = accepted.run(*words.split())
+    assert done.code == code
+    assert sentence in done.err
+
+
+def test_so_is_a_bug_with_its_place(accepted: Device, syslog: Syslog) -> None:
+    spoil(accepted, CRASH)
+    done = accepted.run("--syslog", "check-update", wrapper=syslog.wrapper)
+    assert done == Run(1, "", "")
+    ((priority, said),) = syslog.said()
+    assert priority == 3
+    assert "RuntimeError: a bug of ours (sitecustomize.py:3, disk.py:" in said
+
+
+@pytest.mark.parametrize("words", ["run --all", "run --all --json", "check-update", "frobnicate"])
+@pytest.mark.parametrize("trouble", ["its queue is full", "nobody is bound", "none", "no socket"])
+def test_a_syslog_that_takes_nothing_holds_nothing_up(
+    device: Device, syslog: Syslog, trouble: str, words: str
+) -> None:
+    """Problems go to stderr, which cron mails."""
+    if trouble == "its queue is full":
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sender:
+            sender.connect(str(syslog.path))
+            with suppress(BlockingIOError):
+                while True:
+                    sender.send(b"<13>filler")
+    elif trouble == "nobody is bound":
+        syslog.socket.close()
+    else:
+        syslog.path.unlink()
+        if trouble == "no socket":
+            syslog.path.write_text("")
+    done = device.run("--syslog", *words.split(), wrapper=syslog.wrapper)
+    assert done.code == (64 if words == "frobnicate" else 77)
+    assert ("No such command" if words == "frobnicate" else "not accepted") in done.err
+    if trouble == "no socket":
+        assert syslog.path.read_text() == ""
+
+
+def test_a_syslog_that_reads_a_stream_is_written_to(device: Device, tmp_path: Path, syslog: Syslog) -> None:
+    syslog.path.unlink()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(str(syslog.path))
+        listener.listen()
+        assert device.run("--syslog", "frobnicate", wrapper=syslog.wrapper) == Run(64, "", "")
+        connection, _ = listener.accept()
+        with connection:
+            said = connection.recv(65536)
+    assert said.startswith(b"<27>")
+    assert said.endswith(b"No such command 'frobnicate'.\0")
+
+
+def test_a_long_line_is_cut_between_two_characters(device: Device, syslog: Syslog) -> None:
+    for name in ("\u20ac" * 1000, "a" + "\u20ac" * 1000, "ab" + "\u20ac" * 1000):
+        assert device.run("--syslog", name, wrapper=syslog.wrapper).code == 64
+        ((_, said),) = syslog.said()
+        assert said.endswith("\u20ac...")

@@ -1,0 +1,122 @@
+"""Where the log goes: stderr, the journal, the syslog, a file."""
+
+import logging
+import os
+import sys
+from typing import TextIO
+
+from . import __package__ as package
+from . import errors, syslog
+from .request import Request
+from .settings import Settings
+from .syslog import visible
+
+log = logging.getLogger(__name__)
+
+_PRIORITIES = {
+    "DEBUG": syslog.DEBUG,
+    "INFO": syslog.INFO,
+    "WARNING": syslog.WARNING,
+    "ERROR": syslog.ERROR,
+    "CRITICAL": syslog.CRITICAL,
+}
+
+
+class _FileFormatter(logging.Formatter):
+    """Time, level and text, on one line."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging's own name
+        """Put the line together."""
+        return visible(super().formatMessage(record))
+
+
+class _StderrFormatter(logging.Formatter):
+    """`<N>` priorities for the journal, which adds the time itself; plain text for everybody else."""
+
+    def __init__(self, journal: bool) -> None:
+        super().__init__()
+        self.journal = journal
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = visible(record.getMessage())
+        if self.journal:
+            return f"<{_PRIORITIES.get(record.levelname, syslog.INFO)}>{text}"
+        return text if record.levelno >= logging.ERROR else f"{record.levelname.lower()}: {text}"
+
+
+class _PatientHandler(logging.Handler):
+    """A log that takes no more holds nothing up."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # logging's own name
+        """Let the time limit through, which may strike in the middle of a line; report only a bug."""
+        problem = sys.exception()
+        if isinstance(problem, errors.Error):
+            raise problem
+        if not isinstance(problem, OSError):
+            super().handleError(record)
+
+
+class _StderrHandler(_PatientHandler, logging.StreamHandler[TextIO]):
+    """Logs to stderr."""
+
+    def __init__(self) -> None:
+        super().__init__(sys.stderr)
+        self.setFormatter(_StderrFormatter(is_journal(2)))
+
+
+class _FileHandler(_PatientHandler, logging.FileHandler):
+    """Logs to a file."""
+
+
+class _SyslogHandler(_StderrHandler):
+    """Logs to the syslog, and what is a problem to stderr if the syslog does not take it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        taken = syslog.send(_PRIORITIES.get(record.levelname, syslog.INFO), record.getMessage())
+        if not taken and record.levelno >= logging.WARNING:
+            super().emit(record)
+
+
+def begin(request: Request) -> None:
+    """Log where the command line says, until the settings are known."""
+    root = logging.getLogger(package)
+    root.handlers.clear()
+    handler = _SyslogHandler() if request.syslog else _StderrHandler()
+    handler.setLevel((request.log_level or "warning").upper())
+    # An outcome that is printed as well would appear twice.
+    handler.addFilter(lambda record: not getattr(record, "told", False))
+    root.addHandler(handler)
+    # The log of a deployment takes more than stderr: the handlers choose, not the logger.
+    root.setLevel(logging.DEBUG)
+    root.propagate = False
+
+
+def configure(request: Request, chosen: Settings) -> None:
+    """Apply what the settings say about the log, and log their warnings."""
+    root = logging.getLogger(package)
+    configured = chosen.log_level.upper()
+    if not request.log_level and configured in _PRIORITIES:
+        root.handlers[0].setLevel(configured)
+    if request.log_file:
+        try:
+            handler = _FileHandler(request.log_file, encoding="utf-8", errors="backslashreplace")
+        except OSError as error:
+            raise errors.SettingsError(
+                f"The log file {request.log_file} cannot be opened ({error.strerror}); check --log-file."
+            ) from error
+        handler.setFormatter(_FileFormatter())
+        root.addHandler(handler)
+    for warning in chosen.warnings:
+        log.warning("%s", warning)
+
+
+def is_journal(descriptor: int) -> bool:
+    """Return whether a descriptor leads to the journal (systemd.exec(5), $JOURNAL_STREAM)."""
+    try:
+        target = os.fstat(descriptor)
+    except OSError:
+        return False
+    return os.environ.get("JOURNAL_STREAM") == f"{target.st_dev}:{target.st_ino}"
