@@ -11,6 +11,7 @@ from terminalfuzz import WRONG, Maker, pack
 from terminalpeer import Conversation, Heard, Served
 
 from mender_oneshot.terminal import wire
+from mender_oneshot.terminal.beneath import hold
 from mender_oneshot.terminal.control import Control
 from mender_oneshot.terminal.fields import Garbled
 from mender_oneshot.terminal.files import Transfers
@@ -146,7 +147,7 @@ def feed(seed: int, messages: int, directory: Path, caplog: pytest.LogCaptureFix
     """Give messages to the handlers themselves; no shell is started."""
     loop = Loop()
     host = Host(loop, TerminalSettings(on=True, shell="/nonexistent"))
-    files, forwards, shells = Transfers(host), Forwards(host), Shells(host)
+    files, forwards, shells = Transfers(host, hold("/")), Forwards(host), Shells(host)
 
     def close(sid: str) -> None:
         files.close(sid)

@@ -11,7 +11,7 @@ import pwd
 import stat
 from collections.abc import Callable, Iterator
 
-from .beneath import Link, Outside, Place, find
+from .beneath import Link, Outside, Place, Root, find
 from .fields import Fields
 from .settings import FileLimits
 
@@ -53,9 +53,8 @@ def absolute(wanted: Fields) -> str:
     return path
 
 
-def lead(limits: FileLimits, path: str, *, last: bool = True) -> Place:
+def lead(limits: FileLimits, root: Root, path: str, *, last: bool = True) -> Place:
     """Find where a path leads within the limits; raises what `beneath.find` raises, for `looking_up`."""
-    root = limits.chroot if limits.enabled and limits.chroot else "/"
     return find(root, path, follow=limits.follow_links or not limits.enabled, last=last)
 
 
@@ -73,9 +72,13 @@ def looking_up(path: str) -> Iterator[None]:
 
 
 def may_fetch(limits: FileLimits, found: os.stat_result, size: int) -> None:
-    """Raise `Denied` where the limits forbid to fetch a file that holds so much, or even to know of it."""
+    """Raise `Denied` if the limits forbid to fetch a file of this size, or even to look at it."""
     if not limits.enabled:
         return
+    if limits.chroot and stat.S_ISREG(found.st_mode) and found.st_nlink > 1:
+        raise Denied(
+            "access denied: the file has several names (hard links), and others may be outside chroot"
+        )
     if limits.regular_only and not stat.S_ISREG(found.st_mode):
         raise Denied("access denied: only regular files are allowed")
     if limits.owner_get and found.st_uid not in _numbers(limits.owner_get, _user):
@@ -86,11 +89,11 @@ def may_fetch(limits: FileLimits, found: os.stat_result, size: int) -> None:
         raise Denied("access denied: the file size is over the limit")
 
 
-def target(limits: FileLimits, path: str, source: str) -> Place:
+def target(limits: FileLimits, root: Root, path: str, source: str) -> Place:
     """Find where a file is to be put: into a directory under its own name, else under the name asked for."""
     with looking_up(path):
         # A name with a slash behind it is a directory's, also where it is a link's.
-        place = lead(limits, path, last=path.endswith("/"))
+        place = lead(limits, root, path, last=path.endswith("/"))
         try:
             kind = stat.S_IFMT(place.stat().st_mode)
         except FileNotFoundError:
@@ -105,7 +108,7 @@ def target(limits: FileLimits, path: str, source: str) -> Place:
     place.close()
     name = os.path.basename(source)
     if kind == stat.S_IFDIR and name not in ("", ".", ".."):
-        return target(limits, f"{path.rstrip('/')}/{name}", "")
+        return target(limits, root, f"{path.rstrip('/')}/{name}", "")
     if kind == stat.S_IFDIR:
         raise Denied("conflicting file path: cannot overwrite directory")
     if kind:

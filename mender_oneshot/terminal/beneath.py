@@ -7,8 +7,10 @@ what was opened stays what it is. Knows nothing of limits or messages.
 import contextlib
 import errno
 import os
+import pwd
 import stat
 from types import TracebackType
+from typing import NamedTuple
 
 MOST_LINKS = 40
 """Links in one path before it counts as a circle, as in the kernel."""
@@ -22,6 +24,69 @@ class Outside(Exception):
 
 class Link(Exception):
     """There is a symbolic link in the path, and none may be followed."""
+
+
+class Replaceable(Exception):
+    """Somebody other than root can put another directory in the place of one; the text says who and how."""
+
+
+class Root(NamedTuple):
+    """An open directory that no path leads out of, and the names of the way to it."""
+
+    descriptor: int
+    names: list[bytes]
+
+
+def hold(path: str) -> Root:
+    """Open a directory, name by name from "/" on and through no link.
+
+    Raises `Replaceable` if a user other than root and us could replace a part of the path; and `OSError`.
+    """
+    names = _names(_as_on_disk(path))
+    descriptor = os.open("/", _DIRECTORY)
+    try:
+        above = "/"
+        for name in names:
+            inner = _step(descriptor, name, above)
+            os.close(descriptor)
+            descriptor = inner
+            above = os.path.join(above, os.fsdecode(name))
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return Root(descriptor, names)
+
+
+def _step(directory: int, name: bytes, above: str) -> int:
+    """Open a directory in another one, if only root and we ourselves can replace it there."""
+    path = os.path.join(above, os.fsdecode(name))
+    if name == b"..":
+        raise Replaceable(f'there is ".." in it, after {above}')
+    if stat.S_ISLNK(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
+        raise Replaceable(f"{path} is a symbolic link; name the directory that it leads to")
+    inner = os.open(name, _DIRECTORY, dir_fd=directory)
+    found, its = os.fstat(directory), os.fstat(inner)
+    if not _is_trusted(found.st_uid):
+        problem = f"the owner of {above}, {_user(found.st_uid)}, can replace {path}"
+    elif found.st_mode & 0o022 and not found.st_mode & stat.S_ISVTX:
+        problem = f"users other than root can write to {above} and so replace {path}"
+    elif found.st_mode & 0o022 and not _is_trusted(its.st_uid):
+        problem = f"its owner, {_user(its.st_uid)}, can replace {path}"
+    else:
+        return inner
+    os.close(inner)
+    raise Replaceable(problem)
+
+
+def _is_trusted(user: int) -> bool:
+    return user in (0, os.geteuid())
+
+
+def _user(number: int) -> str:
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return f"user {number}"
 
 
 class Place:
@@ -58,13 +123,13 @@ class Place:
         return os.open(self.name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, mode, dir_fd=self.directory)
 
 
-def find(root: str, path: str, *, follow: bool, last: bool = True) -> Place:
+def find(root: Root, path: str, *, follow: bool, last: bool = True) -> Place:
     """Walk from `root` along an absolute path, which has to lie beneath it, and return where it ends.
 
     `follow` allows symbolic links that stay beneath `root`; `last` has the last name of the path follow a
     link as well. Raises `Outside`, `Link`, or `OSError` for what is not there or may not be entered.
     """
-    walk = _Walk(_as_on_disk(root))
+    walk = _Walk(root)
     try:
         return walk.to(_as_on_disk(path), follow, last)
     finally:
@@ -74,9 +139,9 @@ def find(root: str, path: str, *, follow: bool, last: bool = True) -> Place:
 class _Walk:
     """The directories from the root to where we stand; ".." goes back along these, not along the disk."""
 
-    def __init__(self, root: bytes) -> None:
-        self._root = root
-        self._opened = [os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)]
+    def __init__(self, root: Root) -> None:
+        self._root = root.names
+        self._opened = [os.dup(root.descriptor)]
 
     def close(self) -> None:
         while self._opened:
@@ -111,7 +176,7 @@ class _Walk:
 
     def _beneath(self, path: bytes) -> list[bytes]:
         """Return the names of an absolute path after those of the root, the next one last."""
-        names, root = _names(path), _names(self._root)
+        names, root = _names(path), self._root
         if names[: len(root)] != root:
             raise Outside
         return names[len(root) :][::-1]
@@ -119,7 +184,7 @@ class _Walk:
     def _up(self) -> None:
         if len(self._opened) > 1:
             os.close(self._opened.pop())
-        elif _names(self._root):
+        elif self._root:
             raise Outside
 
     def _is_link(self, name: bytes) -> bool:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from . import wire
 from .access import LONGEST_REQUEST, Denied, absolute, go_mode, lead, looking_up, may_fetch, may_put, target
-from .beneath import Place
+from .beneath import Place, Root
 from .fields import Fields, Garbled
 from .host import BROKEN, Host, Rate, fail, unknown
 from .wire import FILES, Message
@@ -186,8 +186,9 @@ class Put:
 class Transfers:
     """All transfers, one at a time for each session."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, root: Root) -> None:
         self.host = host
+        self._root = root
         limits = host.settings.limits
         self.sent = Rate(limits.max_sent_per_minute if limits.enabled else 0)
         self.received = Rate(limits.max_received_per_minute if limits.enabled else 0)
@@ -276,7 +277,7 @@ class Transfers:
         path = absolute(wire.unpack(message.body))
         limits = self.host.settings.limits
         with looking_up(path):
-            place = lead(limits, path)
+            place = lead(limits, self._root, path)
         with place, looking_up(path):
             found = place.stat()
             may_fetch(limits, found, found.st_size)
@@ -303,7 +304,7 @@ class Transfers:
             raise Denied("transmitted bytes limit exhausted")
         limits = self.host.settings.limits
         with looking_up(path):
-            place = lead(limits, path)
+            place = lead(limits, self._root, path)
         with place, looking_up(path):
             # Looked at before it is opened: opening alone does things to a device.
             if not stat.S_ISREG(place.stat().st_mode):
@@ -342,7 +343,7 @@ class Transfers:
             raise Denied("transmitted bytes limit exhausted")
         limits = self.host.settings.limits
         with contextlib.ExitStack() as stack:
-            place = stack.enter_context(target(limits, path, source))
+            place = stack.enter_context(target(limits, self._root, path, source))
             with looking_up(path):
                 self._open[message.sid] = Put(self, message.sid, place, wanted)
             stack.pop_all()  # it is the transfer's to close now

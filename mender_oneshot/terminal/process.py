@@ -85,12 +85,12 @@ class Process:
                 stdin=slave,
                 stdout=slave,
                 stderr=slave,
-                cwd=owner.home if os.path.isdir(owner.home) else "/",
+                cwd="/",
                 env=_environment(owner, shell),
                 start_new_session=True,
                 umask=0o022,
                 # This process has one thread, so what is called between fork and exec cannot be held up.
-                preexec_fn=_own_the_terminal,
+                preexec_fn=lambda: _prepare(owner.home),
                 **_become(owner),
             )
         except BaseException:
@@ -178,8 +178,13 @@ def _become(owner: Account) -> dict[str, Any]:
     return {"user": owner.uid, "group": owner.gid, "extra_groups": owner.groups}
 
 
-def _own_the_terminal() -> None:
-    """Own the terminal, between fork and exec: without it there is no Ctrl-C and no job control."""
+def _prepare(home: str) -> None:
+    """Own the terminal, for Ctrl-C and job control, and go home; called between fork and exec.
+
+    Not before this process has become the user: root can go where the user must not.
+    """
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    with contextlib.suppress(OSError):
+        os.chdir(home)

@@ -14,6 +14,7 @@ from ..request import Request
 from ..settings import Settings, no_server
 from . import settings as own_settings
 from . import wire
+from .beneath import Replaceable, Root, hold
 from .commands import Commands
 from .control import Control, enabled
 from .fields import Garbled
@@ -62,11 +63,12 @@ def serve(request: Request, settings: Settings) -> Outcome:
     for warning in own.warnings:
         log.warning("%s", warning)
     _check(settings, own)
+    root = _hold_root(own)
     lock = _take_lock(settings)
     try:
         loop = Loop()
         try:
-            return Service(request, settings, own, loop).run()
+            return Service(request, settings, own, root, loop).run()
         finally:
             loop.close()
     finally:
@@ -94,6 +96,24 @@ def _check(settings: Settings, own: TerminalSettings) -> None:
             ) from error
 
 
+def _hold_root(own: TerminalSettings) -> Root:
+    """Open the directory that files are fetched from and put into, for the life of the process."""
+    limits = own.limits
+    path = limits.chroot if limits.enabled and limits.chroot and not own.files_disabled else "/"
+    try:
+        return hold(path)
+    except Replaceable as problem:
+        raise errors.SettingsError(
+            f"Limits.FileTransfer.Chroot {path} does not confine users: {problem}. Choose a directory that "
+            "only root can replace."
+        ) from problem
+    except OSError as error:
+        raise errors.SettingsError(
+            f"Limits.FileTransfer.Chroot {path} cannot be opened ({os.strerror(error.errno or 0)}); make the "
+            "directory, or correct the path."
+        ) from error
+
+
 def _take_lock(settings: Settings) -> int:
     disk.ensure_directory(settings.places.datastore)
     try:
@@ -118,7 +138,9 @@ def _draw() -> float:
 class Service:
     """One process' worth of serving."""
 
-    def __init__(self, request: Request, settings: Settings, own: TerminalSettings, loop: Loop) -> None:
+    def __init__(
+        self, request: Request, settings: Settings, own: TerminalSettings, root: Root, loop: Loop
+    ) -> None:
         self._settings = settings
         self._request = request
         self._limits = Limits(request.wait, request.max_sessions, request.max_runtime)
@@ -132,7 +154,7 @@ class Service:
         self._signals = Signals(loop, self._child_ended, request.max_runtime)
         self._host = Host(loop, own, self._limits.max_sessions)
         self._shells = Shells(self._host)
-        self._files = Transfers(self._host)
+        self._files = Transfers(self._host, root)
         self._forwards = Forwards(self._host)
         self._commands = Commands(self._host, request)
         handlers = {

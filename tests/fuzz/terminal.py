@@ -18,6 +18,7 @@ atheris: Any = importlib.import_module("atheris")
 
 with atheris.instrument_imports(include=["mender_oneshot", "msgpack"]):
     from mender_oneshot.terminal import wire
+    from mender_oneshot.terminal.beneath import hold
     from mender_oneshot.terminal.control import Control
     from mender_oneshot.terminal.fields import Garbled
     from mender_oneshot.terminal.files import Transfers
@@ -43,7 +44,7 @@ def one(data: bytes) -> None:
     loop = Loop()
     host = Host(loop, TerminalSettings(on=True, shell="/nonexistent", limits=LIMITS), max_sessions=1)
     host.count("another session")
-    for part in (Transfers(host), Forwards(host), Shells(host), Control(host, lambda sid: None)):
+    for part in (Transfers(host, hold("/")), Forwards(host), Shells(host), Control(host, lambda sid: None)):
         with contextlib.suppress(Garbled):
             part.handle(message)
     loop.close()
