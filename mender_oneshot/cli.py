@@ -146,7 +146,7 @@ def _show(request: Request, chosen: Settings, results: _Results) -> int:
     elif request.command == "show-artifact":
         results.say(facts["artifact_name"])
     else:
-        results.say(*status.lines(facts))
+        results.say(*(visible(line) for line in status.lines(facts)))
     return 0
 
 

@@ -71,6 +71,13 @@ class TryLater(Error):
         self.retry_after = retry_after
 
 
+class NotYet(TryLater):
+    """The step has to wait for another one of ours: a result in the queue, a sub-updater at work.
+
+    Asked for at the wrong moment, the step has not failed; nobody counts it.
+    """
+
+
 class ServerTrouble(TryLater):
     """The server is there, and says that it cannot (5xx)."""
 

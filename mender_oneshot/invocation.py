@@ -193,15 +193,20 @@ def _attempt(context: Context, name: str, paced: bool) -> Outcome:
     run = getattr(step, "run_paced", step.run) if paced else step.run
     try:
         outcome: Outcome = _within_memory(run, context)
-    except errors.Error as error:
-        if not isinstance(error, errors.NothingInProgress):
-            _count_failure(context, name, error)
+    except errors.NothingInProgress:
         raise
+    except errors.NotYet as error:
+        if paced:
+            _count(context, name, str(error), failed=False)
+        raise
+    except errors.Error as error:
+        _count_failure(context, name, error)
+        raise
+    if outcome.word in ("over", "waiting"):
+        # A server that repeats itself, or a sub-updater that goes on, is looked at less and less often.
+        _count(context, name, outcome.sentence, failed=False)
+        return outcome
     failures = {other: failure for other, failure in context.store.state.failures.items() if other != name}
-    if outcome.word == "over":
-        # A server that repeats itself is asked at growing intervals, as one that fails.
-        before = context.store.state.failures.get(name)
-        failures[name] = plan.failed_again(before, context.now().time)
     context.store.update(failures=failures)
     return outcome
 
@@ -223,10 +228,14 @@ def _respect_hold(known: State, now: Moment) -> None:
 
 
 def _count_failure(context: Context, name: str, error: errors.Error) -> None:
-    store = context.store
-    failure = plan.failed_again(store.state.failures.get(name), context.now().time)
-    store.update(failures={**store.state.failures, name: failure})
+    _count(context, name, str(error), failed=True)
     context.keep_away(error)
+
+
+def _count(context: Context, name: str, why: str, *, failed: bool) -> None:
+    store = context.store
+    failure = plan.failed_again(store.state.failures.get(name), context.now().time, why, failed=failed)
+    store.update(failures={**store.state.failures, name: failure})
 
 
 def _report(context: Context, status: str) -> Outcome:

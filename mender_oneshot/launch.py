@@ -1,5 +1,7 @@
 """Start the sub-updater so that it outlives us, our unit and its sandbox. Knows nothing of the state."""
 
+import contextlib
+import fcntl
 import logging
 import os
 import subprocess
@@ -27,12 +29,13 @@ log = logging.getLogger(__name__)
 
 
 class Launch(NamedTuple):
-    """What to start: the name of its unit, its words, its environment, and the file for what it says."""
+    """What to start: its unit, its argv, its environment, the file for its output, and its lock file."""
 
     unit: str
     words: list[str]
     environment: Mapping[str, str]
     output: str
+    lock: str
 
 
 def start(launch: Launch) -> None:
@@ -49,6 +52,14 @@ def start(launch: Launch) -> None:
 
 def _start_session(launch: Launch) -> None:
     output = os.open(launch.output, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
+    lock = _open_lock(launch.lock)
+
+    def hold_lock() -> None:
+        # A record lock belongs to the process: it survives the exec, is not shared with the daemons that the
+        # sub-updater starts, and goes when the sub-updater ends, however it ends.
+        with contextlib.suppress(OSError):
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
     try:
         process = subprocess.Popen(
             launch.words,
@@ -58,11 +69,23 @@ def _start_session(launch: Launch) -> None:
             cwd="/",
             env=launch.environment,
             start_new_session=True,
+            pass_fds=(lock,),
+            preexec_fn=hold_lock,  # safe: there are no threads here
         )
         # Nobody waits for it; without this, Python would complain of that when we end.
         process.returncode = 0
     finally:
         os.close(output)
+        os.close(lock)
+
+
+def _open_lock(path: str) -> int:
+    """Open the lock file under a number that no shell script uses for files of its own (`exec 9>file`)."""
+    opened = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        return fcntl.fcntl(opened, fcntl.F_DUPFD_CLOEXEC, 20)
+    finally:
+        os.close(opened)
 
 
 def _start_unit(launch: Launch) -> None:

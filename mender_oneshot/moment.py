@@ -13,7 +13,7 @@ class Moment(NamedTuple):
     """What the clock and the disk say when a decision is made."""
 
     time: float  # seconds since 1970 by a clock that may be wrong
-    uptime: float  # seconds since the kernel started, sleep included
+    uptime: float  # seconds since the kernel started, time asleep not counted
     boot: str  # the kernel's boot id
     lock: str | None = None  # the deployment id in `update.lock`; None: there is no such file
     artifact: bool = False  # a downloaded artifact lies there, whole
@@ -24,7 +24,7 @@ def look(places: Places) -> Moment:
     """Look at the clock and the data directory."""
     return Moment(
         time=time.time(),
-        uptime=time.clock_gettime(time.CLOCK_BOOTTIME),
+        uptime=time.clock_gettime(time.CLOCK_MONOTONIC),
         boot=_boot_id(),
         lock=_update_lock(places.data(UPDATE_LOCK)),
         artifact=os.path.isfile(places.data(ARTIFACT)),

@@ -8,7 +8,7 @@ import math
 
 from .moment import Moment
 from .settings import Settings
-from .state import Failure, State, Token, final_result
+from .state import Failure, Handoff, State, Token, final_result
 
 SMALLEST_BACKOFF = 60.0
 USES_OF_AN_INTERVAL = 3
@@ -16,6 +16,9 @@ LONGEST_HOLD = 86400.0
 INVENTORY_MAX_AGE = 86400.0
 SWEEP_GRACE = 60.0
 TOKEN_MARGIN = 300.0
+LONGEST_REASON = 300
+PATIENCE = 6
+"""How many times `InstallTimeoutSeconds` a sub-updater that is still running may take."""
 
 
 def next_step(state: State, settings: Settings, now: Moment, only: str = "") -> str | None:
@@ -149,9 +152,10 @@ def backoff_remaining(state: State, settings: Settings, step: str, now: float) -
     return remaining(failed.at, wait, now)
 
 
-def failed_again(before: Failure | None, now: float) -> Failure:
-    """Count one more failure."""
-    return Failure(before.times + 1 if before else 1, now)
+def failed_again(before: Failure | None, now: float, why: str = "", *, failed: bool = True) -> Failure:
+    """Count one more failure, or with `failed=False` one more time that a step only has to wait."""
+    short = why if len(why) <= LONGEST_REASON else why[: LONGEST_REASON - 3] + "..."
+    return Failure(before.times + 1 if before else 1, now, short, failed)
 
 
 def spread_remaining(state: State, settings: Settings, now: Moment) -> float:
@@ -168,8 +172,8 @@ def tidy_remaining(state: State, settings: Settings, now: Moment) -> float:
     """Seconds until an update in other hands becomes our business again; infinite: never by itself.
 
     A lock that the state does not know of is taken over at once, one of an update that was reported is swept
-    away after a grace (its sub-updater removes it itself), and a sub-updater silent for longer than
-    `InstallTimeoutSeconds` after the hand-off, or the boot that followed it, is given up.
+    away after a grace (its sub-updater removes it itself), and a sub-updater that has not reported within
+    `InstallTimeoutSeconds` of the hand-off, or of the boot that followed it, is looked for.
     """
     blocked = backoff_remaining(state, settings, "tidy", now.time)
     if state.handoff is None or lock_is_over(state, now):
@@ -179,8 +183,12 @@ def tidy_remaining(state: State, settings: Settings, now: Moment) -> float:
         return blocked
     if not settings.install_timeout:
         return float("inf")
-    start = state.handoff.uptime if state.handoff.boot == now.boot else 0
-    return max(blocked, start + settings.install_timeout - now.uptime, 0)
+    return max(blocked, settings.install_timeout - installing_for(state.handoff, now), 0)
+
+
+def installing_for(handoff: Handoff, now: Moment) -> float:
+    """Seconds since the hand-off, or since the boot that followed it; time asleep does not count."""
+    return now.uptime - (handoff.uptime if handoff.boot == now.boot else 0)
 
 
 def lock_is_over(state: State, now: Moment) -> bool:

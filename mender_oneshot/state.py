@@ -19,6 +19,7 @@ UPDATE_LOCK = "update.lock"
 PART = "artifact.part"
 ARTIFACT = "artifact.mender"
 SUB_UPDATER_FILE = "sub-updater.log"
+SUB_UPDATER_LOCK = "sub-updater.lock"
 SPARE = 16384
 """Bytes that a step may add to the state: room for them is asked for before the step begins."""
 
@@ -49,7 +50,7 @@ class Handoff(NamedTuple):
     deployment: str
     artifact_name: str
     boot: str  # the kernel's boot id at the hand-off
-    uptime: float  # seconds from that boot to the hand-off: no clock can spoil them
+    uptime: float  # seconds awake from that boot to the hand-off: no clock can spoil them
 
 
 class Result(NamedTuple):
@@ -63,10 +64,12 @@ class Result(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """How often in a row a step failed, and when it did last."""
+    """How often in a row a step failed or had to wait, when it did last, and why."""
 
     times: int
     at: float
+    why: str = ""  # the sentence of the last failure, shortened
+    failed: bool = True  # False: it only waits, with the growing pauses of a step that fails
 
 
 class Hold(NamedTuple):

@@ -1,6 +1,7 @@
 """Where the device stands: `status` and `show-artifact`. Reads files only; no lock, no network."""
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 from . import device, errors, moment, plan, state
@@ -18,22 +19,28 @@ def describe(settings: Settings) -> dict[str, Any]:
     step, wait = plan.due(known, settings, now)
     deployment, handoff, last = known.deployment, known.handoff, known.last_result
     in_hands = handoff.deployment if handoff else now.lock
+    reported = None if handoff or not now.lock else state.final_result(known, now.lock)
+    failing = {name: failure for name, failure in known.failures.items() if failure.failed}
+    device_type, no_device_type = _read(device.device_type, settings)
     return {
-        "device_type": _or_none(device.device_type, settings),
-        "artifact_name": _or_none(lambda s: device.provides(s)["artifact_name"], settings),
+        "device_type": device_type,
+        "device_type_problem": no_device_type,
+        "artifact_name": _read(lambda s: device.provides(s)["artifact_name"], settings)[0],
         "servers": list(settings.servers),
         "authorized": plan.token_is_good(known.token, settings.servers, now.time),
         "deployment": deployment and {"id": deployment.id, "artifact_name": deployment.artifact_name},
         "downloaded_bytes": _size(settings, now) if deployment else 0,
         "artifact_bytes": deployment.size if deployment and deployment.size >= 0 else None,
         "installing": in_hands,
+        "reported": reported.status if reported else None,
         "queued_results": [
             {"deployment": result.deployment, "status": result.status} for result in known.results
         ],
         "last_result": last and {"deployment": last.deployment, "status": last.status},
         "next_step": step,
         "next_in_seconds": round(wait),
-        "failures": {name: failure.times for name, failure in known.failures.items()},
+        "failures": {name: failure.times for name, failure in failing.items()},
+        "failure_reasons": {name: failure.why for name, failure in failing.items() if failure.why},
         "trouble": trouble or None,
     }
 
@@ -41,7 +48,7 @@ def describe(settings: Settings) -> dict[str, Any]:
 def lines(facts: dict[str, Any]) -> list[str]:
     """Put what `describe` found into lines for people."""
     said = [
-        f"device type     {facts['device_type'] or 'not set: there is no device_type file'}",
+        f"device type     {facts['device_type'] or 'not set: ' + facts['device_type_problem']}",
         f"artifact        {facts['artifact_name'] or 'unknown'}",
         f"server          {', '.join(facts['servers']) or 'none configured'}",
         f"authorized      {'yes' if facts['authorized'] else 'no'}",
@@ -50,7 +57,12 @@ def lines(facts: dict[str, Any]) -> list[str]:
         size = facts["artifact_bytes"]
         done = f"{facts['downloaded_bytes']} of {'unknown' if size is None else size} bytes downloaded"
         said.append(f"update          {facts['deployment']['artifact_name']}, {done}")
-    if facts["installing"] is not None:
+    if facts["reported"]:
+        said.append(
+            f"reported        {facts['reported']} of deployment {facts['installing']}; waiting for its "
+            "sub-updater to remove update.lock"
+        )
+    elif facts["installing"] is not None:
         said.append(
             f"installing      deployment {facts['installing'] or 'unknown'}, in the sub-updater's hands"
         )
@@ -59,7 +71,8 @@ def lines(facts: dict[str, Any]) -> list[str]:
     if facts["last_result"] and not facts["queued_results"]:
         said.append(f"last result     {facts['last_result']['status']}")
     for step, times in facts["failures"].items():
-        said.append(f"failing         {step}, {times} in a row")
+        why = facts["failure_reasons"].get(step)
+        said.append(f"failing         {step}, {times} in a row" + (f": {why}" if why else ""))
     if facts["trouble"]:
         said.append(f"trouble         {facts['trouble']}")
     step, wait = facts["next_step"], facts["next_in_seconds"]
@@ -67,12 +80,12 @@ def lines(facts: dict[str, Any]) -> list[str]:
     return said
 
 
-def _or_none(read: Any, settings: Settings) -> str | None:
+def _read(read: Callable[[Settings], str], settings: Settings) -> tuple[str | None, str | None]:
+    """Return what was read and None, or None and why it cannot be read."""
     try:
-        found: str = read(settings)
-    except errors.SettingsError:
-        return None
-    return found
+        return read(settings), None
+    except errors.SettingsError as error:
+        return None, str(error)
 
 
 def _size(settings: Settings, now: moment.Moment) -> int:

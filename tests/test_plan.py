@@ -286,9 +286,7 @@ STEPS = ("auth", "check-update", "send-inventory", "tidy", "download", "install"
 tokens = st.tuples(
     st.just("j.w.t"), st.sampled_from([SERVER, "https://x"]), stamps, st.floats(0, 9e9), stamps
 ).map(Token._make)
-failures = st.dictionaries(
-    st.sampled_from(STEPS), st.tuples(st.integers(1, 99), stamps).map(Failure._make), max_size=3
-)
+failures = st.dictionaries(st.sampled_from(STEPS), st.builds(Failure, st.integers(1, 99), stamps), max_size=3)
 
 
 def state_of(members: dict[str, Any]) -> State:

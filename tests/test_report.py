@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from conftest import MENDERS, Device
 
+from mender_oneshot import plan
 from mender_oneshot.devserver import DevServer
 
 Release = Callable[..., str]
@@ -190,3 +191,43 @@ def test_the_time_limit_starts_again_with_the_boot_that_followed(installing: Dev
         handoff=installing.state["handoff"] | {"uptime": -(2.0**32), "boot": "the boot before"}
     )
     assert installing.ok("status", "--json").json["next_step"] != "tidy"
+
+
+@pytest.mark.parametrize("command", ["install", "check-update"])
+def test_a_step_asked_for_at_the_wrong_moment_has_not_failed(installing: Device, command: str) -> None:
+    before = installing.run("status", "--json").json["failures"]
+    assert installing.run(command).code == 75
+    assert installing.ok("status", "--json").json["failures"] == before == {}
+    assert "failing" not in installing.ok("status").out
+
+
+def test_a_check_while_a_result_is_queued_has_not_failed(installing: Device, server: DevServer) -> None:
+    server.faults.add(match="PUT */status", status=503)
+    installing.ok("report", "--success")
+    assert installing.run("check-update").code == 75
+    assert list(installing.ok("status", "--json").json["failures"]) == ["deliver"]
+    shown = installing.ok("status").out
+    assert "deliver, 1 in a row: 127.0.0.1" in shown
+    assert "answered 503" in shown
+
+
+def test_a_lock_that_stands_after_the_report_is_what_is_waited_for(installing: Device) -> None:
+    deployment = in_hand(installing)
+    installing.ok("report", "--success")
+    assert f"success of deployment {deployment}; waiting for its sub-updater to remove" in (
+        installing.ok("status").out
+    )
+    assert installing.ok("status", "--json").json["reported"] == "success"
+    done = installing.run("check-update")
+    assert (done.code, "has not removed update.lock yet" in done.err) == (75, True)
+
+
+def test_a_reason_is_shortened() -> None:
+    assert len(plan.failed_again(None, 1, "x" * 1000).why) == plan.LONGEST_REASON
+
+
+def test_a_device_type_file_without_its_line_is_not_a_missing_file(device: Device) -> None:
+    (device.data / "device_type").write_text("type=board\n")
+    assert "has no line device_type=" in device.ok("status").out
+    (device.data / "device_type").unlink()
+    assert "There is no device type" in device.ok("status").out

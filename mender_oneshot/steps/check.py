@@ -2,10 +2,10 @@
 
 import logging
 
-from .. import deployment_log, device, disk, errors, session
+from .. import deployment_log, device, disk, errors, liveness, session
 from ..context import Context, Outcome
 from ..server import DeviceChanged
-from ..state import ARTIFACT, PART, Deployment, Result, final_result
+from ..state import ARTIFACT, PART, UPDATE_LOCK, Deployment, Result, final_result
 
 log = logging.getLogger(__name__)
 
@@ -16,14 +16,23 @@ def run(context: Context) -> Outcome:
     """Ask, and note what is to be done.
 
     Asked while a deployment is in hand, the answer renews its link, replaces it, or withdraws it.
-    Raises `errors.TryLater` while a result is queued or an update is in the sub-updater's hands: asking then
+    Raises `errors.NotYet` while a result is queued or an update is in the sub-updater's hands: asking then
     makes the server fail the deployment (device-api.md section 3.3).
     """
-    store = context.store
+    store, now = context.store, context.now()
     if store.state.results:
-        raise errors.TryLater("A result is still to be delivered, and goes first; the next run sends it.")
-    if store.state.handoff or context.now().lock is not None:
-        raise errors.TryLater("An update is in the sub-updater's hands; ask again when it has reported.")
+        raise errors.NotYet("A result is still to be delivered, and goes first; the next run sends it.")
+    if store.state.handoff is None and now.lock and final_result(store.state, now.lock):
+        raise errors.NotYet(
+            f"The result of deployment {now.lock} is reported, but its sub-updater has not removed "
+            f"{UPDATE_LOCK} yet; a run removes it a minute after the report, once the sub-updater has ended."
+        )
+    if store.state.handoff or now.lock is not None:
+        raise errors.NotYet("An update is in the sub-updater's hands; ask again when it has reported.")
+    if store.state.deployment is None and now.artifact and liveness.sub_updater_runs(context.settings):
+        raise errors.NotYet(
+            "The sub-updater of the last update is still running; ask again when it has ended."
+        )
     provides = device.provides(context.settings) | {"device_type": device.device_type(context.settings)}
     try:
         found, form = session.connect(context).next_deployment(provides, store.state.form)

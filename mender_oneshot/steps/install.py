@@ -5,9 +5,18 @@ import logging
 import os
 from collections.abc import Callable
 
-from .. import artifact, device, disk, errors, launch, session
+from .. import artifact, device, disk, errors, launch, liveness, session
 from ..context import Context, Outcome
-from ..state import ARTIFACT, SUB_UPDATER_FILE, UPDATE_LOCK, Deployment, Handoff, Result, concluded
+from ..state import (
+    ARTIFACT,
+    SUB_UPDATER_FILE,
+    SUB_UPDATER_LOCK,
+    UPDATE_LOCK,
+    Deployment,
+    Handoff,
+    Result,
+    concluded,
+)
 
 log = logging.getLogger(__name__)
 
@@ -20,7 +29,7 @@ def run(context: Context) -> Outcome:
     """
     state = context.store.state
     if state.handoff is not None:
-        raise errors.TryLater(
+        raise errors.NotYet(
             f"Deployment {state.handoff.deployment} is in the sub-updater's hands; wait for its report."
         )
     deployment = state.deployment
@@ -29,6 +38,11 @@ def run(context: Context) -> Outcome:
     if not os.path.isfile(context.data(ARTIFACT)):
         raise errors.NothingInProgress(
             f"{deployment.artifact_name} is not downloaded yet; run download first."
+        )
+    if liveness.sub_updater_runs(context.settings):
+        raise errors.NotYet(
+            "The sub-updater of the last update is still running, and two never run at once; the next run "
+            "tries again."
         )
     program = f"{context.settings.places.scripts_dir}/install"
     try:
@@ -151,7 +165,8 @@ def _start(context: Context, deployment: Deployment, program: str) -> None:
     disk.sync_directory(context.settings.places.datastore)
     unit = f"mender-sub-updater-{deployment.id}"
     words = [program, context.data(ARTIFACT)]
-    launch.start(launch.Launch(unit, words, _environment(context, deployment), output))
+    lock = context.data(SUB_UPDATER_LOCK)
+    launch.start(launch.Launch(unit, words, _environment(context, deployment), output, lock))
 
 
 def _environment(context: Context, deployment: Deployment) -> dict[str, str]:

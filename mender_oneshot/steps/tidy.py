@@ -2,7 +2,7 @@
 
 import logging
 
-from .. import disk, plan, session
+from .. import disk, liveness, plan, session
 from ..context import Context, Outcome
 from ..state import ARTIFACT, PART, UPDATE_LOCK, Handoff, Result, concluded, final_result
 
@@ -10,7 +10,10 @@ log = logging.getLogger(__name__)
 
 
 def run(context: Context) -> Outcome:
-    """Take over a lock the state does not know, sweep away one that is over, or give up on a sub-updater."""
+    """Take over a lock the state does not know, sweep away one that is over, or give up on a sub-updater.
+
+    Nothing is swept while a sub-updater runs, and one that is slow is not given up at once.
+    """
     store, now = context.store, context.now()
     state = store.state
     if plan.never_started(state, now):
@@ -19,12 +22,24 @@ def run(context: Context) -> Outcome:
         store.save(handoff=None)
         return Outcome("taken-back", "The sub-updater was never started; the installation begins again.")
     if state.handoff is not None and not plan.lock_is_over(state, now):
+        limit = context.settings.install_timeout
+        patient = plan.installing_for(state.handoff, now) < limit * plan.PATIENCE
+        if patient and liveness.sub_updater_runs(context.settings):
+            name = state.handoff.deployment or "(unknown)"
+            return Outcome(
+                "waiting", f"The sub-updater of deployment {name} is still running after {limit} s; waiting."
+            )
         return _give_up(context, state.handoff)
     if now.lock is not None and final_result(state, now.lock) is None:
         store.save(handoff=Handoff(now.lock, "", now.boot, now.uptime), deployment=None)
         name = now.lock or "(unknown)"
         return Outcome(
             "adopted", f"{UPDATE_LOCK} says that deployment {name} is being installed; waiting for it."
+        )
+    if liveness.sub_updater_runs(context.settings):
+        return Outcome(
+            "waiting",
+            "The sub-updater of the last update is still running; its files stay until it has ended.",
         )
     # First what takes up room: the state may need it.
     disk.remove(context.data(UPDATE_LOCK), context.data(ARTIFACT), context.data(PART))
