@@ -153,6 +153,12 @@ def _sums(manifest: bytes) -> dict[str, str]:
         if match[2] in sums:
             raise damaged(f"its manifest lists {shown(match[2])} twice")
         sums[match[2]] = match[1]
+    # Sorted with the separator first, what is in a directory follows it at once.
+    paths = sorted(f"{name}/".replace("/", "\0") for name in sums)
+    for path, next_path in zip(paths, paths[1:], strict=False):
+        if next_path.startswith(path):
+            name = path[:-1].replace("\0", "/")
+            raise damaged(f"its manifest lists {shown(name)} as a file and as a directory")
     return sums
 
 

@@ -33,14 +33,22 @@ class _Decompressor(Protocol):
 
 
 class _Gzip:
+    # Deflate, and at most the name of the file. Programs differ in how they skip the other optional fields,
+    # and mender-artifact writes none of them.
+    STARTS = (b"\x1f\x8b\x08\x00", b"\x1f\x8b\x08\x08")
+
     def __init__(self) -> None:
         self._stream = zlib.decompressobj(16 + zlib.MAX_WBITS)
+        self._start = b""
         self.needs_input = True
 
     eof = property(lambda self: self._stream.eof)
     unused_data = property(lambda self: self._stream.unused_data)
 
     def decompress(self, data: bytes, max_length: int, /) -> bytes:
+        self._start += data[: 4 - len(self._start)]
+        if not any(start.startswith(self._start) for start in self.STARTS):
+            raise zlib.error("an unusual gzip header")
         part = self._stream.decompress(self._stream.unconsumed_tail + data, max_length)
         # zlib may hold more output with no input left: then the piece before was filled to the brim.
         self.needs_input = len(part) < max_length
@@ -127,7 +135,7 @@ def uncompressed(stored: Iterator[bytes], name: str) -> Iterator[bytes]:
                 yield part
             if stream.eof:
                 if stream.unused_data or next(stored, b""):
-                    raise damaged(f"{name} goes on after its end")
+                    raise damaged(f"{name} continues after its end")
                 return
             if stream.needs_input:
                 break

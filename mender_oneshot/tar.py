@@ -1,34 +1,28 @@
-"""A tar archive read once, front to back, in constant memory; refuses all that an artifact never holds.
+"""A tar archive read once, front to back, in constant memory; rejects all that an artifact never holds.
 
-Not `tarfile`: that takes links, devices, sparse files and global headers, names of any length and a bad
-header for the end of the archive, and is heavy to import. Knows nothing of artifacts; writes nothing.
-Reads what Go's archive/tar, GNU tar and Python's tarfile write for regular files: ustar, pax and GNU.
+Not `tarfile`: it accepts links, devices, sparse files, global headers, names of any length, and a bad header
+as the end of the archive, and it takes long to import. This reader accepts what Go's archive/tar, GNU tar and
+Python's tarfile write for regular files (ustar, pax, GNU) if `tarheader` finds it unambiguous. It does not
+depend on the artifact format and writes nothing.
 """
 
 import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from . import tarheader
 from .errors import ArtifactRefused
-
-BLOCK = 512
+from .tarheader import BLOCK, EXTENDED_MAX, NAME_MAX
 
 # Large enough that zlib and SHA-256 set the pace and Python does not, small enough to be no memory at all.
 PIECE = 256 * 1024
 
-# Linux' PATH_MAX: nothing longer can be installed. mender-artifact itself writes names above 100 (as pax).
-NAME_MAX = 4096
+# Zeros after the end. GNU tar fills its last record of 10 KiB, or of any size it was told.
+END_MAX = 16 * 1024 * 1024
 
-# One longest name and room for the few other records (times, owner) that come with it.
-EXTENDED_MAX = 2 * NAME_MAX
-
-_SIZE_MAX = 2**63 - 1
 _ZEROS = bytes(BLOCK)
-_OCTAL = re.compile(rb" *([0-7]+)[ \0]*")
 # Line breaks and escapes in a name could forge a log line, or a line of a file that lists it.
 _CONTROLS = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-# What says nothing of the content. Others do: GNU.sparse.* (the stored bytes are not the file), linkpath.
-_PAX_IGNORED = {b"atime", b"comment", b"ctime", b"gid", b"gname", b"mtime", b"uid", b"uname"}
 
 
 def damaged(what: str) -> ArtifactRefused:
@@ -66,7 +60,8 @@ class Member(NamedTuple):
 class Reader:
     """The members of one archive, each to be read before the next is asked for.
 
-    `pieces` are the archive's bytes, none of them empty; `label` is what messages call the archive.
+    `pieces` are the archive's bytes, none of them empty; `label` is what messages call the archive. The names
+    are kept, so the caller must stop at a member that it does not expect.
     """
 
     def __init__(self, pieces: Iterator[bytes], label: str) -> None:
@@ -76,6 +71,7 @@ class Reader:
         self._at = 0
         self._member = Member("", 0)
         self._left = 0
+        self._names: set[bytes] = set()
 
     def next(self) -> Member | None:
         """The next member; None once the archive has ended as it should, down to its last byte."""
@@ -85,21 +81,39 @@ class Reader:
         if block == _ZEROS:
             self._end()
             return None
-        name, size, kind = self._parse(block)
-        path: str | None = None
-        if kind in (b"x", b"L"):
-            self._begin("an extended header", size)
-            data = self.content(EXTENDED_MAX)
-            path, bigger = self._pax(data) if kind == b"x" else (self._gnu_name(data), None)
-            name, size, kind = self._parse(self._exactly(BLOCK))
-            size = size if bigger is None else bigger
-        if path is None:
-            path = self._decoded(name)
-        if kind not in (b"0", b"\0"):
-            raise damaged(f"{shown(path)} in {self._label} is not a regular file")
+        try:
+            path, size, legacy_name = self._described(block)
+        except tarheader.BadHeader as error:
+            raise damaged(f"{self._label} has {error}") from None
         if not is_safe_name(path):
             raise damaged(f"{self._label} has a member with the unsafe name {shown(path)}")
+        names = {path.encode(), legacy_name}
+        if names & self._names:
+            raise damaged(
+                f"{self._label} has {shown(path)} twice, or two names with the same first 100 bytes"
+            )
+        self._names |= names
         return self._begin(path, size)
+
+    def _described(self, block: bytes) -> tuple[str, int, bytes]:
+        """Return path, size and name of a member; the name is what programs without pax headers take."""
+        header = tarheader.parse(block)
+        if header.kind not in (b"x", b"L"):
+            return *tarheader.plain(header), header.name
+        self._begin("an extended header", header.size)
+        data = self.content(EXTENDED_MAX)
+        extension = tarheader.gnu_name(header, data) if header.gnu else tarheader.pax(data)
+        member = tarheader.parse(self._exactly(BLOCK))
+        if member.kind in (b"x", b"L"):
+            raise tarheader.BadHeader("an extended header of another, which is not a regular file")
+        path, size = tarheader.combined(member, extension, header.gnu)
+        if size != member.size:
+            start = self._exactly(2 * BLOCK)
+            self._piece, self._at = start + self._piece[self._at :], 0
+            if tarheader.may_hide_members(start):
+                raise tarheader.BadHeader("members within another")
+        # Every program reads GNU's long names; busybox does not read pax headers.
+        return path, size, path.encode() if member.gnu else member.name
 
     def body(self) -> Iterator[bytes]:
         """The member's content, piece by piece."""
@@ -130,10 +144,11 @@ class Reader:
     def _end(self) -> None:
         if self._exactly(BLOCK) != _ZEROS:
             raise damaged(f"{self._label} has only half an end")
-        # GNU tar fills its last record of 10 KiB, or of any size it was told, with zeros.
+        left = END_MAX
         while piece := self._some(PIECE):
-            if piece.strip(b"\0"):
-                raise damaged(f"{self._label} goes on after its end")
+            left -= len(piece)
+            if piece.strip(b"\0") or left < 0:
+                raise damaged(f"{self._label} continues after its end")
 
     def _some(self, size: int) -> bytes:
         if self._at == len(self._piece):
@@ -151,59 +166,3 @@ class Reader:
             parts.append(part)
             size -= len(part)
         return b"".join(parts)
-
-    def _parse(self, block: bytes) -> tuple[bytes, int, bytes]:
-        """Name, size and kind of a header; the field positions are pax(1)'s "ustar Interchange Format"."""
-        checksum = _OCTAL.fullmatch(block[148:156])
-        # The sum is taken with blanks in its own place.
-        if not checksum or int(checksum[1], 8) != sum(block) - sum(block[148:156]) + 8 * ord(" "):
-            raise damaged(f"{self._label} has a header that does not match its checksum")
-        name = block[:100].partition(b"\0")[0]
-        if block[257:265] == b"ustar\x0000":
-            prefix = block[345:500].partition(b"\0")[0]
-            name = prefix + b"/" + name if prefix else name
-        elif block[257:265] != b"ustar  \0":  # GNU, which keeps other things than a prefix in its place
-            raise damaged(f"{self._label} is not a tar archive of a known kind")
-        return name, self._size(block[124:136]), block[156:157]
-
-    def _size(self, field: bytes) -> int:
-        if octal := _OCTAL.fullmatch(field):
-            return int(octal[1], 8)
-        # GNU's base 256, for 8 GiB and above; 0xff in front would be a negative number.
-        size = int.from_bytes(field[1:], "big")
-        if field[0] != 0x80 or size > _SIZE_MAX:
-            raise damaged(f"{self._label} has a member of no sensible size")
-        return size
-
-    def _decoded(self, name: bytes) -> str:
-        try:
-            return name.decode()
-        except UnicodeDecodeError:
-            raise damaged(f"{self._label} has a member whose name is not UTF-8") from None
-
-    def _gnu_name(self, data: bytes) -> str:
-        return self._decoded(data.removesuffix(b"\0"))
-
-    def _pax(self, data: bytes) -> tuple[str | None, int | None]:
-        """Path and size from pax records: `LENGTH KEY=VALUE\\n`, where LENGTH counts the whole record."""
-        wrong = damaged(f"{self._label} has an extended header that makes no sense")
-        path: str | None = None
-        size: int | None = None
-        while data:
-            length = data[:5].partition(b" ")[0]
-            if not length.isdigit() or not len(length) + 3 <= int(length) <= len(data):
-                raise wrong
-            record, data = data[: int(length)], data[int(length) :]
-            key, equals, value = record[len(length) + 1 :].partition(b"=")
-            if record[len(length) : len(length) + 1] != b" " or not equals or not value.endswith(b"\n"):
-                raise wrong
-            text = self._decoded(value[:-1])
-            if key == b"path" and path is None:
-                path = text
-            elif key == b"size" and size is None and re.fullmatch("[0-9]{1,19}", text):
-                size = int(text)
-            elif key not in _PAX_IGNORED:
-                raise wrong
-        if size is not None and size > _SIZE_MAX:
-            raise wrong
-        return path, size

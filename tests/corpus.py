@@ -5,7 +5,9 @@ import hashlib
 import json
 import lzma
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 END = bytes(1024)
@@ -30,8 +32,10 @@ def header(
     size_field: bytes | None = None,
     linkname: bytes = b"",
     mtime: int = 0,
+    owner: bytes = b"",
+    fields: Mapping[int, bytes] = MappingProxyType({}),
 ) -> bytes:
-    """One block with the right checksum, whatever is in it."""
+    """One block with the right checksum, whatever is in it; `fields` are bytes to put at a position."""
     block = bytearray(512)
     block[0 : len(name)] = name
     block[100:124] = b"0000600\x000000000\x000000000\x00"
@@ -41,6 +45,9 @@ def header(
     block[157 : 157 + len(linkname)] = linkname
     block[257:265] = magic
     block[345 : 345 + len(prefix)] = prefix
+    block[265 : 265 + len(owner)] = owner
+    for at, value in fields.items():
+        block[at : at + len(value)] = value
     assert len(block) == 512
     return checksummed(bytes(block))
 
