@@ -130,7 +130,7 @@ def bent_header(chance: random.Random, block: bytes) -> bytes:
     if name == "prefix" and chance.random() < 0.5:
         block = field(block, "magic", corpus.GNU)
     if name == "prefix" and chance.random() < 0.6:
-        start, value = chance.choice(
+        start, junk = chance.choice(
             [
                 (0, b"12345670123\0"),
                 (41, b"1"),
@@ -143,7 +143,7 @@ def bent_header(chance: random.Random, block: bytes) -> bytes:
                 (154, b"x"),
             ]
         )
-        return field(block, name, bytes(start) + value)
+        return field(block, name, bytes(start) + junk)
     return field(
         block, name, chance.choice([junk, text + b"\0" + junk, text + junk, junk + text, b"", text + b"/"])
     )
