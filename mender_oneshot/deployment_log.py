@@ -8,7 +8,6 @@ import json
 import logging
 import os
 import re
-import stat
 import time
 from datetime import datetime
 from typing import Any
@@ -72,8 +71,12 @@ def reset(log_directory: str, datastore: str) -> None:
 
 def collect(log_directory: str, datastore: str, at: float) -> list[Message]:
     """Gather the entries to upload: ours, then the sub-updater's; `at` dates the lines that have no time."""
-    messages = _own(_tail(f"{log_directory}/{FILE}"), at)
-    messages += _lines(_tail(f"{datastore}/{SUB_UPDATER_FILE}"), at)
+    messages: list[Message] = []
+    for path, read in ((f"{log_directory}/{FILE}", _own), (f"{datastore}/{SUB_UPDATER_FILE}", _lines)):
+        try:
+            messages += read(_tail(path), at)
+        except errors.NotOurs as error:
+            messages.append(_message(at, "warning", f"{path} is left out: it {error.reason}."))
     return fit(messages or [_message(at, "error", "The update failed and left no log.")])
 
 
@@ -136,15 +139,16 @@ def _lines(text: str, at: float) -> list[Message]:
 
 
 def _tail(path: str) -> str:
-    """Read the end of a log, from the start of a line on; nothing where there is none to be read."""
+    """Read the end of a log, from the start of a line on; nothing if there is none to be read.
+
+    Raises `errors.NotOurs` for what somebody else could have put there: it would be uploaded.
+    """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOFOLLOW)
+        descriptor = disk.open_to_read(path)
     except OSError:
         return ""
     try:
         size = os.fstat(descriptor).st_size
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            return ""
         content = os.pread(descriptor, BODY_LIMIT, max(0, size - BODY_LIMIT))
     except OSError:
         return ""

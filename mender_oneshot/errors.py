@@ -58,6 +58,18 @@ class DiskError(Error):
     exit_code = os.EX_IOERR
 
 
+class NotOurs(DiskError):
+    """Somebody else may have made a file that has one of our names, or may write to it.
+
+    `reason` is the end of a sentence about it; `content` is what it holds, if that was read.
+    """
+
+    def __init__(self, path: str, reason: str, content: bytes = b"") -> None:
+        super().__init__(f"Cannot use {path}: it {reason}; remove it.")
+        self.reason = reason
+        self.content = content
+
+
 class TryLater(Error):
     """The network, the server or another invocation is in the way for now.
 

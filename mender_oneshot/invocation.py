@@ -13,6 +13,7 @@ from .context import Context, Done, Outcome, Progress
 from .deadline import deadline
 from .deployment_log import FILE as DEPLOYMENT_LOG
 from .deployment_log import Handler
+from .lock import take as take_lock
 from .moment import Moment
 from .request import Request
 from .settings import Settings, no_server
@@ -39,7 +40,7 @@ def carry_out(request: Request, settings: Settings, progress: Progress, tell: Ca
 def _context(request: Request, settings: Settings, progress: Progress) -> Iterator[Context]:
     """Hold the lock and the state for the length of an invocation, and save the state whatever happened."""
     disk.ensure_directory(settings.places.datastore)
-    lock = disk.take_lock(settings.places.data(state.LOCK), wait=request.command != "run")
+    lock = take_lock(settings.places.data(state.LOCK), wait=request.command != "run")
     try:
         store = _open_store(settings, lock)
         context = Context(settings, store, lambda: moment.look(settings.places), progress)
@@ -67,9 +68,9 @@ def _open_store(settings: Settings, lock: int) -> Store:
     try:
         known = state.load(path)
     except state.Unreadable as error:
-        ruins = disk.read(path) or b""
-        aside = state.set_aside(path, ruins)
-        log.error("The state %s cannot be used (%s); %s is a copy, and we start afresh.", path, error, aside)
+        ruins = error.content
+        aside = f"; {state.set_aside(path, ruins)} is a copy" if ruins else ""
+        log.error("The state %s cannot be used (%s)%s; starting with an empty state.", path, error, aside)
         found = "list" if b'"identity_format": "list"' in ruins else "string"
         known = State(identity_format=_noted_format(lock) or found)
     store = Store(path, known)
@@ -84,8 +85,8 @@ def _open_store(settings: Settings, lock: int) -> Store:
 def _first_format(settings: Settings, lock: int) -> str:
     """Choose the form of the identity for a device without a state, once and for all.
 
-    Noted in the lock file, which is never replaced: a device that loses its state has a key and a log too,
-    and must not be taken for one of mender-python-client's.
+    Noted in the lock file, which only somebody else's is replaced: a device that loses its state has a key
+    and a log too, and must not be taken for one of mender-python-client's.
     """
     form = _noted_format(lock)
     if not form:
@@ -110,8 +111,9 @@ def bears_traces_of_python_client(settings: Settings) -> bool:
     Then the device is known to the server under an identity made of lists (device-api.md section 1.2).
     """
     data = settings.places.data
-    ours = os.path.exists(settings.key_file) and os.path.exists(data(DEPLOYMENT_LOG))
-    return ours and not os.path.exists(data("mender-store"))
+    # A link counts even if it leads nowhere for now: its partition may not be mounted.
+    ours = os.path.lexists(settings.key_file) and os.path.lexists(data(DEPLOYMENT_LOG))
+    return ours and not os.path.lexists(data("mender-store"))
 
 
 def _run(context: Context, request: Request, tell: Callable[[Done], None]) -> None:

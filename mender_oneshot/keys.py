@@ -35,6 +35,7 @@ def make(settings: Settings) -> None:
     pem = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
+    disk.require_target(settings.key_file)
     disk.write_whole(settings.key_file, pem)
 
 
@@ -44,8 +45,17 @@ def try_out() -> None:
 
 
 def load(path: str) -> DeviceKey | None:
-    """Read the device key, or None where there is none; raises `errors.SettingsError` for a damaged one."""
-    pem = disk.read(path, 65536)
+    """Read the device key, or None if there is none.
+
+    Raises `errors.SettingsError` for a damaged key, and for one that another user may have put there.
+    """
+    try:
+        pem = disk.read(path, 65536, private=True)
+    except errors.NotOurs as error:
+        raise errors.SettingsError(
+            f"The device key {path} {error.reason}; if it is the right key, take it over: "
+            f"chown root:root {path} && chmod 600 {path}"
+        ) from error
     if pem is None:
         return None
     try:

@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from . import errors
+from . import disk, errors
 
 SYSTEMD = "/run/systemd/system"
 """There where systemd is the first process (sd_booted(3))."""
@@ -81,7 +81,7 @@ def _start_session(launch: Launch) -> None:
 
 def _open_lock(path: str) -> int:
     """Open the lock file under a number that no shell script uses for files of its own (`exec 9>file`)."""
-    opened = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    opened = disk.open_own(path, os.O_RDWR)
     try:
         return fcntl.fcntl(opened, fcntl.F_DUPFD_CLOEXEC, 20)
     finally:

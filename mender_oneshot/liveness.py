@@ -5,7 +5,7 @@ import logging
 import os
 import subprocess
 
-from . import launch, state
+from . import disk, launch, state
 from .settings import Settings
 
 UNITS = "mender-sub-updater-*.service"
@@ -28,6 +28,9 @@ def _is_locked(path: str) -> bool:
     except OSError:
         return False
     try:
+        found = os.fstat(descriptor)
+        if disk.writable_by_others(found) and not disk.is_ours(found, path):
+            return False  # another user made it, and may hold it as long as he likes
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
         return True

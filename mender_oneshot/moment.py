@@ -1,6 +1,7 @@
 """What the clock and the disk say now: the part of a decision that is not remembered but looked up."""
 
 import os
+import stat
 import time
 from typing import NamedTuple
 
@@ -27,7 +28,7 @@ def look(places: Places) -> Moment:
         uptime=time.clock_gettime(time.CLOCK_MONOTONIC),
         boot=_boot_id(),
         lock=_update_lock(places.data(UPDATE_LOCK)),
-        artifact=os.path.isfile(places.data(ARTIFACT)),
+        artifact=_is_regular(places.data(ARTIFACT)),
         begun=os.path.lexists(places.data(SUB_UPDATER_FILE)),
     )
 
@@ -40,13 +41,21 @@ def _boot_id() -> str:
         return ""
 
 
-def _update_lock(path: str) -> str | None:
-    """Read the deployment id in `update.lock`; whatever else stands there counts as a lock without an id.
+def _is_regular(path: str) -> bool:
+    try:
+        return stat.S_ISREG(os.lstat(path).st_mode)
+    except OSError:
+        return False
 
-    mender-python-client writes it bare, hands of people with a newline behind.
+
+def _update_lock(path: str) -> str | None:
+    """Read the deployment id in `update.lock`; anything else under that name counts as a lock without an id.
+
+    So does a file that somebody else could have made. mender-python-client writes the id bare, people add a
+    newline.
     """
     try:
-        content = disk.read(path, 4096)
+        content = disk.read_own(path, 4096)
     except errors.DiskError:
         return ""
     if content is None:

@@ -167,10 +167,7 @@ def load(places: Places) -> Settings:
     warnings: list[str] = []
     merged: dict[str, Any] = {}
     for path in (places.fallback, places.config):
-        try:
-            content = disk.read(path)
-        except errors.Error as error:
-            raise errors.SettingsError(str(error)) from error
+        content = read(places, path)
         if content is None:
             if places.explicit and path == places.config:
                 raise errors.SettingsError(f"There is no configuration file {path}; check --config.")
@@ -181,6 +178,16 @@ def load(places: Places) -> Settings:
             merged.pop("servers", None)
         merged.update(values)
     return _settle(places, merged, warnings)
+
+
+def read(places: Places, path: str) -> bytes | None:
+    """Return the content of a configuration file, None if there is none; raises `errors.SettingsError`."""
+    if path.startswith(f"{places.datastore}/") and not os.path.isdir(places.datastore):
+        return None  # what is wrong with the data directory, its first user says
+    try:
+        return disk.read(path)
+    except errors.Error as error:
+        raise errors.SettingsError(str(error)) from error
 
 
 def parse(path: str, content: bytes, warnings: list[str]) -> dict[str, Any]:

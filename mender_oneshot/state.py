@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeVar
 
-from . import disk
+from . import disk, errors
 
 SCHEMA = 1
 FILE = "mender-oneshot.json"
@@ -25,7 +25,12 @@ SPARE = 16384
 
 
 class Unreadable(Exception):
-    """The state file holds something that this program never wrote; the text says what."""
+    """The state file holds something that this program never wrote; the text says what.
+
+    `content` is what was found, b"" if it was not read.
+    """
+
+    content = b""
 
 
 class Deployment(NamedTuple):
@@ -243,8 +248,17 @@ class Store:
 
 def load(path: str) -> State:
     """Read the state file; none yet is an empty state. Raises `Unreadable` or `errors.DiskError`."""
-    content = disk.read(path)
-    return State() if content is None else from_json(content)
+    try:
+        content = disk.read_own(path)
+    except errors.NotOurs as error:
+        unreadable = Unreadable(f"it {error.reason}")
+        unreadable.content = error.content
+        raise unreadable from error
+    try:
+        return State() if content is None else from_json(content)
+    except Unreadable as error:
+        error.content = content or b""
+        raise
 
 
 def set_aside(path: str, ruins: bytes) -> str:

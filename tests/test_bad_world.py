@@ -404,7 +404,7 @@ def test_an_unreadable_state_is_set_aside(accepted: Device, server: DevServer, c
     (accepted.data / "mender-oneshot.json").write_bytes(content)
     assert accepted.ok("status", "--json").json["trouble"]
     assert (accepted.data / "mender-oneshot.json").read_bytes() == content
-    says(accepted.run("auth"), 0, "mender-oneshot.json.unreadable", "start afresh")
+    says(accepted.run("auth"), 0, "mender-oneshot.json.unreadable", "starting with an empty state")
     assert (accepted.data / "mender-oneshot.json.unreadable").read_bytes() == content
     assert (accepted.data / "mender-agent.pem").read_bytes() == key
     assert len(server.devices) == 1

@@ -16,7 +16,7 @@ import pytest
 from conftest import REPO, Device
 from realdaemon import need
 
-from mender_oneshot import disk
+from mender_oneshot import disk, lock
 from mender_oneshot.errors import Busy, DiskError, Error, NoSpace
 
 ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small file system")
@@ -136,12 +136,12 @@ def test_what_somebody_prepared_beside_is_neither_followed_nor_used(
     assert not (file.parent.parent / "victim-to-be").exists()
 
 
-def test_a_directory_beside_is_an_error_and_the_old_file_stands(file: Path) -> None:
-    beside(file).mkdir()
-    with pytest.raises(DiskError) as caught:
-        disk.write_whole(str(file), b"new")
-    assert "Is a directory" in sentence(caught, file)
-    assert file.read_bytes() == b"old"
+def test_a_directory_beside_is_left_alone_and_another_name_is_used(file: Path) -> None:
+    (beside(file) / "kept").mkdir(parents=True)
+    disk.write_whole(str(file), b"new")
+    assert file.read_bytes() == b"new"
+    assert sorted(os.listdir(file.parent)) == [file.name, beside(file).name]
+    assert os.listdir(beside(file)) == ["kept"]
 
 
 def test_a_link_in_place_of_the_file_is_replaced_not_followed(file: Path) -> None:
@@ -196,7 +196,7 @@ def said(act, *words):
     try:
         act(*words)
     except errors.Error as error:
-        print(type(error).__name__, error.exit_code, "make room" in str(error))
+        print(type(error).__name__, error.exit_code, str(error).partition("; ")[2].partition(",")[0])
     else:
         print("done")
     print(open("state.json").read(), sorted(os.listdir(".")))
@@ -233,9 +233,9 @@ def test_a_full_file_system_leaves_the_old_file(tmp_path: Path) -> None:
         'os.remove("filler")',
         'said(disk.write_whole, "state.json", b"new")',
     ) == [
-        "NoSpace 73 True",
+        "NoSpace 73 make room",
         "old ['state.json']",
-        "NoSpace 73 True",
+        "NoSpace 73 make room",
         "old ['filler', 'state.json']",
         "done",
         "new ['state.json']",
@@ -250,7 +250,7 @@ def test_a_file_system_without_room_for_another_name_leaves_the_old_file(tmp_pat
         'for n in range(6): open(str(n), "w")',
         'said(disk.write_whole, "state.json", b"new")',
     )
-    assert full == "NoSpace 73 True"
+    assert full == "NoSpace 73 it has no free inodes"
     assert listing.startswith("old ")
 
 
@@ -265,7 +265,7 @@ def test_a_file_system_that_is_read_only_leaves_the_old_file(tmp_path: Path) -> 
             'said(disk.remove, "state.json")',
             'said(disk.ensure_directory, "sub")',
         )
-        == ["NoSpace 73 True", "old ['state.json']"] * 3
+        == ["NoSpace 73 mount it read-write", "old ['state.json']"] * 3
     )
 
 
@@ -278,9 +278,8 @@ def test_what_is_there_is_read(file: Path, content: bytes) -> None:
     assert disk.read(str(file)) == content
 
 
-@pytest.mark.parametrize("name", ["none", "nowhere/none", "dangling"])
+@pytest.mark.parametrize("name", ["none", "nowhere/none"])
 def test_no_file_is_none(tmp_path: Path, name: str) -> None:
-    (tmp_path / "dangling").symlink_to("none")
     assert disk.read(f"{tmp_path}/{name}") is None
 
 
@@ -378,7 +377,8 @@ def test_a_link_that_leads_nowhere_is_no_place_for_a_new_key(device: Device) -> 
     (device.root / "data").mkdir()
     done = device.run("bootstrap")
     assert done.code == 74
-    assert "is a link to data/mender, and there is no such directory; mount its partition" in done.err
+    assert f"There is no data directory {device.data}: " in done.err
+    assert "is a link to data/mender, which does not exist; mount its partition" in done.err
     assert os.listdir(device.root / "data") == []
     (device.root / "data/mender").mkdir()
     device.ok("bootstrap")
@@ -420,41 +420,41 @@ def test_the_exit_codes(code: str, kind: type[Error], exit_code: int) -> None:
 def test_the_lock_is_held_by_one(tmp_path: Path) -> None:
     path = str(tmp_path / "lock")
     with umask(0):
-        held = disk.take_lock(path, wait=False)
+        held = lock.take(path, wait=False)
     assert mode(Path(path)) == 0o600
     assert not os.get_inheritable(held)
     before = open_descriptors()
     with pytest.raises(Busy) as caught:
-        disk.take_lock(path, wait=False)
+        lock.take(path, wait=False)
     assert caught.value.exit_code == 75
     assert open_descriptors() == before
     os.close(held)
-    os.close(disk.take_lock(path, wait=False))
+    os.close(lock.take(path, wait=False))
 
 
 def test_waiting_for_the_lock_ends_when_it_is_given_back(tmp_path: Path) -> None:
     path = str(tmp_path / "lock")
-    held = disk.take_lock(path, wait=False)
+    held = lock.take(path, wait=False)
     taken: list[int] = []
-    waiting = threading.Thread(target=lambda: taken.append(disk.take_lock(path, wait=True)))
+    waiting = threading.Thread(target=lambda: taken.append(lock.take(path, wait=True)))
     waiting.start()
     assert not taken
     os.close(held)
     waiting.join(10)
     assert len(taken) == 1
     with pytest.raises(Busy):
-        disk.take_lock(path, wait=False)
+        lock.take(path, wait=False)
     os.close(taken[0])
 
 
 def test_the_dead_hold_no_lock(tmp_path: Path) -> None:
     path = str(tmp_path / "lock")
-    code = "import sys; from mender_oneshot import disk; disk.take_lock(sys.argv[1], wait=False); sys.exit(9)"
+    code = "import sys; from mender_oneshot import lock; lock.take(sys.argv[1], wait=False); sys.exit(9)"
     done = subprocess.run(
         [sys.executable, "-c", code, path], env={**os.environ, "PYTHONPATH": str(REPO)}, check=False
     )
     assert done.returncode == 9
-    os.close(disk.take_lock(path, wait=False))
+    os.close(lock.take(path, wait=False))
 
 
 def test_a_shared_lock_of_somebody_else_is_a_lock(tmp_path: Path) -> None:
@@ -462,18 +462,12 @@ def test_a_shared_lock_of_somebody_else_is_a_lock(tmp_path: Path) -> None:
     with path.open("w") as other:
         fcntl.flock(other, fcntl.LOCK_SH)
         with pytest.raises(Busy):
-            disk.take_lock(str(path), wait=False)
+            lock.take(str(path), wait=False)
 
 
-def a_link(path: Path) -> None:
-    path.symlink_to("victim")
-
-
-@pytest.mark.parametrize("make", [a_directory, a_link, a_loop])
-def test_what_cannot_be_a_lock_is_an_error(tmp_path: Path, make: Callable[[Path], None]) -> None:
+def test_a_directory_in_place_of_the_lock_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "lock"
-    make(path)
+    path.mkdir()
     with pytest.raises(DiskError) as caught:
-        disk.take_lock(str(path), wait=False)
-    sentence(caught, path)
-    assert not (tmp_path / "victim").exists()
+        lock.take(str(path), wait=False)
+    assert "remove the directory" in sentence(caught, path)

@@ -1,6 +1,5 @@
 """Fetch the artifact of the deployment in hand, from where the last invocation came to."""
 
-import contextlib
 import logging
 import os
 
@@ -28,7 +27,7 @@ def run(context: Context) -> Outcome:
     deployment = context.store.state.deployment
     if deployment is None:
         raise errors.NothingInProgress("There is no update to download; ask for one with check-update.")
-    if os.path.isfile(context.data(ARTIFACT)):
+    if disk.is_own(context.data(ARTIFACT)):
         return Outcome("downloaded", f"{deployment.artifact_name} is downloaded already.", _facts(deployment))
     if link_is_stale(deployment, context.store.state.checked_at, context.now().time):
         raise errors.Needs(
@@ -193,10 +192,8 @@ class Part:
         self.path = path
         self.started_over = False
         try:
+            # What is handed off must be what was verified, so nobody else may hold it open for writing.
             self._descriptor = disk.open_own(path, os.O_RDWR)
-            with contextlib.suppress(OSError):
-                # What is handed off must be what was verified; a file system without modes cannot help it.
-                os.fchmod(self._descriptor, 0o600)
             self.size = os.fstat(self._descriptor).st_size
             if self.size:
                 # Whoever wrote this may have been killed before it was synced.

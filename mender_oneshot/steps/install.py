@@ -35,10 +35,7 @@ def run(context: Context) -> Outcome:
     deployment = state.deployment
     if deployment is None:
         raise errors.NothingInProgress("There is no update to install; ask for one with check-update.")
-    if not os.path.isfile(context.data(ARTIFACT)):
-        raise errors.NothingInProgress(
-            f"{deployment.artifact_name} is not downloaded yet; run download first."
-        )
+    _require_artifact(context, deployment)
     if liveness.sub_updater_runs(context.settings):
         raise errors.NotYet(
             "The sub-updater of the last update is still running, and two never run at once; the next run "
@@ -66,6 +63,17 @@ def run(context: Context) -> Outcome:
     return Outcome("handed-off", f"Handed {name} to the sub-updater {program}.", facts)
 
 
+def _require_artifact(context: Context, deployment: Deployment) -> None:
+    """Raise an error if there is no artifact, or one that somebody else could change after it is verified."""
+    path = context.data(ARTIFACT)
+    if disk.is_own(path):
+        return
+    if os.path.lexists(path):
+        disk.remove(path)
+        raise errors.TryLater(f"Removed {path}, which other users can change; the next run downloads it.")
+    raise errors.NothingInProgress(f"{deployment.artifact_name} is not downloaded yet; run download first.")
+
+
 def _count(context: Context, deployment: Deployment) -> None:
     """Count an attempt to verify before it begins: one that kills us, for want of memory, has an end too."""
     allowed = max(context.settings.retry_download_count, 1)
@@ -80,7 +88,7 @@ def _verify(context: Context) -> str:
     """Verify the artifact and return its name; what is verified here is what is handed off."""
     path = context.data(ARTIFACT)
     try:
-        with open(path, "rb") as file:
+        with open(disk.open_to_read(path), "rb") as file:
             verified = artifact.verify(
                 file,
                 device_type=device.device_type(context.settings),

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from .. import disk, errors, moment, plan, state, trust
 from ..context import Outcome
+from ..lock import take
 from ..request import Request
 from ..settings import Settings, no_server
 from . import settings as own_settings
@@ -117,7 +118,7 @@ def _hold_root(own: TerminalSettings) -> Root:
 def _take_lock(settings: Settings) -> int:
     disk.ensure_directory(settings.places.datastore)
     try:
-        return disk.take_lock(settings.places.data(LOCK), wait=False)
+        return take(settings.places.data(LOCK), wait=False)
     except errors.Busy as error:
         raise errors.Busy("Another mender-oneshot terminal serves this device already.") from error
 

@@ -6,8 +6,8 @@ The file of the reference add-on and of mender-python-client, as it is (remote-t
 import os
 from typing import Any, NamedTuple
 
-from .. import disk, errors
-from ..settings import Places, is_text, read_object, unknown, wrong
+from .. import errors
+from ..settings import Places, is_text, read, read_object, unknown, wrong
 
 FILE = "mender-connect.conf"
 
@@ -110,10 +110,7 @@ def load(places: Places) -> TerminalSettings:
     warnings: list[str] = []
     merged: dict[str, Any] = {}
     for path in (places.data(FILE), f"{places.conf_dir}/{FILE}"):
-        try:
-            content = disk.read(path)
-        except errors.Error as error:
-            raise errors.SettingsError(str(error)) from error
+        content = read(places, path)
         if content is not None:
             merged |= _parse(path, content, warnings)
     return _settle(merged, warnings)

@@ -1,0 +1,71 @@
+"""Messages for an `OSError`: what failed, why, and what to do now. Opens and changes nothing."""
+
+import errno
+import os
+
+from . import errors
+
+_LATER = "the next run tries again"
+
+_ADVICE = {
+    errno.ENOSPC: f"make room, {_LATER}",
+    errno.EDQUOT: f"raise the disk quota of this user or delete files, {_LATER}",
+    errno.EROFS: "mount it read-write, or list it in ReadWritePaths= of the unit, " + _LATER,
+    errno.EFBIG: "raise the limit on the size of a file (ulimit -f, LimitFSIZE= of the unit), " + _LATER,
+    errno.EIO: f"check the storage device (dmesg), {_LATER}",
+    errno.EMFILE: "raise the limit on open files (ulimit -n, LimitNOFILE= of the unit), " + _LATER,
+    errno.ENFILE: f"too many files are open on this device, {_LATER}",
+    errno.ENOMEM: f"the device is out of memory, {_LATER}",
+    errno.ENAMETOOLONG: "choose a shorter path",
+    errno.ENOENT: "create its directory",
+    errno.ENOTDIR: "part of the path is a file; correct the path",
+    errno.EISDIR: "a directory has its name; remove the directory",
+    errno.ELOOP: "its symbolic links form a loop; correct them",
+    errno.EXDEV: "it is a mount point; unmount it",
+    errno.EBUSY: "something is mounted on it or uses it; unmount it",
+    errno.ETXTBSY: f"a running program uses it, {_LATER}",
+    errno.ESTALE: "mount the network file system again",
+    errno.ENOLCK: "its file system has no locks; put the data directory on another one",
+    errno.EOPNOTSUPP: "its file system cannot do that; put the data directory on another one",
+    errno.EINVAL: "its file system cannot do that; put the data directory on another one",
+    errno.ENOSYS: "its file system cannot do that; put the data directory on another one",
+    errno.EEXIST: "its file system cannot replace a file; put the data directory on another one",
+    errno.ENXIO: "it is a FIFO or a socket; remove it",
+}
+
+_CANNOT_CREATE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
+
+
+def failure(doing: str, error: OSError) -> errors.Error:
+    """Return the error to raise for an `OSError`: `doing` names the act and the file ("write /var/lib/x").
+
+    `errors.NoSpace` if the file cannot be created or has no room, else `errors.DiskError`.
+    """
+    code = error.errno or 0
+    why = os.strerror(code) if code else str(error)
+    kind = errors.NoSpace if code in _CANNOT_CREATE else errors.DiskError
+    return kind(f"Cannot {doing}: {why}; {_advice(code, error.filename)}.")
+
+
+def _advice(code: int, path: object) -> str:
+    if code in (errno.EACCES, errno.EPERM):
+        return _permission(code)
+    if code == errno.ENOSPC and isinstance(path, str) and _is_out_of_inodes(os.path.dirname(path)):
+        return f"it has no free inodes, so delete files, {_LATER}"
+    return _ADVICE.get(code, f"check the file system, {_LATER}")
+
+
+def _permission(code: int) -> str:
+    if os.geteuid():
+        return "run this as root"
+    if code == errno.EPERM:
+        return "it or its directory may be immutable (see lsattr); remove the attribute with chattr -i"
+    return "check its owner and mode, the mount options and the security modules"
+
+
+def _is_out_of_inodes(directory: str) -> bool:
+    try:
+        room = os.statvfs(directory or ".")
+    except OSError:
+        return False
+    return bool(room.f_files) and not room.f_ffree
