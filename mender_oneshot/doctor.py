@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import NamedTuple
 
-from . import device, disk, errors, libraries, moment, plan, state
+from . import device, disk, errors, libraries, moment, plan, state, trust
 from .settings import Settings, no_server
 
 CLOCK_TOLERANCE = 3600.0
@@ -66,6 +66,7 @@ def _configuration(settings: Settings) -> str:
         raise no_server(settings)
     if settings.warnings:
         raise errors.SettingsError(settings.warnings[0])
+    trust.check(settings)
     if settings.skip_verify:
         raise errors.SettingsError(
             "SkipVerify is set, so anybody on the network can pose as the server; remove it."

@@ -11,12 +11,13 @@ import ssl
 from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any
+from urllib.parse import urlsplit
 
 import urllib3
 import urllib3.exceptions
 from urllib3.exceptions import HTTPError
 
-from . import __version__, errors, trust
+from . import __version__, errors, proxy, trust
 from .settings import Settings
 from .trust import host as host
 
@@ -26,6 +27,8 @@ PIECE = 65536
 
 # A clock that is wrong is told of by the certificate, where it matters, and in our own words.
 urllib3.disable_warnings(urllib3.exceptions.SystemTimeWarning)
+# SkipVerify is reported once, and in our own words.
+urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
 
 _FAILURES = (HTTPError, http.client.HTTPException, OSError, UnicodeError)
 
@@ -81,8 +84,8 @@ class Transport:
     """Connections kept open between the requests of one invocation."""
 
     def __init__(self, settings: Settings) -> None:
-        self._trust = _context(settings)
-        self._pools: dict[str, urllib3.PoolManager] = {}
+        self._trust = trust.tls_context(settings)
+        self._pools: dict[tuple[str, str], urllib3.PoolManager] = {}
 
     def close(self) -> None:
         """Close every connection."""
@@ -92,11 +95,12 @@ class Transport:
     def send(self, method: str, url: str, body: bytes | None, headers: Mapping[str, str]) -> Response:
         """Send one request, redirects not followed; raises an `errors.Error` where no answer comes."""
         log.debug("%s %s", method, url.partition("?")[0])
-        proxy = trust.proxy_for(url)
-        if proxy not in self._pools:
-            self._pools[proxy] = _connect_through(proxy, self._trust)
+        named = proxy.proxy_for(url)
+        way = (named, host(url))
+        if way not in self._pools:
+            self._pools[way] = _connect_through(named, url, self._trust)
         try:
-            response = self._pools[proxy].request(
+            response = self._pools[way].request(
                 method,
                 url,
                 body=body,
@@ -112,30 +116,30 @@ class Transport:
         return Response(url, response)
 
 
-def _context(settings: Settings) -> ssl.SSLContext:
-    context = trust.tls_context(settings)
-    if not hasattr(urllib3, "BaseHTTPResponse"):  # urllib3 1.26
-        # It hides IP addresses from the context, which then cannot check them. With this it compares names
-        # and addresses itself, after the handshake and before a byte is sent, as with contexts of its own.
-        context.check_hostname = False
-    if settings.skip_verify:
-        # Said already, once, and in our own words.
-        urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
-    return context
-
-
-def _connect_through(proxy: str, context: ssl.SSLContext) -> urllib3.PoolManager:
+def _connect_through(named: str, url: str, context: trust.Context) -> urllib3.PoolManager:
+    """Make the connections to the host of a URL, straight ("") or through the proxy named."""
+    parts = urlsplit(url)
+    checked: Any = trust.ForHost(context, parts.hostname or "")
     # urllib3 1.26 would put its own verify_mode into the context, were it not told the same twice.
     # Debian's would load its bundle of CAs a second time, and fail where a device has but a CA of its own.
-    options: Any = {"ssl_context": context, "cert_reqs": context.verify_mode, "ca_certs": None}
-    if not proxy:
-        return urllib3.PoolManager(**options)
-    scheme, address, login = trust.read_proxy(proxy)
+    options: Any = {"cert_reqs": context.verify_mode, "ca_certs": None}
+    if not named:
+        return urllib3.PoolManager(ssl_context=checked, **options)
+    scheme, address, login = proxy.read_proxy(named)
+    for_proxy: Any = trust.ForHost(context, urlsplit(f"//{address}").hostname or "")
+    if parts.scheme.lower() != "https":
+        checked = for_proxy  # no tunnel: the proxy is all there is to check
     try:
         headers = urllib3.make_headers(proxy_basic_auth=login) if login else None
-        return urllib3.ProxyManager(f"{scheme}://{address}", proxy_headers=headers, **options)
+        return urllib3.ProxyManager(
+            f"{scheme}://{address}",
+            proxy_headers=headers,
+            proxy_ssl_context=for_proxy,
+            ssl_context=checked,
+            **options,
+        )
     except (ValueError, HTTPError) as error:
-        raise trust.not_a_proxy() from error
+        raise proxy.not_a_proxy() from error
 
 
 def in_words(url: str, error: BaseException) -> errors.Error:
@@ -144,9 +148,6 @@ def in_words(url: str, error: BaseException) -> errors.Error:
     for _ in range(20):
         if isinstance(error, ssl.SSLCertVerificationError):
             return trust.certificate_error(where, error)
-        if type(error).__name__ == "CertificateError":
-            # urllib3's own comparison of names; the class has moved between its versions.
-            return errors.Untrusted(f"The certificate of {where} is for another name; correct ServerURL.")
         cause = _cause(error)
         if cause is None:
             break

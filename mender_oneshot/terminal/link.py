@@ -24,7 +24,7 @@ from wsproto.events import (
 )
 from wsproto.utilities import LocalProtocolError, ProtocolError
 
-from .. import __version__, errors, trust
+from .. import __version__, errors, proxy, trust
 from ..settings import Settings
 from .loop import Signals, Stopped
 from .names import Address, Lookup, plain
@@ -210,7 +210,7 @@ def _open(settings: Settings, url: str, end: float, signals: Signals) -> socket.
     parts = urlsplit(url)
     secure = parts.scheme.lower() == "https"
     host, port = parts.hostname or "", parts.port or (443 if secure else 80)
-    named = trust.proxy_for(url)
+    named = proxy.proxy_for(url)
     stream = _through_proxy(named, host, port, end, signals) if named else _to(host, port, end, signals)
     try:
         stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -219,7 +219,7 @@ def _open(settings: Settings, url: str, end: float, signals: Signals) -> socket.
             context = trust.tls_context(settings)
             stream.settimeout(_left(end))
             with signals.interrupting():
-                return context.wrap_socket(stream, server_hostname=host)
+                return trust.ForHost(context, host).wrap_socket(stream)
     except BaseException:
         stream.close()
         raise
@@ -228,20 +228,20 @@ def _open(settings: Settings, url: str, end: float, signals: Signals) -> socket.
 
 def _through_proxy(named: str, host: str, port: int, end: float, signals: Signals) -> socket.socket:
     """Ask a proxy for a tunnel (CONNECT)."""
-    proxy = trust.read_proxy(named)
-    if proxy.scheme.lower() != "http":
+    way = proxy.read_proxy(named)
+    if way.scheme.lower() != "http":
         raise errors.SettingsError(
-            f"The terminal goes through proxies of the kind http:// only, not {proxy.scheme}://; "
+            f"The terminal goes through proxies of the kind http:// only, not {way.scheme}://; "
             "correct http(s)_proxy."
         )
     from http.client import HTTPConnection, HTTPException  # dear, and hardly any device has a proxy
 
     try:
-        address = urlsplit(f"http://{proxy.address}")
+        address = urlsplit(f"http://{way.address}")
         tunnel = HTTPConnection(address.hostname or "", address.port or 80)
     except (ValueError, HTTPException) as error:
-        raise trust.not_a_proxy() from error
-    login = base64.b64encode(proxy.login.encode()).decode()
+        raise proxy.not_a_proxy() from error
+    login = base64.b64encode(way.login.encode()).decode()
     tunnel.set_tunnel(host, port, {"Proxy-Authorization": f"Basic {login}"} if login else {})
     made: list[socket.socket] = []
 
