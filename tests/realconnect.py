@@ -165,7 +165,7 @@ class Screen:
 class Cli:
     """`mender-cli` of one user, logged in."""
 
-    def __init__(self, home: Path, server: DevServer, user: str = "someone") -> None:
+    def __init__(self, home: Path, server: DevServer, user: str = "someone@example.com") -> None:
         need("mender-cli")
         home.mkdir(exist_ok=True)
         self._environment = os.environ | {"HOME": str(home), "SSL_CERT_FILE": str(server.ca)}

@@ -50,7 +50,7 @@ class Stage:
     def ask(self, method: str, more: str, body: bytes | None = None, **headers: str) -> Reply:
         """A request of a user's about the device."""
         if not self._token:
-            basic = {"Authorization": "Basic " + base64.b64encode(b"someone:secret").decode()}
+            basic = {"Authorization": "Basic " + base64.b64encode(b"someone@example.com:secret").decode()}
             login = f"{self.server.url}/api/management/v1/useradm/auth/login"
             self._token = fetch(self.server, "POST", login, None, basic).body.decode()
         sent = {"Authorization": f"Bearer {self._token}", **headers}

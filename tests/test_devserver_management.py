@@ -15,11 +15,13 @@ from typing import Any
 
 import pytest
 from artifacts import make_artifact
-from rawdevice import DEPLOYMENTS, RawDevice, Reply, fetch
+from cryptography.hazmat.primitives.asymmetric import ed25519
+from rawdevice import DEPLOYMENTS, RawDevice, Reply, fetch, public_pem
 
 from mender_oneshot.devserver import DevServer
-from mender_oneshot.devserver.management_api import ARTIFACTS, DEVICES, INVENTORY, LOGIN
-from mender_oneshot.devserver.management_api import DEPLOYMENTS as MANAGED
+from mender_oneshot.devserver.management_api import DEVICES, INVENTORY, LOGIN, PREFIX
+from mender_oneshot.devserver.management_deployments import ARTIFACTS
+from mender_oneshot.devserver.management_deployments import DEPLOYMENTS as MANAGED
 
 ROOT = Path(__file__).parent.parent
 MENDER_ARTIFACT = shutil.which("mender-artifact") or ""
@@ -40,7 +42,7 @@ class Person:
 
     def __init__(self, server: DevServer) -> None:
         self.server = server
-        reply = fetch(server, "POST", server.url + LOGIN, b"", basic("me:secret"))
+        reply = fetch(server, "POST", server.url + LOGIN, b"", basic("me@example.com:secret"))
         self.headers = {"Authorization": f"Bearer {reply.body.decode()}"}
 
     def __call__(self, method: str, path: str, body: Any = None, **headers: str) -> Reply:
@@ -65,9 +67,57 @@ def person(server: DevServer) -> Person:
 
 def test_login(tmp_path: Path, server: DevServer) -> None:
     assert fetch(server, "GET", server.url + DEVICES).status == 401
+    for login, status in (("me:secret", 401), ("me@example.com:", 401), ("me@example.com:secret", 200)):
+        assert fetch(server, "POST", server.url + LOGIN, b"", basic(login)).status == status
     with DevServer(tmp_path / "strict", tls=False, user=("me", "secret")) as strict:
         for headers, status in ((basic("me:secret"), 200), (basic("me:wrong"), 401), ({}, 401)):
             assert fetch(strict, "POST", strict.url + LOGIN, b"", headers).status == status
+
+
+def test_a_preauthorized_device_gets_its_token_at_once(server: DevServer, person: Person) -> None:
+    device = RawDevice(server)
+    wanted = {"identity_data": device.identity, "pubkey": public_pem(device.key)}
+    reply = person("POST", DEVICES, wanted)
+    assert (reply.status, reply.headers["Location"]) == (201, f"devices/{server.device().id}")
+    assert person("GET", f"{DEVICES}/count?status=preauthorized").json == {"count": 1}
+    assert person("POST", DEVICES, wanted).json["status"] == "preauthorized"
+    other = RawDevice(server, key=ed25519.Ed25519PrivateKey.generate())
+    assert [other.authorize().status, device.authorize().status] == [401, 200]
+    assert [s.status for s in server.device().auth_sets] == ["accepted", "pending"]
+    assert person("GET", f"{DEVICES}/count?status=accepted").json == {"count": 1}
+
+
+def test_a_user_revokes_the_tokens_of_an_auth_set(server: DevServer, person: Person) -> None:
+    device = RawDevice(server).accepted()
+    assert device.next().status == 204
+    path = f"{PREFIX}v2/devauth/tokens/{server.device().auth_sets[0].id}"
+    assert [person("DELETE", path).status, person("DELETE", path).status] == [204, 404]
+    assert (device.next().status, device.next().body) == (401, b"")
+    assert device.authorize().status == 200
+
+
+TOKENLESS = "Authorization not present in header"
+
+
+@pytest.mark.parametrize(
+    ("authorization", "error"),
+    [
+        (None, TOKENLESS),
+        ("", TOKENLESS),
+        ("Basic bWU6c2VjcmV0", "unknown Authorization method Basic"),
+        ("Bearer", "malformed Authorization header"),
+        ("Bearer a b", "malformed Authorization header"),
+        ("Bearer x", "identity: incorrect token format"),
+        ("Bearer a.b.c.d", "identity: incorrect token format"),
+        ("Bearer a.e30.c", 'identity: claim "sub" is required'),
+    ],
+)
+def test_what_is_no_token(server: DevServer, authorization: str | None, error: str) -> None:
+    headers = {} if authorization is None else {"Authorization": authorization}
+    for path in (DEVICES, f"{DEPLOYMENTS}/next"):
+        reply = fetch(server, "GET", server.url + path, None, headers)
+        assert (reply.status, reply.json["error"]) == (401, error)
+        assert reply.headers["WWW-Authenticate"] == 'Bearer realm="ManagementJWT"'
 
 
 def test_devices_and_their_inventory(server: DevServer, person: Person) -> None:
@@ -133,11 +183,12 @@ def test_a_deployment_from_beginning_to_end(tmp_path: Path, server: DevServer, p
     (mine,) = person("GET", f"{path}/devices").json
     assert (mine["status"], mine["substate"], mine["log"]) == ("downloading", "half", False)
     assert person("GET", path).json["statistics"]["status"]["downloading"] == 1
+    assert person("GET", f"{path}/statistics").json["downloading"] == 1
     log = f"{path}/devices/{mine['id']}/log"
     assert person("GET", log).status == 404
     messages = [{"timestamp": "2026-11-23T12:00:00Z", "level": "info", "message": "m"}]
     device.call("PUT", f"{DEPLOYMENTS}/{deployment}/log", {"messages": messages})
-    assert person("GET", log).body == b"2026-11-23T12:00:00Z info: m\n"
+    assert person("GET", log).body == b"2026-11-23 12:00:00 +0000 UTC info: m\n"
     statuses = [person("PUT", f"{path}/status", {"status": s}).status for s in ("done", "aborted", "aborted")]
     assert statuses == [400, 204, 422]
     assert device.status(deployment, "success") == 409
@@ -174,7 +225,7 @@ def test_the_program(tmp_path: Path, number: signal.Signals) -> None:
         with urllib.request.urlopen(f"{found[1]}/devserver/requests") as reply:
             assert json.load(reply) == []
         with pytest.raises(urllib.error.HTTPError, match="Unauthorized") as caught:
-            urllib.request.urlopen(f"{found[1]}/api/devices/v1/any?secret=1")
+            urllib.request.urlopen(f"{found[1]}/api/devices/v1/deployments/any?secret=1")
         caught.value.close()
         with start("--port", found[2], "--directory", str(tmp_path / "e")) as second:
             _, error = second.communicate()
@@ -182,7 +233,7 @@ def test_the_program(tmp_path: Path, number: signal.Signals) -> None:
         program.send_signal(number)
         _, error = program.communicate()
     assert program.returncode == 0
-    assert re.fullmatch(r"GET /api/devices/v1/any 401 \d+\n", error)
+    assert re.fullmatch(r"GET /api/devices/v1/deployments/any 401 \d+\n", error)
 
 
 def test_an_unusable_directory(tmp_path: Path) -> None:

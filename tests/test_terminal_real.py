@@ -76,7 +76,7 @@ class Field:
         print(said)
         assert "Traceback" not in said
 
-    def cli(self, user: str = "someone") -> Cli:
+    def cli(self, user: str = "someone@example.com") -> Cli:
         return Cli(self.root / f"home-{user}", self.server, user)
 
     def idle(self) -> bool:
@@ -185,7 +185,10 @@ def test_what_is_refused_is_said(field: Field, tmp_path: Path) -> None:
 @newest
 def test_two_users_at_once(field: Field, tmp_path: Path) -> None:
     field.start()
-    with field.cli("ann").terminal(field.id) as ann, field.cli("bob").terminal(field.id) as bob:
+    with (
+        field.cli("ann@example.com").terminal(field.id) as ann,
+        field.cli("bob@example.com").terminal(field.id) as bob,
+    ):
         for number in range(10):
             for screen, name in ((ann, b"ann"), (bob, b"bob")):
                 screen.type(b"echo %s''-%d=\n" % (name, number))

@@ -17,8 +17,8 @@ EPILOG = """\b
 Artifacts and certificates stay in the directory; devices, deployments and
 tokens are forgotten when the server ends.
 \b
-Any user name and password log in, unless --user says otherwise:
-  mender-cli --server URL login --username me --password any
+Without --user, any e-mail address can log in with any password:
+  mender-cli --server URL login --username me@example.com --password any
 Faults on demand, from this machine (fields: mender_oneshot/devserver/faults.py):
   curl --cacert CA URL/devserver/faults -H 'Content-Type: application/json' \\
        -d '{"match": "GET /storage/*", "cut_after": 4096}'
@@ -38,7 +38,7 @@ used, 78 the address cannot be used.
 @click.option("--name", "names", multiple=True, help="Another name or address for the certificate.")
 @click.option("--http", "plain", is_flag=True, help="No TLS.")
 @click.option("--accept-all", is_flag=True, help="Accept every device that asks.")
-@click.option("--user", metavar="NAME:PASSWORD", help="The one who may log in.")
+@click.option("--user", metavar="NAME:PASSWORD", help="The only user who can log in.")
 @click.option("--link-lifetime", default=86400.0, show_default=True, help="Seconds an artifact link is good.")
 @click.option("--jwt-lifetime", default=604800.0, show_default=True, help="Seconds a device's token is good.")
 @click.option("--quiet", is_flag=True, help="No line per request.")

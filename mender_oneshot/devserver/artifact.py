@@ -11,6 +11,12 @@ from lzma import LZMAError
 from pathlib import Path
 from typing import Any
 
+_READER = "reading artifact error: reader: "
+_NO_VERSION = (
+    f"{_READER}can not read version file: readNext: Failed to get next header: "
+    "reader: error reading archive: "
+)
+
 
 class BadArtifact(ValueError):
     """The file is not a Mender artifact of version 3; the message says why."""
@@ -34,8 +40,15 @@ def read_header(path: Path) -> Header:
     try:
         with tarfile.open(path, "r:") as outer:
             return _read(outer)
+    except tarfile.ReadError:
+        what = (
+            "unexpected EOF" if path.stat().st_size < tarfile.BLOCKSIZE else "archive/tar: invalid tar header"
+        )
+        raise BadArtifact(f"{_NO_VERSION}{what}") from None
+    except BadArtifact as error:
+        raise BadArtifact(f"{_READER}{error}") from None
     except (tarfile.TarError, EOFError, zlib.error, LZMAError, KeyError, TypeError, ValueError) as error:
-        raise BadArtifact(f"Cannot parse artifact file: {error}") from None
+        raise BadArtifact(f"{_READER}{error}") from None
 
 
 def _read(outer: tarfile.TarFile) -> Header:

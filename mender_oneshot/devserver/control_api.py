@@ -39,7 +39,8 @@ class ControlApi:
 
     def add(self, request: Request) -> Answer:
         """Add a fault; the members are the fields of `Fault`."""
-        body = request.json()
+        request.check_json_type()
+        body = request.object("Fault")
         try:
             self._faults.add(**body)
         except TypeError as error:

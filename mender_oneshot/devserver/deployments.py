@@ -9,6 +9,7 @@ from mender_oneshot.devserver.rules import FINAL, Refusal
 from mender_oneshot.devserver.store import Artifact, Store
 
 NOT_FOUND = "Resource not found"
+NO_DEPLOYMENT = "Deployment not found"
 
 
 @dataclass
@@ -44,7 +45,7 @@ class Deployment:
     device_ids: tuple[str, ...]
     created: float
     force_installation: bool = False
-    configuration: bytes | None = None
+    configuration: bytes | dict[str, Any] | None = None
     aborted: bool = False
     devices: dict[str, DeviceDeployment] = field(default_factory=dict)
 
@@ -82,14 +83,21 @@ class Deployments:
         device_ids: Iterable[str],
         *,
         force_installation: bool = False,
-        configuration: bytes | None = None,
+        configuration: bytes | dict[str, Any] | None = None,
     ) -> Deployment:
-        """Add a deployment; without an artifact of that name it is refused, as the real server does (422)."""
+        """Add a deployment; 422 if there is no artifact of that name.
+
+        `configuration` makes it one of a configuration: the values, or the bytes to be sent in place of their
+        artifact. Its name is then that of the artifact too, and ends with its id.
+        """
         artifacts = () if configuration is not None else tuple(a.id for a in self._store.named(artifact_name))
         if configuration is None and not artifacts:
             raise Refusal(422, "No artifact for the deployment")
+        deployment_id = str(uuid.uuid4())
+        if isinstance(configuration, dict):
+            name = artifact_name = f"configuration-{deployment_id}"
         deployment = Deployment(
-            str(uuid.uuid4()),
+            deployment_id,
             len(self.all),
             name,
             artifact_name,
@@ -114,6 +122,20 @@ class Deployments:
         if deployment is None or device_id not in deployment.devices:
             raise Refusal(404, NOT_FOUND)
         return deployment.devices[device_id]
+
+    def standing(self, deployment_id: str, device_id: str | None) -> DeviceDeployment:
+        """Return how a deployment stands on a device, or on its only one, even if that has not asked yet.
+
+        LookupError if there is no such deployment, or it is not for this device.
+        """
+        deployment = self.all[deployment_id]
+        chosen = device_id or next(iter(deployment.device_ids), None)
+        if device_id is None and len(deployment.device_ids) != 1:
+            raise LookupError(f"the deployment has {len(deployment.device_ids)} devices: name one")
+        if chosen not in deployment.device_ids:
+            raise LookupError("the deployment is not for this device")
+        unasked = DeviceDeployment(chosen, deployment.created, "aborted" if deployment.aborted else "pending")
+        return deployment.devices.get(chosen, unasked)
 
     def next(self, device_id: str, request: dict[str, Any]) -> Offer | None:
         """The deployment to hand out, with all that asking for it changes (3.1, 3.3)."""
@@ -161,8 +183,11 @@ class Deployments:
                 return artifact
         return None
 
-    def report(self, deployment_id: str, device_id: str, status: str, substate: str | None) -> None:
-        """Take a device's status; no order is enforced, only an abort says no (3.2)."""
+    def report(self, deployment_id: str, device_id: str, status: str, substate: str) -> None:
+        """Take a device's status in any order; only an aborted deployment refuses it.
+
+        Without a substate the earlier one stays.
+        """
         mine = self.on_device(deployment_id, device_id)
         if mine.status == "aborted":
             raise Refusal(409, "Deployment aborted")
@@ -171,7 +196,7 @@ class Deployments:
         if status == mine.status:
             mine.history.append(status)  # A no-op for the server, yet 204: tests want to see it.
             return
-        mine.substate = substate
+        mine.substate = substate or mine.substate
         self._change(mine, status)
 
     def _change(self, mine: DeviceDeployment, status: str) -> None:
@@ -182,13 +207,16 @@ class Deployments:
         mine.finished = None if mine.active else now
 
     def put_log(self, deployment_id: str, device_id: str, messages: list[dict[str, Any]]) -> None:
-        """Keep a log in place of the one before (4)."""
-        self.on_device(deployment_id, device_id).log = messages
+        """Keep a log in place of the one before."""
+        deployment = self.all.get(deployment_id)
+        if deployment is None or device_id not in deployment.devices:
+            raise Refusal(404, NO_DEPLOYMENT)
+        deployment.devices[device_id].log = messages
 
     def abort(self, deployment_id: str) -> None:
         """Abort on every device where it has not ended; those learn of it by a 409 to their next status."""
-        deployment = self.get(deployment_id)
-        if deployment.status == "finished":
+        deployment = self.all.get(deployment_id)
+        if deployment is None or deployment.status == "finished":
             raise Refusal(422, "Deployment already finished")
         deployment.aborted = True
         for mine in deployment.devices.values():

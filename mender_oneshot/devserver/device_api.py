@@ -1,26 +1,27 @@
-"""The device API: one handler per endpoint, answering as mender-server does (device-api.md 1 to 5)."""
+"""The device API: one handler per endpoint, answering as mender-server does."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from mender_oneshot.devserver import rules, tokens
+from mender_oneshot.devserver import configuration_artifact, gateway, go_json, rules, tokens
 from mender_oneshot.devserver.connect_api import CONNECT
 from mender_oneshot.devserver.deployments import Offer
-from mender_oneshot.devserver.messages import Answer, Request, Route, error_answer, json_answer
-from mender_oneshot.devserver.rules import Refusal
+from mender_oneshot.devserver.messages import Answer, Request, Route, json_answer
+from mender_oneshot.devserver.rules import Refusal, rfc3339
 from mender_oneshot.devserver.storage import Storage
 from mender_oneshot.devserver.world import Device, World
 
-AUTH_REQUESTS = "/api/devices/v1/authentication/auth_requests"
+AUTHENTICATION = "/api/devices/v1/authentication/"
+AUTH_REQUESTS = f"{AUTHENTICATION}auth_requests"
 ATTRIBUTES = "/api/devices/v1/inventory/device/attributes"
 DEPLOYMENTS = "/api/devices/v1/deployments"
 NEXT = f"{DEPLOYMENTS}/device/deployments/next"
 NEXT_V2 = "/api/devices/v2/deployments/device/deployments/next"
 CONFIGURATION = f"{DEPLOYMENTS}/download/configuration"
 BaseUrl = Callable[[str, str], str]  # (origin, host name the client used) -> scheme, host and port
-CONFIGURATION_LIFETIME = 900.0  # device-api.md 5, `presign.expire_seconds`
+CONFIGURATION_LIFETIME = 900.0
 
 
 class DeviceApi:
@@ -34,7 +35,7 @@ class DeviceApi:
 
     @property
     def routes(self) -> list[Route]:
-        """The device endpoints; v2 `next` is 404 unless asked for, as on the real server (3.1)."""
+        """The device endpoints; v2 `next` is 404 unless asked for, as on the real server."""
         deployment = f"{DEPLOYMENTS}/device/deployments/{{deployment_id}}"
         routes = [
             Route("POST", AUTH_REQUESTS, self.auth_request),
@@ -51,32 +52,39 @@ class DeviceApi:
         return [*routes, Route("POST", NEXT_V2, self.next_v2)] if self._v2 else routes
 
     def gate(self, request: Request) -> Answer | None:
-        """What stands before every device call but the two that carry their own proof (1.5)."""
-        if request.path == AUTH_REQUESTS or request.path.startswith(CONFIGURATION):
+        """Check the token, which all device calls need but the two that carry a signature of their own."""
+        if request.path.startswith((AUTHENTICATION, CONFIGURATION)):
             return None
-        if request.bearer is None:
-            return error_answer(Refusal(401, "Authorization not present in header"))
-        if self._world.device_of(request.bearer) is None:
-            # The real token check answers a bad token with the bare status:
-            # mender-server services/deviceauth/api/http/api_devauth.go, VerifyTokenHandler. An expired one is
-            # 403 by remote-terminal.md 8, 401 by device-api.md 1.5: a client has to know both.
-            expired = request.path == CONNECT and self._world.has_expired(request.bearer)
-            return Answer(403 if expired else 401)
+        token = gateway.bearer(request.headers)
+        gateway.check_form(token)
+        device = self._world.device_of(token)
+        if device is None:
+            # The real token check answers a bad token with the bare status. An expired one may get 403 or
+            # 401, so a client has to expect both.
+            expired = request.path == CONNECT and self._world.has_expired(token)
+            raise Refusal(403 if expired else 401)
+        device.checked_in = self._world.clock()
         return None
 
     def _device(self, request: Request) -> Device:
-        device = self._world.device_of(request.bearer or "")
+        device = self._world.device_of(request.bearer)
         if device is None:
-            raise Refusal(401, "dev auth: unauthorized")
+            raise Refusal(401)
         return device
 
     def auth_request(self, request: Request) -> Answer:
-        """Authorize, or remember the device as pending (1.1 to 1.4)."""
-        body = request.json()
-        if not isinstance(body, dict):
-            raise Refusal(400, "failed to decode auth request: expected an object")
-        identity = rules.identity(body.get("id_data"))
-        key, pem = tokens.load_public_key(body.get("pubkey"))
+        """Authorize, or remember the device as pending."""
+        request.check_json_type()
+        try:
+            body = go_json.decode(request.body)
+        except ValueError as error:
+            raise Refusal(400, f"failed to decode auth request: {error}") from None
+        id_data, pubkey = rules.auth_request(body)
+        try:
+            key, pem = tokens.load_public_key(pubkey)
+        except Refusal as refusal:
+            raise Refusal(400, f"invalid auth request: {refusal.text}") from None
+        identity = rules.identity(id_data)
         signature = request.headers.get("X-MEN-Signature")
         if not signature:
             raise Refusal(400, "missing request signature header")
@@ -85,18 +93,19 @@ class DeviceApi:
         return Answer(200, {"Content-Type": "application/jwt"}, token.encode())
 
     def inventory(self, request: Request) -> Answer:
-        """Replace or extend the inventory (2)."""
-        sent = rules.attributes(request.json())
+        """Replace or extend the inventory."""
+        request.check_json_type()
+        sent = rules.attributes(request.list("[]model.DeviceAttribute", "failed to decode request body: "))
         self._world.put_inventory(self._device(request), sent, keep=request.method == "PATCH")
         return Answer(200)
 
     def next_get(self, request: Request) -> Answer:
-        """`next` with what the device is in the query: only these two are read (3.1)."""
+        """`next` with what the device is in the query: only these two are read."""
         names = ("artifact_name", "device_type")
-        return self._next(request, rules.provides({n: request.query.get(n) for n in names}))
+        return self._next(request, rules.provides({n: request.query.get(n, "") for n in names}))
 
     def next_post(self, request: Request) -> Answer:
-        """`next` with what the device is in the body: the open source server reads three members (3.1)."""
+        """`next` with what the device is in the body: the open source server reads three members."""
         body = self._object(request)
         names = ("artifact_name", "device_type", "artifact_provides")
         return self._next(request, rules.provides({n: body[n] for n in names if n in body}))
@@ -109,10 +118,8 @@ class DeviceApi:
         return self._next(request, rules.provides(provides))
 
     def _object(self, request: Request) -> dict[str, Any]:
-        body = request.json()
-        if not isinstance(body, dict):
-            raise Refusal(400, "invalid schema: expected an object")
-        return body
+        request.check_json_type()
+        return request.object("model.InstalledDeviceDeployment", "invalid schema: ")
 
     def _next(self, request: Request, provides: dict[str, Any]) -> Answer:
         device = self._device(request)
@@ -133,29 +140,33 @@ class DeviceApi:
             query = urlencode({"x-men-expire": stamp, "x-men-signature": signature})
             uri = f"{self._base_url('api', request.host)}{path}?{query}"
             name, types, artifact_id = deployment.artifact_name, [device_type], deployment.id + device.id
+            method = {}
         else:
             uri, expire = self._storage.link(self._base_url("storage", request.host), artifact)
             name, types, artifact_id = artifact.name, list(artifact.header.device_types), artifact.id
+            method = {"method": "GET"}
         return {
             "id": deployment.id,
             "artifact": {
                 "id": artifact_id,
                 "artifact_name": name,
-                "source": {"uri": uri, "expire": rfc3339(expire)},
+                "source": {"uri": uri, "expire": rfc3339(expire)} | method,
                 "device_types_compatible": types,
             },
         }
 
     def status(self, request: Request) -> Answer:
-        """Take a status report (3.2)."""
-        status, substate = rules.status(request.json())
+        """Take a status report."""
+        request.check_json_type()
+        status, substate = rules.status(request.object("model.statusReport"))
         device = self._device(request)
         self._world.deployments.report(request.params["deployment_id"], device.id, status, substate)
         return Answer(204)
 
     def log(self, request: Request) -> Answer:
-        """Take a deployment log (4)."""
-        messages = rules.log_messages(request.json())
+        """Take a deployment log."""
+        request.check_json_type()
+        messages = rules.log_messages(request.object("model.AuxDeploymentLog"))
         deployment_id = request.params["deployment_id"]
         if not rules.is_uuid(deployment_id):
             raise Refusal(500, "internal error")
@@ -163,7 +174,7 @@ class DeviceApi:
         return Answer(204)
 
     def configuration(self, request: Request) -> Answer:
-        """The artifact of a configuration deployment: no token, no range, always whole (5)."""
+        """The artifact of a configuration deployment: no token, no range, always whole."""
         stamp, signature = request.query.get("x-men-expire"), request.query.get("x-men-signature")
         if not stamp or not signature or not rules.is_rfc3339(stamp):
             raise Refusal(400, "invalid request parameters: required parameters missing")
@@ -180,9 +191,7 @@ class DeviceApi:
             "Content-Type": "application/vnd.mender-artifact",
             "Content-Disposition": 'attachment; filename="artifact.mender"',
         }
-        return Answer(200, headers, deployment.configuration)
-
-
-def rfc3339(moment: float) -> str:
-    """A point in time as Go writes it."""
-    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+        content = deployment.configuration
+        if not isinstance(content, bytes):
+            content = configuration_artifact.build(deployment.artifact_name, parts[1], content)
+        return Answer(200, headers, content)

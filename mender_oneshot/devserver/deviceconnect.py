@@ -8,12 +8,11 @@ from functools import partial
 from typing import Any
 
 from mender_oneshot.devserver import multipart
-from mender_oneshot.devserver.device_api import rfc3339
 from mender_oneshot.devserver.envelope import CLIENT, message
 from mender_oneshot.devserver.faults import Fault, Faults
 from mender_oneshot.devserver.messages import Answer, Request, json_answer
 from mender_oneshot.devserver.relay import Gone, Relay, Session
-from mender_oneshot.devserver.rules import Refusal
+from mender_oneshot.devserver.rules import Refusal, rfc3339
 from mender_oneshot.devserver.transfers import Transfer
 from mender_oneshot.devserver.users import UserLine
 from mender_oneshot.devserver.websocket import ABNORMAL, WebSocket, accept
@@ -55,16 +54,18 @@ class DeviceConnect:
     def connect_device(self, request: Request) -> Answer:
         """Upgrade a device's connection; the gate has looked at its token."""
         headers = _upgrade(request)
-        device = self.world.device_of(request.bearer or "")
+        device = self.world.device_of(request.bearer)
         if device is None:
             raise Refusal(401, "dev auth: unauthorized")
         return Answer(101, headers, take_over=partial(self._serve_device, device.id, request.fault))
 
     def status(self, request: Request) -> Answer:
         """Whether a device is connected."""
-        device = self.world.device(request.params["id"])
+        device = self.world.devices.get(request.params["id"])
+        if device is None:
+            raise Refusal(404, "device not found", request_id=False)
         life = self.relay.life(device.id)
-        status = "connected" if life.line else "disconnected" if life.connects else "unknown"
+        status = "connected" if life.line else "disconnected"
         times = {"created_ts": rfc3339(device.created), "updated_ts": rfc3339(life.changed or device.created)}
         return json_answer(200, {"device_id": device.id, "status": status, **times})
 
@@ -143,7 +144,7 @@ class DeviceConnect:
             raise refusal from None
 
     def _user(self, request: Request) -> str:
-        claims = self.world.signer.claims(request.bearer or "") or {}
+        claims = self.world.signer.claims(request.bearer) or {}
         return str(claims.get("sub", ""))
 
     def _serve_device(self, device_id: str, fault: Fault | None, stream: socket.socket, early: bytes) -> bool:

@@ -157,7 +157,7 @@ class Connection(BaseHTTPRequestHandler):
             return
         request = self._request(body)
         control = request.path.startswith(CONTROL) and request.origin == "api"
-        route = self.listener.site.route(self.command, request.raw_path)
+        route = self.listener.site.route(self.command, request.path)
         request.fault = None if control else self.listener.faults.take(self.command, request.path)
         answer = self._answer(request, route, body)
         try:
@@ -224,7 +224,7 @@ class Connection(BaseHTTPRequestHandler):
         """The answer's first lines."""
         answer, fault = transmission.answer, transmission.fault
         headers = dict(answer.headers)
-        if transmission.answer.status and self.listener.name == "api":
+        if answer.status and answer.by_service and self.listener.name == "api":
             headers.setdefault("X-MEN-RequestID", str(uuid.uuid4()))
         bodiless = answer.status < 200 or answer.status in (204, 304)
         if transmission.chunked:

@@ -10,9 +10,8 @@ from dataclasses import dataclass, field
 from email.message import Message
 from pathlib import Path
 from typing import Any, BinaryIO
-from urllib.parse import unquote
 
-from mender_oneshot.devserver import rules
+from mender_oneshot.devserver import gateway, go_json, rules
 from mender_oneshot.devserver.faults import Fault
 from mender_oneshot.devserver.rules import Refusal
 
@@ -42,25 +41,33 @@ class Request:
     params: dict[str, str] = field(default_factory=dict)
     """The named parts of the route's path."""
 
-    def json(self) -> Any:
-        """The body, decoded, with the checks of the real server's middleware before it."""
+    def check_json_type(self) -> None:
+        """Refuse a body that does not call itself JSON."""
         rules.content_type(self.headers.get("Content-Type"), self.length)
-        return rules.parse_json(self.body)
+
+    def object(self, into: str, prefix: str = "") -> dict[str, Any]:
+        """Return the JSON object of the body; `into` is the Go type, and `prefix` precedes Go's words."""
+        found: dict[str, Any] = self._json(dict, into, prefix)
+        return found
+
+    def list(self, into: str, prefix: str = "") -> list[Any]:
+        """Return the JSON array of the body, likewise."""
+        found: list[Any] = self._json(list, into, prefix)
+        return found
+
+    def _json(self, kind: Any, into: str, prefix: str) -> Any:
+        try:
+            return go_json.fit(go_json.decode_first(self.body), kind, into)
+        except ValueError as error:
+            raise Refusal(400, f"{prefix}{error}") from None
 
     @property
-    def raw_path(self) -> str:
-        """The path as it was sent, where an encoded slash is not the end of a segment."""
-        return self.target.partition("?")[0]
-
-    @property
-    def bearer(self) -> str | None:
-        """The token of the Authorization header, or else of the cookie JWT (remote-terminal.md 1)."""
-        scheme, _, token = self.headers.get("Authorization", "").partition(" ")
-        if not scheme:
-            pairs = (pair.strip().partition("=") for pair in self.headers.get("Cookie", "").split(";"))
-            token = next((value for name, _, value in pairs if name == "JWT"), "")
-            scheme = "bearer"
-        return token.strip() if scheme.lower() == "bearer" and token.strip() else None
+    def bearer(self) -> str:
+        """Return the token, which the gate has looked at; empty if there is none."""
+        try:
+            return gateway.bearer(self.headers)
+        except Refusal:
+            return ""
 
 
 @dataclass
@@ -101,6 +108,8 @@ class Answer:
     body: bytes | File | Generator[bytes, None, None] = b""
     """A generator's length is not known before its end: it goes out chunked."""
     take_over: TakeOver | None = None
+    by_service: bool = True
+    """Answers of a service bear a request id in a header, those of the gateway and the storage do not."""
 
     @property
     def length(self) -> int | None:
@@ -133,10 +142,19 @@ def json_answer(status: int, body: Any, **headers: str) -> Answer:
 
 
 def error_answer(refusal: Refusal) -> Answer:
-    """An error as every Mender service says it (device-api.md 1.4)."""
+    """Return an error in the form of the Mender services."""
     request_id = str(uuid.uuid4())
-    body = {"error": refusal.text, "request_id": request_id}
-    return json_answer(refusal.status, body, **{"X-MEN-RequestID": request_id})
+    headers = {"X-MEN-RequestID": request_id, **refusal.headers}
+    if refusal.text is None:
+        return Answer(refusal.status, headers)
+    body = {"error": refusal.text} | ({"request_id": request_id} if refusal.request_id else {})
+    return json_answer(refusal.status, body, **headers)
+
+
+def no_such_page() -> Answer:
+    """Return what the gateway itself answers to a path that belongs to none of the services."""
+    headers = {"Content-Type": "text/plain; charset=utf-8", "X-Content-Type-Options": "nosniff"}
+    return Answer(404, headers, b"404 page not found\n", by_service=False)
 
 
 Handler = Callable[[Request], Answer]
@@ -175,7 +193,9 @@ class Site:
         for route in fitting:
             if route.method == method:
                 return route
-        return Refusal(405, "method not allowed") if fitting else Refusal(404, "not found")
+        if fitting:
+            return Refusal(405, "method not allowed", request_id=gateway.identifies_refused_methods(path))
+        return Refusal(404, "not found", request_id=False)
 
     def answer(self, request: Request, route: Route | Refusal) -> Answer:
         """Answer a request; every refusal becomes its error body here."""
@@ -187,8 +207,7 @@ class Site:
                     return refused
             if isinstance(route, Refusal):
                 return error_answer(route)
-            found = route.match(request.raw_path) or {}
-            request.params = {name: unquote(part) for name, part in found.items()}
+            request.params = route.match(request.path) or {}
             if route.streams:
                 return route.handler(request)
             with self._lock:

@@ -9,17 +9,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from mender_oneshot.devserver import certificates
+from mender_oneshot.devserver import certificates, gateway
 from mender_oneshot.devserver.connect_api import ConnectApi
 from mender_oneshot.devserver.control_api import PREFIX as CONTROL
 from mender_oneshot.devserver.control_api import ControlApi
-from mender_oneshot.devserver.deployments import DeviceDeployment
 from mender_oneshot.devserver.device_api import DeviceApi
+from mender_oneshot.devserver.deviceconfig_api import DeviceConfigApi
 from mender_oneshot.devserver.faults import Faults
 from mender_oneshot.devserver.http import Listener
-from mender_oneshot.devserver.management_api import PREFIX as MANAGEMENT
 from mender_oneshot.devserver.management_api import ManagementApi
-from mender_oneshot.devserver.messages import Answer, Request, Site
+from mender_oneshot.devserver.management_deployments import ManagementDeployments
+from mender_oneshot.devserver.messages import Answer, Request, Site, no_such_page
 from mender_oneshot.devserver.record import Record, Seen
 from mender_oneshot.devserver.storage import Storage
 from mender_oneshot.devserver.store import Store
@@ -85,7 +85,14 @@ class DevServer(AbstractContextManager["DevServer"]):
         self._control_api = ControlApi(self.faults, self.record)
         self._connect_api = ConnectApi(self._device_connect)
         self._limits = (session_bytes, ping_seconds, transfer_seconds)
-        apis = (self._device_api, self._management_api, self._connect_api, self._control_api)
+        apis = (
+            self._device_api,
+            self._management_api,
+            ManagementDeployments(self.world),
+            DeviceConfigApi(self.world),
+            self._connect_api,
+            self._control_api,
+        )
         api_site = Site([route for api in apis for route in api.routes], self._gate, self.world.lock)
         storage_site = Site(self.storage.routes, None, self.world.lock)
         context = None
@@ -128,11 +135,12 @@ class DevServer(AbstractContextManager["DevServer"]):
         return DeviceConnect(self.world, self.faults, Limits(*self._limits))
 
     def _gate(self, request: Request) -> Answer | None:
-        if request.path.startswith("/api/devices/"):
-            return self._device_api.gate(request)
-        if request.path.startswith(MANAGEMENT):
-            return self._management_api.gate(request)
-        return self._control_api.gate(request) if request.path.startswith(CONTROL) else None
+        if request.path.startswith(CONTROL):
+            return self._control_api.gate(request)
+        if not gateway.has_service(request.path):
+            return no_such_page()
+        api = self._device_api if request.path.startswith(gateway.DEVICES) else self._management_api
+        return api.gate(request)
 
     def _base_url(self, origin: str, host: str) -> str:
         """An origin's URL under the name the client reached us by; bound to one address, that address."""
@@ -235,11 +243,12 @@ class DevServer(AbstractContextManager["DevServer"]):
         *,
         name: str = "test",
         force_installation: bool = False,
-        configuration: bytes | None = None,
+        configuration: bytes | dict[str, Any] | None = None,
     ) -> str:
         """Create a deployment for these devices, or for all that are accepted, and return its id.
 
-        `configuration` makes it a configuration deployment that serves these bytes, whatever they are.
+        `configuration` makes it a configuration deployment: of these values, with a name made by the server,
+        or one that serves these bytes, whatever they are.
         """
         with self.world.lock:
             chosen = [device.id for device in self.world.accepted()] if devices is None else list(devices)
@@ -256,30 +265,20 @@ class DevServer(AbstractContextManager["DevServer"]):
         with self.world.lock:
             self.world.deployments.abort(deployment_id)
 
-    def _on_device(self, deployment_id: str, device_id: str | None) -> DeviceDeployment:
-        deployment = self.world.deployments.all[deployment_id]
-        chosen = device_id or next(iter(deployment.device_ids), None)
-        if device_id is None and len(deployment.device_ids) != 1:
-            raise LookupError(f"the deployment has {len(deployment.device_ids)} devices: say which")
-        if chosen not in deployment.device_ids:
-            raise LookupError("the deployment is not for this device")
-        unasked = DeviceDeployment(chosen, deployment.created, "aborted" if deployment.aborted else "pending")
-        return deployment.devices.get(chosen, unasked)
-
     def status(self, deployment_id: str, device_id: str | None = None) -> str:
         """How a deployment stands on a device, or on its only one."""
         with self.world.lock:
-            return self._on_device(deployment_id, device_id).status
+            return self.world.deployments.standing(deployment_id, device_id).status
 
     def status_history(self, deployment_id: str, device_id: str | None = None) -> list[str]:
         """Every status taken from the device, repeated ones too, and those the server set, in order."""
         with self.world.lock:
-            return list(self._on_device(deployment_id, device_id).history)
+            return list(self.world.deployments.standing(deployment_id, device_id).history)
 
     def log(self, deployment_id: str, device_id: str | None = None) -> list[dict[str, Any]] | None:
         """The log the device uploaded, None when there is none."""
         with self.world.lock:
-            return self._on_device(deployment_id, device_id).log
+            return self.world.deployments.standing(deployment_id, device_id).log
 
     def terminal(
         self, device_id: str | None = None, *, user: str = "user", timeout: float = 20

@@ -85,7 +85,7 @@ class Store:
         header = read_header(received)
         for other in self.named(header.name):
             if set(other.header.device_types) & set(header.device_types):
-                raise Refusal(409, "Artifact not unique: this name exists for one of the device types")
+                raise Refusal(409, "an artifact with the same name and depends already exists")
         artifact_id = str(uuid.uuid4())
         path = self.directory / f"{artifact_id}.mender"
         received.rename(path)

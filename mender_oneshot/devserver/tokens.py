@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import functools
 import hashlib
 import hmac
 import json
@@ -18,13 +19,13 @@ from mender_oneshot.devserver.rules import Refusal
 PublicKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
 
 
-def load_public_key(pem: Any) -> tuple[PublicKey, str]:
-    """The key of an auth request and its PEM as the server writes it (device-api.md 1.1).
+def load_public_key(pem: str) -> tuple[PublicKey, str]:
+    """Return the key of a PEM text, and its PEM as the server writes it.
 
     Only a block of type PUBLIC KEY will do; how its lines are wrapped does not matter.
     """
-    bad = Refusal(400, "invalid auth request: cannot decode public key")
-    block = re.search(r"-----BEGIN ([^-]+)-----", pem) if isinstance(pem, str) else None
+    bad = Refusal(400, "cannot decode public key")
+    block = re.search(r"-----BEGIN ([^-]+)-----", pem)
     if not block or block[1] != "PUBLIC KEY":
         raise bad
     try:
@@ -51,23 +52,31 @@ def check_signature(key: PublicKey, signature: str, body: bytes) -> None:
         raise Refusal(401, "signature verification failed") from None
 
 
+@functools.cache
+def _signing_key() -> rsa.RSAPrivateKey:
+    """Make the key pair of this process; making one takes too long to have one for each server of a test."""
+    return rsa.generate_private_key(65537, 2048)
+
+
 class Signer:
-    """The server's own key pair and secret, new for each run of the server."""
+    """The server's key pair and secret."""
 
     def __init__(self) -> None:
-        self._key = ed25519.Ed25519PrivateKey.generate()
+        self._key = _signing_key()
         self._secret = secrets.token_bytes(32)
 
     def jwt(self, claims: dict[str, Any]) -> str:
-        """A signed token, EdDSA as a server with an Ed25519 key makes it (device-api.md 1.5)."""
-        parts = [_encode(json.dumps(part).encode()) for part in ({"alg": "EdDSA", "typ": "JWT"}, claims)]
-        return ".".join([*parts, _encode(self._key.sign(".".join(parts).encode()))])
+        """Return a signed token, RS256 as from a server with an RSA key."""
+        parts = [_encode(json.dumps(part).encode()) for part in ({"alg": "RS256", "typ": "JWT"}, claims)]
+        signed = self._key.sign(".".join(parts).encode(), padding.PKCS1v15(), hashes.SHA256())
+        return ".".join([*parts, _encode(signed)])
 
     def claims(self, token: str) -> dict[str, Any] | None:
-        """The claims of a token this server signed, expired or not; None for anything else."""
+        """Return the claims of a token that this server signed, expired or not; None for anything else."""
         try:
             head, payload, signature = token.split(".")
-            self._key.public_key().verify(_decode(signature), f"{head}.{payload}".encode())
+            signed = f"{head}.{payload}".encode()
+            self._key.public_key().verify(_decode(signature), signed, padding.PKCS1v15(), hashes.SHA256())
             claims: dict[str, Any] = json.loads(_decode(payload))
         except (ValueError, InvalidSignature):
             return None

@@ -43,7 +43,7 @@ class Ended(Exception):
 
 def accept(headers: Message) -> dict[str, str]:
     """The headers of the answer 101 to a request for an upgrade; 400 for what is no such request."""
-    refusal = "the client is not using the websocket protocol: "
+    refusal = "websocket: the client is not using the websocket protocol: "
     for name, value in (("Connection", "upgrade"), ("Upgrade", "websocket")):
         if value not in [token.strip().lower() for token in headers.get(name, "").split(",")]:
             raise Refusal(400, f"{refusal}'{value}' token not found in '{name}' header")

@@ -17,10 +17,14 @@ from mender_oneshot.devserver.rules import Attribute, Refusal
 from mender_oneshot.devserver.store import Store
 from mender_oneshot.devserver.tokens import Signer
 
+NEVER = -62135596800
+"""Go's zero time, the year 1: what the real server's tokens have for `nbf`."""
+ADDONS = ("configure", "troubleshoot", "monitor")
+
 
 @dataclass
 class AuthSet:
-    """One key of one device, and what the user decided about it: pending, accepted or rejected."""
+    """One key of one device, and the user's decision: pending, preauthorized, accepted or rejected."""
 
     id: str
     pubkey: str
@@ -41,12 +45,17 @@ class Device:
     auth_sets: list[AuthSet] = field(default_factory=list)
     inventory: dict[str, Attribute] | None = None
     """None until the first PUT or PATCH: until then PATCH knows no limit (device-api.md 2)."""
+    reported: float | None = None
+    """When the inventory was last reported."""
+    checked_in: float | None = None
+    """When the device last used a token."""
 
     @property
     def status(self) -> str:
         """What the auth sets amount to."""
         found = {auth_set.status for auth_set in self.auth_sets}
-        return next((status for status in ("accepted", "pending") if status in found), "rejected")
+        ranked = ("accepted", "preauthorized", "pending", "rejected")
+        return next((status for status in ranked if status in found), "noauth")
 
     @property
     def attributes(self) -> dict[str, Any]:
@@ -85,6 +94,8 @@ class World:
             device.auth_sets.append(known)
             if self.accept_all:
                 self.set_status(device.id, known.id, "accepted")
+        if known.status == "preauthorized":
+            self.set_status(device.id, known.id, "accepted")
         if known.status != "accepted":
             raise Refusal(401, "dev auth: unauthorized")
         known.has_token = True
@@ -96,21 +107,32 @@ class World:
                 "iss": "Mender",
                 "exp": int(self.clock() + self.jwt_lifetime),
                 "iat": now,
+                "nbf": NEVER,
                 "mender.device": True,
                 "mender.plan": "enterprise",
                 "mender.trial": False,
-                "mender.addons": [],
+                "mender.addons": [{"name": name, "enabled": True} for name in ADDONS],
             }
         )
 
     def _device(self, identity: dict[str, Any]) -> Device:
-        canonical = fingerprint(identity)
-        for device in self.devices.values():
-            if fingerprint(device.identity) == canonical:
-                return device
+        known = self.find(identity)
+        if known:
+            return known
         now = self.clock()
         device = Device(str(uuid.uuid4()), identity, now, now)
         self.devices[device.id] = device
+        return device
+
+    def find(self, identity: dict[str, Any]) -> Device | None:
+        """Return the device of an identity, None if there is none."""
+        wanted = fingerprint(identity)
+        return next((d for d in self.devices.values() if fingerprint(d.identity) == wanted), None)
+
+    def preauthorize(self, identity: dict[str, Any], pubkey: str) -> Device:
+        """Add a device that will be accepted as soon as it asks with this key."""
+        device = self._device(identity)
+        device.auth_sets.append(AuthSet(str(uuid.uuid4()), pubkey, self.clock(), "preauthorized"))
         return device
 
     def device_of(self, token: str) -> Device | None:
@@ -131,16 +153,22 @@ class World:
 
     def set_status(self, device_id: str, auth_set_id: str, status: str) -> None:
         """Accept, reject or reset one auth set; accepting one takes the place of the one accepted before."""
+        chosen = self.auth_set(device_id, auth_set_id)
         device = self.device(device_id)
-        chosen = next((s for s in device.auth_sets if s.id == auth_set_id), None)
-        if chosen is None:
-            raise Refusal(404, "authorization set not found")
         for other in device.auth_sets if status == "accepted" else ():
             if other is not chosen and other.status == "accepted":
                 other.status, other.has_token = "rejected", False
         chosen.status = status
         chosen.has_token = chosen.has_token and status == "accepted"
         device.updated = self.clock()
+
+    def auth_set(self, device_id: str, auth_set_id: str) -> AuthSet:
+        """Return an auth set of a device, or 404."""
+        device = self.devices.get(device_id)
+        for auth_set in device.auth_sets if device else ():
+            if auth_set.id == auth_set_id:
+                return auth_set
+        raise Refusal(404, "authorization set not found")
 
     def device(self, device_id: str) -> Device:
         """The device of this id, or 404."""
@@ -163,9 +191,9 @@ class World:
         """Replace (PUT) or extend (PATCH, `keep`) the inventory, within its limit (device-api.md 2)."""
         after = {**(device.inventory or {}), **sent} if keep else sent
         if len(after) > rules.ATTRIBUTE_LIMIT and not (keep and device.inventory is None):
-            raise Refusal(400, f"too many attributes: the limit is {rules.ATTRIBUTE_LIMIT}")
+            raise Refusal(400, "the number of attributes in the scope is above the limit")
         device.inventory = after
-        device.updated = self.clock()
+        device.updated = device.reported = self.clock()
 
     def accepted(self) -> Iterable[Device]:
         """The devices that may take part in a deployment."""

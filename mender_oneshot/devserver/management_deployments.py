@@ -1,0 +1,252 @@
+"""The management API for artifacts and deployments, in the forms of mender-server."""
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+from mender_oneshot.devserver import go_json, multipart, rules
+from mender_oneshot.devserver.artifact import BadArtifact
+from mender_oneshot.devserver.deployments import NO_DEPLOYMENT, NOT_FOUND, Deployment, DeviceDeployment
+from mender_oneshot.devserver.management_api import PREFIX, page
+from mender_oneshot.devserver.messages import Answer, Request, Route, json_answer
+from mender_oneshot.devserver.rules import STATUSES, Refusal, rfc3339
+from mender_oneshot.devserver.store import Artifact
+from mender_oneshot.devserver.world import World
+
+ARTIFACTS = f"{PREFIX}v1/deployments/artifacts"
+DEPLOYMENTS = f"{PREFIX}v1/deployments/deployments"
+_INVALID_BODY = "Validating request body: "
+_INVALID_DEFINITION = "Invalid deployments definition: "
+
+
+class ManagementDeployments:
+    """The handlers of these endpoints."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    @property
+    def routes(self) -> list[Route]:
+        """The endpoints."""
+        return [
+            Route("POST", ARTIFACTS, self.upload, streams=True),
+            Route("GET", ARTIFACTS, self.artifacts),
+            Route("GET", f"{ARTIFACTS}/{{id}}", self.artifact),
+            Route("DELETE", f"{ARTIFACTS}/{{id}}", self.delete_artifact),
+            Route("POST", DEPLOYMENTS, self.deploy),
+            Route("GET", DEPLOYMENTS, self.deployments),
+            Route("GET", f"{DEPLOYMENTS}/{{id}}", self.deployment),
+            Route("GET", f"{DEPLOYMENTS}/{{id}}/statistics", self.statistics),
+            Route("PUT", f"{DEPLOYMENTS}/{{id}}/status", self.abort),
+            Route("GET", f"{DEPLOYMENTS}/{{id}}/devices", self.deployment_devices),
+            Route("GET", f"{DEPLOYMENTS}/{{id}}/devices/{{device_id}}/log", self.log),
+        ]
+
+    def upload(self, request: Request) -> Answer:
+        """Take in an artifact from a form, straight to disk."""
+        store = self._world.store
+        kind = request.headers.get("Content-Type", "")
+        received: list[Path] = []
+        try:
+            fields = multipart.parse(
+                kind, request.chunks, "artifact", lambda part: received.append(store.receive(part.pieces))
+            )
+            if not received:
+                raise Refusal(400, "request does not contain the artifact file")
+            with self._world.lock:
+                artifact = store.add(received[0], fields.get("description", ""))
+        except BadArtifact as error:
+            raise Refusal(400, str(error)) from None
+        finally:
+            for path in received:
+                path.unlink(missing_ok=True)
+        return Answer(201, {"Location": f"{ARTIFACTS}/{artifact.id}"})
+
+    def artifacts(self, request: Request) -> Answer:
+        """List all artifacts."""
+        return json_answer(200, [_artifact_json(a) for a in self._world.store.artifacts.values()])
+
+    def artifact(self, request: Request) -> Answer:
+        """Show one artifact."""
+        found = self._world.store.artifacts.get(_id(request))
+        if found is None:
+            raise Refusal(404, NOT_FOUND)
+        return json_answer(200, _artifact_json(found))
+
+    def delete_artifact(self, request: Request) -> Answer:
+        """Delete an artifact that no deployment is using."""
+        artifact_id = _id(request)
+        if self._world.deployments.uses(artifact_id):
+            raise Refusal(409, "Artifact is used in active deployment")
+        self._world.store.remove(artifact_id)
+        return Answer(204)
+
+    def deploy(self, request: Request) -> Answer:
+        """Create a deployment for devices named by id, or for all that are accepted (`all_devices`)."""
+        request.check_json_type()
+        body = request.object("model.DeploymentConstructor", _INVALID_BODY)
+        try:
+            name, artifact_name, devices = _constructor(body)
+        except (Refusal, ValueError) as error:
+            raise Refusal(400, f"{_INVALID_BODY}{error}") from None
+        forced = body.get("force_installation") is True
+        if not devices:
+            devices = [device.id for device in self._world.accepted()]
+        made = self._world.deployments.create(name, artifact_name, devices, force_installation=forced)
+        return Answer(201, {"Location": f"{DEPLOYMENTS}/{made.id}"})
+
+    def deployments(self, request: Request) -> Answer:
+        """List the deployments, newest first, of one status if asked for."""
+        wanted = request.query.get("status")
+        found = [d for d in self._world.deployments.all.values() if wanted in (None, d.status)]
+        return page(request, [_deployment_json(d) for d in reversed(found)])
+
+    def deployment(self, request: Request) -> Answer:
+        """Show one deployment."""
+        return json_answer(200, _deployment_json(self._world.deployments.get(_id(request))))
+
+    def statistics(self, request: Request) -> Answer:
+        """Show on how many devices a deployment has which status."""
+        return json_answer(200, _counts(self._world.deployments.get(_id(request))))
+
+    def abort(self, request: Request) -> Answer:
+        """Abort a deployment."""
+        request.check_json_type()
+        deployment_id = _id(request)
+        try:
+            status = go_json.text(request.object("struct"), "status", "", "model.DeviceDeploymentStatus")
+        except ValueError as error:
+            raise Refusal(400, str(error)) from None
+        rules.known(status)
+        if status != "aborted":
+            raise Refusal(400, "Unexpected deployment status")
+        self._world.deployments.abort(deployment_id)
+        return Answer(204)
+
+    def deployment_devices(self, request: Request) -> Answer:
+        """Show how a deployment stands on the devices that have asked for it."""
+        found = self._world.deployments.all.get(_id(request))
+        if found is None:
+            raise Refusal(404, NO_DEPLOYMENT)
+        return page(request, [_device_deployment_json(d) for d in found.devices.values()])
+
+    def log(self, request: Request) -> Answer:
+        """Show the log that a device uploaded, as lines of text."""
+        params = request.params
+        messages = self._world.deployments.on_device(params["id"], params["device_id"]).log
+        if messages is None:
+            raise Refusal(404, NOT_FOUND)
+        lines = [f"{_go_time(m['timestamp'])} {m['level']}: {m['message']}\n" for m in messages]
+        return Answer(200, {"Content-Type": "text/plain"}, "".join(lines).encode("utf-8", "replace"))
+
+
+def _id(request: Request) -> str:
+    """Return the id of a path, which has to be a UUID."""
+    if not rules.is_uuid(request.params["id"]):
+        raise Refusal(400, "ID is not a valid UUID")
+    return request.params["id"]
+
+
+def _constructor(body: dict[str, Any]) -> tuple[str, str, list[str]]:
+    """Return a deployment's name, artifact name and devices; Refusal or ValueError for anything wrong."""
+    names = ("name", "artifact_name")
+    name, artifact_name = (go_json.text(body, member, "DeploymentConstructor") for member in names)
+    devices = go_json.fit(body.get("devices"), list, "[]string")
+    blank = "cannot be blank"
+    rules.check(
+        name=None if name else blank,
+        artifact_name=None if artifact_name else blank,
+        devices=None if all(device and isinstance(device, str) for device in devices) else f"0: {blank}",
+    )
+    everywhere = body.get("all_devices") is True
+    if not devices and not everywhere:
+        raise ValueError(f"{_INVALID_DEFINITION}provide list of devices or set all_devices flag")
+    if devices and everywhere:
+        raise ValueError(f"{_INVALID_DEFINITION}list of devices provided togheter with all_devices flag")
+    return name, artifact_name, devices
+
+
+def _go_time(stamp: str) -> str:
+    """Return an RFC 3339 time as Go shows a time in UTC."""
+    parsed = rules.parsed_time(stamp)
+    if parsed is None:
+        return stamp
+    moment, fraction = parsed
+    shown = fraction.replace(",", ".")[:10].rstrip("0").rstrip(".")
+    return f"{moment:%Y-%m-%d %H:%M:%S}{shown} +0000 UTC"
+
+
+def _counts(deployment: Deployment) -> dict[str, int]:
+    counts = dict.fromkeys(sorted(STATUSES), 0)
+    for on_device in deployment.devices.values():
+        counts[on_device.status] += 1
+    counts["aborted" if deployment.aborted else "pending"] += len(
+        set(deployment.device_ids) - set(deployment.devices)
+    )
+    return counts
+
+
+def _deployment_json(deployment: Deployment) -> dict[str, Any]:
+    ended = [d.finished for d in deployment.devices.values() if d.finished is not None]
+    finished = rfc3339(max(ended, default=deployment.created)) if deployment.status == "finished" else None
+    sizes = [d.artifact.size for d in deployment.devices.values() if d.artifact]
+    term = {"scope": "identity", "attribute": "id", "type": "$in", "value": list(deployment.device_ids)}
+    shown = {
+        "id": deployment.id,
+        "name": deployment.name,
+        "artifact_name": deployment.artifact_name,
+        "created": rfc3339(deployment.created),
+        "finished": finished,
+        "status": deployment.status,
+        "device_count": len(deployment.devices),
+        "max_devices": len(deployment.device_ids),
+        "artifacts": list(deployment.artifact_ids),
+        "force_installation": deployment.force_installation or None,
+        "statistics": {"status": _counts(deployment), "total_size": sum(sizes)},
+    }
+    if deployment.configuration is None:
+        shown |= {"type": "software", "filter": {"id": "", "name": "", "terms": [term]}}
+    else:
+        shown |= {"type": "configuration", "artifacts": None}
+        shown["configuration"] = _abridged(deployment.configuration)
+    return _present(shown)
+
+
+def _abridged(configuration: bytes | dict[str, Any]) -> str:
+    """Return a configuration as it is shown: in base64, the values without their ends."""
+    if isinstance(configuration, dict):
+        values = {
+            name: f"{value[:3]}...<omitted>" if isinstance(value, str) and len(value) > 3 else value
+            for name, value in configuration.items()
+        }
+        configuration = json.dumps(values, separators=(",", ":")).encode()
+    return base64.b64encode(configuration).decode()
+
+
+def _present(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _artifact_json(artifact: Artifact) -> dict[str, Any]:
+    return artifact.to_json() | {"modified": rfc3339(artifact.modified)}
+
+
+def _device_deployment_json(found: DeviceDeployment) -> dict[str, Any]:
+    times = {"created": found.created, "started": found.started, "finished": found.finished}
+    shown = {name: None if moment is None else rfc3339(moment) for name, moment in times.items()}
+    kind = (found.request or {}).get("device_type")
+    image = None
+    if found.artifact:
+        image = {"id": found.artifact.id, "name": found.artifact.name, "size": found.artifact.size}
+    return _present(
+        {
+            "id": found.device_id,
+            "status": found.status,
+            "substate": found.substate,
+            "device_type": kind,
+            "image": image,
+            "log": found.log is not None,
+            **shown,
+        }
+    )
