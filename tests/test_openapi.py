@@ -1,6 +1,6 @@
 """The development server's device endpoints answer as the real server's OpenAPI descriptions say.
 
-Where the real server is known to do otherwise, `DEVIATIONS` says so with the words of the reference.
+`DEVIATIONS` lists where the real server is known to answer otherwise, and why.
 """
 
 import json
@@ -17,35 +17,30 @@ from rawdevice import ATTRIBUTES, AUTH, DEPLOYMENTS, ED25519, NEXT, RawDevice, R
 
 from mender_oneshot.devserver import DevServer, rules
 
-SHARED = Path(__file__).parent.parent.parent / "shared"
-OPENAPI = SHARED / "openapi"
+OPENAPI = Path(__file__).parent.parent / "docs" / "reference" / "openapi"
 FILES = ("deviceauth/devices_v1.yaml", "inventory/devices_v1.yaml", "deployments/devices_v1.yaml")
 STATUS = f"{DEPLOYMENTS}/{{id}}/status"
 LOG = f"{DEPLOYMENTS}/{{id}}/log"
 CONFIGURATION = "/api/devices/v1/deployments/download/configuration/{deployment_id}/{device_type}/{device_id}"
-TOO_BIG = "| 413/415 | body over 1 MiB / wrong content type | 1.1 |"
-VERIFY = "Verified at the gateway for each device call: Traefik forwardAuth to `/tokens/verify`"
+UNDESCRIBED = "the service checks this before the endpoint does, and no description has it"
+EMPTY = "a token that is no longer good is refused with an empty body"
 
-# (method, path, status) -> why it may differ from the description, in the words of device-api.md.
+# (method, path, status) -> why the answer is not as described.
 DEVIATIONS = {
-    ("POST", AUTH, 200): "raw JWT text, `Content-Type: application/jwt` (not JSON, no quotes)",
-    ("POST", AUTH, 413): TOO_BIG,
-    ("POST", AUTH, 415): TOO_BIG,
-    # A bad token: the gateway's answer, without a body.
-    ("PUT", ATTRIBUTES, 401): VERIFY,
-    ("PATCH", ATTRIBUTES, 401): VERIFY,
-    ("GET", NEXT, 401): "| 401 | JWT invalid |",
-    ("PUT", STATUS, 401): "400/401/429/500 as usual",
-    ("PUT", LOG, 401): VERIFY,
-    ("PUT", ATTRIBUTES, 413): "200, 400, 401, 405, 413, 415, 429 (gateway), 500, 503",
-    ("PUT", ATTRIBUTES, 415): "200, 400, 401, 405, 413, 415, 429 (gateway), 500, 503",
-    ("PUT", STATUS, 415): TOO_BIG,
-    ("PUT", LOG, 413): "limit 1 MiB body (413)",
-    # Described as application/json, which an artifact is not.
-    ("GET", CONFIGURATION, 200): "**generated per request, always 200, no Range** (Content-Length set)",
+    ("POST", AUTH, 200): "the token is plain text of type application/jwt, not JSON",
+    ("POST", AUTH, 413): UNDESCRIBED,
+    ("POST", AUTH, 415): UNDESCRIBED,
+    ("PUT", ATTRIBUTES, 401): EMPTY,
+    ("PATCH", ATTRIBUTES, 401): EMPTY,
+    ("GET", NEXT, 401): EMPTY,
+    ("PUT", STATUS, 401): EMPTY,
+    ("PUT", LOG, 401): EMPTY,
+    ("PUT", ATTRIBUTES, 413): UNDESCRIBED,
+    ("PUT", ATTRIBUTES, 415): UNDESCRIBED,
+    ("PUT", STATUS, 415): UNDESCRIBED,
+    ("PUT", LOG, 413): UNDESCRIBED,
+    ("GET", CONFIGURATION, 200): "an artifact is not application/json, as which it is described",
 }
-
-pytestmark = pytest.mark.skipif(not OPENAPI.is_dir(), reason=f"{OPENAPI} is not there")
 
 
 @dataclass
@@ -129,6 +124,8 @@ class Driver:
         self.auth({"id_data": "[]", "pubkey": ""})
         self.auth(**{"Content-Type": "text/plain"})
         self.auth(b" " * (rules.BODY_LIMIT + 1))
+        self.device.authorize()
+        self.server.revoke_tokens()
         for method, path in (("PUT", ATTRIBUTES), ("PATCH", ATTRIBUTES), ("PUT", STATUS), ("PUT", LOG)):
             self.call(method, path, [])
         self.call("GET", NEXT)
@@ -170,7 +167,7 @@ class Driver:
         self.call("PUT", LOG, {"messages": messages})
 
     def configuration(self) -> None:
-        self.server.deploy("configuration", configuration=b"bytes")
+        self.server.deploy("", configuration={"key": "value"})
         link = self.device.link()
         bad = link.replace("x-men-signature=", "x-men-signature=0")
         for late, url in ((0, link), (0, bad), (0, link.partition("?")[0]), (900, link)):
@@ -231,7 +228,5 @@ def test_every_described_reply_was_seen(
     assert {key for key in missing if key[2] < 500} == {("GET", NEXT, 404)}
 
 
-def test_every_deviation_is_seen_and_in_the_reference(exchanges: list[Exchange]) -> None:
+def test_every_deviation_is_seen(exchanges: list[Exchange]) -> None:
     assert DEVIATIONS.keys() <= {exchange.key for exchange in exchanges}
-    reference = (SHARED / "reference" / "device-api.md").read_text()
-    assert [why for why in DEVIATIONS.values() if why not in reference] == []
