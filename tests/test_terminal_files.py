@@ -1,6 +1,7 @@
 """Files over the terminal: whole or not at all, nothing outside the limits, numbers as Go wants them."""
 
 import contextlib
+import errno
 import os
 import resource
 import socket
@@ -12,7 +13,9 @@ from typing import Any
 
 import msgpack
 import pytest
+from conftest import spoilt
 from terminalpeer import Conversation, Heard, Served, descriptors, eventually, resident
+from test_poor_file_systems import NO_SYNC
 from test_terminal_beneath import ESCAPES
 from test_terminal_beneath import tree as tree
 
@@ -624,3 +627,11 @@ def test_times_are_msgpack_times(line: Conversation, tmp_path: Path) -> None:
     line.send(FILES, "stat", "f1", body(path=tmp_path / "file"))
     data = line.expect(FILES, "file_info", "f1").body
     assert b"\xa7modtime\xd6\xff" + struct.pack(">I", 1_700_000_000) in data
+
+
+def test_a_file_arrives_in_a_directory_that_cannot_be_synced(terminal: Served) -> None:
+    """As on a VirtualBox share, which answers EINVAL."""
+    place = terminal.device.root / "put"
+    with spoilt(terminal.device, NO_SYNC.format(error=errno.EINVAL)), terminal.connect() as line:
+        put(line, place, b"content")
+    assert place.read_bytes() == b"content"

@@ -10,6 +10,7 @@ import stat
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from .. import disk
 from . import wire
 from .access import LONGEST_REQUEST, Denied, absolute, go_mode, lead, looking_up, may_fetch, may_put, target
 from .beneath import Place, Root
@@ -172,7 +173,7 @@ class Put:
         self._descriptor = -1
         synced = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
         try:
-            os.fsync(synced)
+            disk.sync_descriptor(synced)
         finally:
             os.close(synced)
         self._acknowledge(self._offset)
