@@ -77,6 +77,16 @@ def test_devices_without_a_configuration(server: DevServer) -> None:
             assert (reply.status, reply.json["error"]) == (404, "device does not exist")
 
 
+def test_a_decommissioned_device_leaves_no_configuration(server: DevServer) -> None:
+    device = RawDevice(server).accepted()
+    device_id = server.device().id
+    deployment = configured(server, device_id)
+    server.decommission()
+    assert Person(server)("GET", f"{CONFIGURATIONS}/{device_id}").status == 404
+    assert server.status(deployment) == "decommissioned"
+    assert device.call("GET", CONFIGURATION).status == 401
+
+
 def test_a_configuration_is_deployed_like_an_artifact(server: DevServer) -> None:
     device, person = RawDevice(server).accepted(), Person(server)
     device_id = server.device().id

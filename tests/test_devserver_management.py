@@ -74,6 +74,37 @@ def test_login(tmp_path: Path, server: DevServer) -> None:
             assert fetch(strict, "POST", strict.url + LOGIN, b"", headers).status == status
 
 
+@pytest.mark.parametrize(
+    ("path", "error"),
+    [
+        (f"{DEVICES}?page=0", "invalid page query: value must be a non-zero positive integer"),
+        (f"{DEVICES}?per_page=x", 'invalid per_page query: "x"'),
+        (f"{DEVICES}?per_page=501", 'parameter "per_page" above limit (max: 500)'),
+        (
+            f"{DEVICES}?status=none",
+            "filter status must be one of: accepted, pending, rejected, preauthorized or noauth",
+        ),
+        (f"{MANAGED}?status=none", "unknown status none"),
+    ],
+)
+def test_bad_queries(person: Person, path: str, error: str) -> None:
+    reply = person("GET", path)
+    assert (reply.status, reply.json["error"]) == (400, error)
+
+
+def test_a_decommissioned_device_ends_two_deployments_at_most(tmp_path: Path, server: DevServer) -> None:
+    server.upload(make_artifact(tmp_path / "a.mender"))
+    device = RawDevice(server).accepted()
+    ids = [server.deploy("release-2") for _ in range(3)]
+    device.next()
+    server.decommission()
+    assert [server.status(deployment) for deployment in ids] == [
+        "decommissioned",
+        "decommissioned",
+        "pending",
+    ]
+
+
 def test_a_preauthorized_device_gets_its_token_at_once(server: DevServer, person: Person) -> None:
     device = RawDevice(server)
     wanted = {"identity_data": device.identity, "pubkey": public_pem(device.key)}

@@ -169,10 +169,15 @@ class Deployments:
         for deployment in mine:
             if deployment.devices[device_id].active:
                 return deployment
-        last = max((d.order for d in mine), default=-1)
+        newer = self._newer(device_id, max((d.order for d in mine), default=-1))
+        if newer:
+            newer.devices[device_id] = DeviceDeployment(device_id, newer.created)
+        return newer
+
+    def _newer(self, device_id: str, order: int) -> Deployment | None:
+        """Return the first deployment for a device after the one of this order."""
         for deployment in self.all.values():
-            if deployment.order > last and device_id in deployment.device_ids and not deployment.aborted:
-                deployment.devices[device_id] = DeviceDeployment(device_id, deployment.created)
+            if deployment.order > order and device_id in deployment.device_ids and not deployment.aborted:
                 return deployment
         return None
 
@@ -224,11 +229,19 @@ class Deployments:
                 self._change(mine, "aborted")
 
     def decommission(self, device_id: str) -> None:
-        """End what is active on a device that goes."""
-        for deployment in self.all.values():
-            mine = deployment.devices.get(device_id)
-            if mine and mine.active:
-                self._change(mine, "decommissioned")
+        """End the oldest active deployment of a device, and the next one after it.
+
+        The real server leaves all the others as they are.
+        """
+        mine = [d for d in self.all.values() if device_id in d.devices]
+        active = next((d for d in mine if d.devices[device_id].active), None)
+        if active:
+            self._change(active.devices[device_id], "decommissioned")
+        order = active.order if active else max((d.order for d in mine), default=-1)
+        newer = self._newer(device_id, order)
+        if newer:
+            one = newer.devices.setdefault(device_id, DeviceDeployment(device_id, newer.created))
+            self._change(one, "decommissioned")
 
     def uses(self, artifact_id: str) -> bool:
         """Whether an artifact belongs to a deployment that has not ended."""

@@ -1,26 +1,14 @@
 """Configurations of devices: what users set, what devices report, and deployments of the former."""
 
-from dataclasses import dataclass, field
 from typing import Any
 
 from mender_oneshot.devserver import rules
 from mender_oneshot.devserver.messages import Answer, Request, Route, json_answer
 from mender_oneshot.devserver.rules import Refusal, rfc3339
-from mender_oneshot.devserver.world import World
+from mender_oneshot.devserver.world import Configuration, World
 
 CONFIGURATION = "/api/devices/v1/deviceconfig/configuration"
 CONFIGURATIONS = "/api/management/v1/deviceconfig/configurations/device"
-
-
-@dataclass
-class Configuration:
-    """The configuration of one device, as wanted and as reported."""
-
-    configured: dict[str, Any] = field(default_factory=dict)
-    reported: dict[str, Any] = field(default_factory=dict)
-    deployment_id: str | None = None
-    reported_at: float | None = None
-    updated_at: float | None = None
 
 
 class DeviceConfigApi:
@@ -28,7 +16,7 @@ class DeviceConfigApi:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._known: dict[str, Configuration] = {}
+        self._known = world.configurations
 
     @property
     def routes(self) -> list[Route]:

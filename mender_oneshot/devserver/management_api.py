@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import re
 import secrets
 from collections.abc import Iterable
 from typing import Any
@@ -15,6 +16,7 @@ PREFIX = gateway.MANAGEMENT
 LOGIN = f"{PREFIX}v1/useradm/auth/login"
 DEVICES = f"{PREFIX}v2/devauth/devices"
 INVENTORY = f"{PREFIX}v1/inventory/devices"
+PER_PAGE_LIMIT = 500
 _DEVICE_STATUSES = ("pending", "accepted", "rejected", "preauthorized", "noauth")
 
 
@@ -74,6 +76,9 @@ class ManagementApi:
     def devices(self, request: Request) -> Answer:
         """List the devices and their auth sets, of one status if asked for."""
         wanted = request.query.get("status")
+        if wanted is not None and wanted not in _DEVICE_STATUSES:
+            names = "accepted, pending, rejected, preauthorized or noauth"
+            raise Refusal(400, f"filter status must be one of: {names}")
         found = [d for d in self._world.devices.values() if wanted in (None, d.status)]
         return page(request, [_device_json(d) for d in found])
 
@@ -154,14 +159,20 @@ class ManagementApi:
 
 def page(request: Request, items: Iterable[Any]) -> Answer:
     """Return one page of a list, with the count of all in a header."""
-    try:
-        number, size = int(request.query.get("page", "1")), int(request.query.get("per_page", "20"))
-    except ValueError:
-        number = size = 0
-    if number < 1 or not 1 <= size <= 500:
-        raise Refusal(400, "invalid page or per_page query")
+    number, size = _positive(request, "page", 1), _positive(request, "per_page", 20)
+    if size > PER_PAGE_LIMIT:
+        raise Refusal(400, f'parameter "per_page" above limit (max: {PER_PAGE_LIMIT})')
     items = list(items)
     return json_answer(200, items[(number - 1) * size : number * size], **{"X-Total-Count": str(len(items))})
+
+
+def _positive(request: Request, name: str, default: int) -> int:
+    text = request.query.get(name) or str(default)
+    if not re.fullmatch(r"[+-]?[0-9]{1,18}", text):
+        raise Refusal(400, f'invalid {name} query: "{text}"')
+    if int(text) < 1:
+        raise Refusal(400, f"invalid {name} query: value must be a non-zero positive integer")
+    return int(text)
 
 
 def _device_json(device: Device) -> dict[str, Any]:

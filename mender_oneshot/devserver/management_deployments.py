@@ -98,8 +98,10 @@ class ManagementDeployments:
 
     def deployments(self, request: Request) -> Answer:
         """List the deployments, newest first, of one status if asked for."""
-        wanted = request.query.get("status")
-        found = [d for d in self._world.deployments.all.values() if wanted in (None, d.status)]
+        wanted = request.query.get("status", "")
+        if wanted not in ("", "pending", "inprogress", "finished", "aborted"):
+            raise Refusal(400, f"unknown status {wanted}")
+        found = [d for d in self._world.deployments.all.values() if _has_status(d, wanted)]
         return page(request, [_deployment_json(d) for d in reversed(found)])
 
     def deployment(self, request: Request) -> Answer:
@@ -129,7 +131,7 @@ class ManagementDeployments:
         found = self._world.deployments.all.get(_id(request))
         if found is None:
             raise Refusal(404, NO_DEPLOYMENT)
-        return page(request, [_device_deployment_json(d) for d in found.devices.values()])
+        return json_answer(200, [_device_deployment_json(d) for d in found.devices.values()])
 
     def log(self, request: Request) -> Answer:
         """Show the log that a device uploaded, as lines of text."""
@@ -181,10 +183,16 @@ def _counts(deployment: Deployment) -> dict[str, int]:
     counts = dict.fromkeys(sorted(STATUSES), 0)
     for on_device in deployment.devices.values():
         counts[on_device.status] += 1
-    counts["aborted" if deployment.aborted else "pending"] += len(
-        set(deployment.device_ids) - set(deployment.devices)
-    )
+    if not deployment.aborted:  # Once aborted, only the devices count that have asked for it.
+        counts["pending"] += len(set(deployment.device_ids) - set(deployment.devices))
     return counts
+
+
+def _has_status(deployment: Deployment, wanted: str) -> bool:
+    """Tell whether a deployment has the status that a list is asked for; empty for any."""
+    if wanted == "aborted":
+        return any(d.status == "aborted" for d in deployment.devices.values())
+    return wanted in ("", deployment.status)
 
 
 def _deployment_json(deployment: Deployment) -> dict[str, Any]:

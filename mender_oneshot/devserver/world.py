@@ -70,6 +70,17 @@ class Device:
         return [*copied, state, *(self.inventory or {}).values()]
 
 
+@dataclass
+class Configuration:
+    """The configuration of one device, as wanted and as reported."""
+
+    configured: dict[str, Any] = field(default_factory=dict)
+    reported: dict[str, Any] = field(default_factory=dict)
+    deployment_id: str | None = None
+    reported_at: float | None = None
+    updated_at: float | None = None
+
+
 class World:
     """Everything the server knows."""
 
@@ -84,6 +95,7 @@ class World:
         self.store = store
         self.deployments = Deployments(store, clock)
         self.devices: dict[str, Device] = {}
+        self.configurations: dict[str, Configuration] = {}
 
     def authenticate(self, identity: dict[str, Any], pubkey: str) -> str:
         """A token for an accepted key; 401 for any other, remembered as pending (device-api.md 1.4)."""
@@ -181,6 +193,7 @@ class World:
         self.device(device_id)
         self.deployments.decommission(device_id)
         del self.devices[device_id]
+        self.configurations.pop(device_id, None)
 
     def revoke_tokens(self, device: Device) -> None:
         """Delete the token records of a device; it stays accepted and may ask for a new token."""
