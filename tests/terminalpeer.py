@@ -214,6 +214,10 @@ class Peer:
         """Wait for the device and let it in."""
         return Conversation(self._listener.accept()[0], self._patience)
 
+    def converse(self, stream: socket.socket) -> Conversation:
+        """Let the device in over a stream that has come otherwise."""
+        return Conversation(stream, self._patience)
+
     def refuse(self, status: int, **headers: str) -> Conversation:
         """Wait for the device and answer with a status."""
         return Refusal(self._listener.accept()[0], status, headers)

@@ -74,6 +74,8 @@ def stage(name: str, root: Path, **settings: Any) -> Iterator[Stage]:
     """A stage with one of the two devices on it; `settings` go into its mender-connect.conf."""
     place = root / "place"
     place.mkdir(parents=True)
+    if "Limits" in settings:
+        (place / "root").mkdir()  # the Chroot, which has to be there at the start
     with DevServer(root / "server", session_bytes=None, transfer_seconds=10) as server:
         starts = {OURS: _ours, THEIRS: _theirs}
         with starts[name](root / "device", server, **settings) as terminate:

@@ -517,7 +517,7 @@ def chrooted(**more: Any) -> dict[str, Any]:
 def escapes(on: Stage) -> dict[str, str]:
     """Ways out of a root: each a path that leads to `outside/secret`."""
     root, outside = on.place / "root", on.place / "outside"
-    for directory in (root, outside, on.place / "rootling"):
+    for directory in (outside, on.place / "rootling"):
         directory.mkdir()
     for directory in (outside, on.place / "rootling"):
         (directory / "secret").write_bytes(b"secret")

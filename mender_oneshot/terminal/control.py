@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable
 
 from . import wire
+from .fields import Garbled
 from .host import Host, unknown
 from .wire import CONTROL, Message
 
@@ -62,7 +63,11 @@ class Control:
             unknown(self._host, message)
 
     def _open(self, message: Message) -> None:
-        if VERSION not in wire.unpack(message.body).numbers("versions"):
+        try:
+            versions = wire.unpack(message.body).numbers("versions")
+        except Garbled:
+            versions = []
+        if VERSION not in versions:
             body: dict[str, object] = {"err": f"handshake rejected: require version {VERSION}", "close": True}
             self._host.send(Message(CONTROL, "error", message.sid, {}, wire.pack(body)))
             return

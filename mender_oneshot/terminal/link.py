@@ -1,9 +1,8 @@
-"""One connection to deviceconnect: name, TCP, proxy, TLS, WebSocket; the only file that knows `wsproto`.
+"""One connection to deviceconnect; the only file that knows `wsproto`.
 
 Bytes of whole messages in and out; knows nothing of what they say.
 """
 
-import base64
 import contextlib
 import socket
 import ssl
@@ -24,10 +23,10 @@ from wsproto.events import (
 )
 from wsproto.utilities import LocalProtocolError, ProtocolError
 
-from .. import __version__, errors, proxy, trust
+from .. import __version__, errors, trust
 from ..settings import Settings
-from .loop import Signals, Stopped
-from .names import Address, Lookup, plain
+from .loop import Signals
+from .stream import left, open_stream, read_answer
 
 CONNECT_SECONDS = 30.0
 PIECE = 65536
@@ -176,17 +175,17 @@ class Link:
             self.flush()
 
 
-def connect(settings: Settings, server: str, path: str, token: str, signals: Signals) -> Link:
-    """Make a connection, waiting for each step; nothing else is open at that time.
+def connect(settings: Settings, server: str, path: str, token: str, seconds: float, signals: Signals) -> Link:
+    """Make a connection within so many seconds, waiting for each step; nothing else is open at that time.
 
-    Raises `Refused`, or an `errors.Error` where the server cannot be reached or is not to be trusted.
+    Raises `Refused`, or an `errors.Error` if the server cannot be reached or is not to be trusted.
     """
     url = server + path
     where = trust.host(url)
-    end = time.monotonic() + CONNECT_SECONDS
+    end = time.monotonic() + min(seconds, CONNECT_SECONDS)
     stream: socket.socket | None = None
     try:
-        stream = _open(settings, url, end, signals)
+        stream = open_stream(settings, url, end, signals)
         with signals.interrupting():
             return _shake_hands(stream, url, token, end)
     except ssl.SSLCertVerificationError as error:
@@ -205,108 +204,6 @@ def _drop(stream: socket.socket | None) -> None:
         stream.close()
 
 
-def _open(settings: Settings, url: str, end: float, signals: Signals) -> socket.socket:
-    """Open the stream that WebSocket runs over: straight or through a proxy, plain or in TLS."""
-    parts = urlsplit(url)
-    secure = parts.scheme.lower() == "https"
-    host, port = parts.hostname or "", parts.port or (443 if secure else 80)
-    named = proxy.proxy_for(url)
-    stream = _through_proxy(named, host, port, end, signals) if named else _to(host, port, end, signals)
-    try:
-        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if secure:
-            # Not before the last moment: it costs memory, and says aloud that SkipVerify is set.
-            context = trust.tls_context(settings)
-            stream.settimeout(_left(end))
-            with signals.interrupting():
-                return trust.ForHost(context, host).wrap_socket(stream)
-    except BaseException:
-        stream.close()
-        raise
-    return stream
-
-
-def _through_proxy(named: str, host: str, port: int, end: float, signals: Signals) -> socket.socket:
-    """Ask a proxy for a tunnel (CONNECT)."""
-    way = proxy.read_proxy(named)
-    if way.scheme.lower() != "http":
-        raise errors.SettingsError(
-            f"The terminal goes through proxies of the kind http:// only, not {way.scheme}://; "
-            "correct http(s)_proxy."
-        )
-    from http.client import HTTPConnection, HTTPException  # dear, and hardly any device has a proxy
-
-    try:
-        address = urlsplit(f"http://{way.address}")
-        tunnel = HTTPConnection(address.hostname or "", address.port or 80)
-    except (ValueError, HTTPException) as error:
-        raise proxy.not_a_proxy() from error
-    login = base64.b64encode(way.login.encode()).decode()
-    tunnel.set_tunnel(host, port, {"Proxy-Authorization": f"Basic {login}"} if login else {})
-    made: list[socket.socket] = []
-
-    def create(*_: object) -> socket.socket:
-        made.append(_to(address.hostname or "", address.port or 80, end, signals))
-        return made[0]
-
-    tunnel._create_connection = create  # type: ignore[attr-defined]  # so that the name is looked up our way
-    try:
-        with signals.interrupting():
-            tunnel.connect()
-    except (OSError, HTTPException) as error:
-        for stream in made:
-            stream.close()
-        if isinstance(error, OSError):
-            raise
-        raise OSError("Tunnel connection failed") from error
-    return made[0]
-
-
-def _to(host: str, port: int, end: float, signals: Signals) -> socket.socket:
-    """Connect to the first address that answers; raises `OSError`."""
-    address = plain(host, port)
-    addresses = [address] if address else _look_up(host, port, signals)
-    problem: OSError = socket.gaierror("no address")
-    for tried, address in enumerate(addresses):
-        try:
-            # One that is silent must not take the time of the others.
-            return _to_one(address, _left(end) / (len(addresses) - tried), signals)
-        except OSError as error:
-            problem = error
-    raise problem
-
-
-def _look_up(host: str, port: int, signals: Signals) -> list[Address]:
-    answers: list[list[Address]] = []
-    lookup = Lookup(signals.loop, host, port, socket.SOCK_STREAM, answers.append)
-    try:
-        signals.loop.run(lambda: bool(answers) or signals.stopped or signals.time_over)
-    finally:
-        lookup.cancel()
-    if not answers:
-        raise Stopped
-    return answers[0]
-
-
-def _to_one(where: Address, seconds: float, signals: Signals) -> socket.socket:
-    stream = socket.socket(where.family, socket.SOCK_STREAM)
-    try:
-        stream.settimeout(seconds)
-        with signals.interrupting():
-            stream.connect(where.address)
-    except BaseException:
-        stream.close()
-        raise
-    return stream
-
-
-def _left(end: float) -> float:
-    left = end - time.monotonic()
-    if left <= 0:
-        raise TimeoutError
-    return left
-
-
 def _shake_hands(stream: socket.socket, url: str, token: str, end: float) -> Link:
     """Turn the stream into a WebSocket; raises `Refused` or `errors.BadAnswer`."""
     parts = urlsplit(url)
@@ -319,11 +216,10 @@ def _shake_hands(stream: socket.socket, url: str, token: str, end: float) -> Lin
             (b"User-Agent", f"mender-oneshot/{__version__}".encode()),
         ],
     )
-    stream.settimeout(_left(end))
+    stream.settimeout(left(end))
     stream.sendall(websocket.send(request))
     while True:
-        stream.settimeout(_left(end))
-        piece = stream.recv(PIECE)
+        piece = read_answer(stream, end)
         try:
             websocket.receive_data(piece or None)
             for event in websocket.events():

@@ -163,13 +163,14 @@ class Signals:
     @contextlib.contextmanager
     def interrupting(self) -> Iterator[None]:
         """Have signals raise `Stopped` while something outside the loop waits."""
-        if self.stopped or self.time_over:
-            raise Stopped
-        self._interrupting = True
+        before, self._interrupting = self._interrupting, True
         try:
+            # Looked at only now: a signal that comes in between would be heard by nobody.
+            if self.stopped or self.time_over:
+                raise Stopped
             yield
         finally:
-            self._interrupting = False
+            self._interrupting = before
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         self.stopped = True

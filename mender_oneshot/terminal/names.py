@@ -50,6 +50,11 @@ class Lookup:
         self._timer: Timer = loop.later(SECONDS, self._finish)
         loop.watch(self._ear, read=self._hear)
 
+    def give_up(self) -> None:
+        """Stop asking; `found` gets what there is, which is nothing."""
+        if self._child:
+            self._finish()
+
     def cancel(self) -> None:
         """Stop asking; `found` is not called any more."""
         self._found = _nobody

@@ -47,9 +47,10 @@ def command(request: Request, *words: str) -> list[str]:
     return [sys.executable, isolated, "-c", _START, *options, *words]
 
 
-def authorize(request: Request, *, fresh: bool) -> None:
-    """Have a token put into the state; raises what `mender-oneshot auth` ended with."""
-    words = ["auth", "--json", "--max-runtime", str(AUTH_SECONDS), *(["--fresh"] if fresh else [])]
+def authorize(request: Request, seconds: float, *, fresh: bool) -> None:
+    """Have a token put into the state within a time limit; raises what `mender-oneshot auth` ended with."""
+    limit = max(1, int(min(AUTH_SECONDS, seconds)))
+    words = ["auth", "--json", "--max-runtime", str(limit), *(["--fresh"] if fresh else [])]
     try:
         done = subprocess.run(
             command(request, *words),

@@ -5,6 +5,7 @@ Knows when to connect, when to wait and when to go; knows nothing of what is ser
 
 import contextlib
 import logging
+import math
 import os
 from typing import NamedTuple
 
@@ -241,14 +242,14 @@ class Service:
             if refused.status not in (401, 403):
                 raise self._in_words(refused) from refused
         with self._signals.interrupting():
-            authorize(self._request, fresh=True)
+            authorize(self._request, self._seconds_to_wait(), fresh=True)
         try:
             return self._connect_with(self._token())
         except Refused as refused:
             raise self._in_words(refused) from refused
 
     def _connect_with(self, token: state.Token) -> Link:
-        return connect(self._settings, token.server, PATH, token.jwt, self._signals)
+        return connect(self._settings, token.server, PATH, token.jwt, self._seconds_to_wait(), self._signals)
 
     def _token(self) -> state.Token:
         """Return the token in the state, where need be after an authorization."""
@@ -257,7 +258,7 @@ class Service:
             known.token, self._settings.servers, moment.look(self._settings.places).time
         ):
             with self._signals.interrupting():
-                authorize(self._request, fresh=False)
+                authorize(self._request, self._seconds_to_wait(), fresh=False)
             known = self._known()
         if known.token is None:
             raise errors.TryLater(
@@ -398,8 +399,13 @@ class Service:
             return True
         if self._busy:
             return False
-        waited = self._loop.now() - self._host.active
-        return self._host.exhausted or 0 < self._limits.wait <= waited
+        return self._host.exhausted or self._seconds_to_wait() <= 0
+
+    def _seconds_to_wait(self) -> float:
+        """Return how long `--wait` lets us go on while nobody is there; `inf` without such a limit."""
+        if not self._limits.wait or self._busy:
+            return math.inf
+        return self._host.active + self._limits.wait - self._loop.now()
 
     def _tick(self) -> None:
         """Look after what only time brings, each second while somebody is there, else less often."""
