@@ -137,7 +137,10 @@ def _device_key(settings: Settings) -> str:
 def _verify_keys(settings: Settings) -> str:
     from . import keys
 
-    count = len(keys.load_verify_keys(settings.artifact_verify_keys))
+    for path in settings.artifact_verify_keys:
+        if weakness := keys.weakness(keys.load_verify_key(path)):
+            raise errors.SettingsError(keys.weak_key_sentence(path, weakness))
+    count = len(settings.artifact_verify_keys)
     return (
         f"Artifacts have to be signed, by one of {count} keys." if count else "Artifacts need no signature."
     )

@@ -4,15 +4,21 @@
 Forms of signatures: device-api.md section 1.3 (authorization) and section 11 (artifacts).
 """
 
+import logging
+
 from cryptography.exceptions import InternalError, InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
-from . import disk, errors
+from . import disk, errors, pem
 from .settings import Settings
 
+log = logging.getLogger(__name__)
+
 RSA_BITS = 3072
+SAFE_RSA_BITS = 2048
+SAFE_EC_BITS = 224
 
 DeviceKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 VerifyKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey
@@ -32,11 +38,11 @@ def make(settings: Settings) -> None:
         key = rsa.generate_private_key(public_exponent=65537, key_size=RSA_BITS)
     else:
         key = ed25519.Ed25519PrivateKey.generate()
-    pem = key.private_bytes(
+    content = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     disk.require_target(settings.key_file)
-    disk.write_whole(settings.key_file, pem)
+    disk.write_whole(settings.key_file, content)
 
 
 def try_out() -> None:
@@ -50,19 +56,26 @@ def load(path: str) -> DeviceKey | None:
     Raises `errors.SettingsError` for a damaged key, and for one that another user may have put there.
     """
     try:
-        pem = disk.read(path, 65536, private=True)
+        content = disk.read(path, 65536, private=True)
     except errors.NotOurs as error:
         raise errors.SettingsError(
             f"The device key {path} {error.reason}; if it is the right key, take it over: "
             f"chown root:root {path} && chmod 600 {path}"
         ) from error
-    if pem is None:
+    if content is None:
         return None
+    block = pem.find(content, "PRIVATE KEY")
+    if pem.is_encrypted(block):
+        raise pem.encrypted("The device key", path)
+    if block.startswith(b"-----BEGIN OPENSSH"):
+        raise errors.SettingsError(
+            f"The device key {path} is in the form of OpenSSH; convert it: ssh-keygen -p -m PEM -f {path}"
+        )
     try:
-        key = serialization.load_pem_private_key(pem, password=None)
+        key = serialization.load_pem_private_key(block, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm, InternalError) as error:
-        # Never replaced by itself: a new key makes this a new device for the server.
-        why = "has a passphrase" if isinstance(error, TypeError) else "is damaged or of an unknown kind"
+        # Never replaced automatically: with a new key the server takes this for a new device.
+        why = "is damaged or of an unknown kind" if block else pem.why_none(content, "PRIVATE KEY")
         raise errors.SettingsError(
             f"The device key {path} {why}; restore it, or make a new one: mender-oneshot bootstrap --force"
         ) from error
@@ -89,22 +102,58 @@ def sign(key: DeviceKey, body: bytes) -> bytes:
 
 
 def load_verify_keys(paths: tuple[str, ...]) -> list[VerifyKey]:
-    """Read the keys that artifacts may be signed with; raises `errors.SettingsError` when one is unusable."""
-    keys = []
-    for path in paths:
-        try:
-            pem = disk.read(path, 65536)
-            key = serialization.load_pem_public_key(pem or b"")
-        except (errors.Error, ValueError, UnsupportedAlgorithm, InternalError) as error:
-            raise errors.SettingsError(
-                f"The ArtifactVerifyKey {path} cannot be read; put a PEM there."
-            ) from error
-        if not isinstance(key, VerifyKey):
-            raise errors.SettingsError(
-                f"The ArtifactVerifyKey {path} is neither RSA nor ECDSA; use one of these."
-            )
-        keys.append(key)
+    """Read the keys that artifacts may be signed with; raises `errors.SettingsError` when one is unusable.
+
+    Warns of a weak one but takes it: rejecting it would cut off a fleet that is already out there.
+    """
+    keys = [load_verify_key(path) for path in paths]
+    for path, key in zip(paths, keys, strict=True):
+        if weakness(key):
+            log.warning("%s", weak_key_sentence(path, weakness(key)))
     return keys
+
+
+def load_verify_key(path: str) -> VerifyKey:
+    """Read one key that artifacts may be signed with; raises `errors.SettingsError` when it is unusable."""
+    name = f"The ArtifactVerifyKey {path}"
+    content = pem.read("The ArtifactVerifyKey", path)
+    block = pem.find(content, "PUBLIC KEY")
+    if not block:
+        held = [label for label, _ in pem.blocks(content)]
+        remedy = "put a public key there, in PEM."
+        if "CERTIFICATE" in held:
+            remedy = f"extract its public key: openssl x509 -in {path} -noout -pubkey"
+        elif any(label.endswith("PRIVATE KEY") for label in held):
+            remedy = (
+                f"keep that key off the device and extract its public half: openssl pkey -in {path} -pubout"
+            )
+        raise errors.SettingsError(f"{name} {pem.why_none(content, 'PUBLIC KEY')}; {remedy}")
+    try:
+        key = serialization.load_pem_public_key(block)
+    except (ValueError, UnsupportedAlgorithm, InternalError) as error:
+        raise errors.SettingsError(
+            f"{name} is damaged or of an unknown kind; put an RSA or ECDSA public key there, in PEM."
+        ) from error
+    if not isinstance(key, VerifyKey):
+        raise errors.SettingsError(
+            f"{name} is neither RSA nor ECDSA, and artifacts are signed with no other kind; use one of these."
+        )
+    return key
+
+
+def weakness(key: VerifyKey) -> str:
+    """Say what makes a key easy to forge signatures with, "" if nothing does."""
+    if isinstance(key, rsa.RSAPublicKey):
+        return f"RSA with {key.key_size} bits" if key.key_size < SAFE_RSA_BITS else ""
+    return f"ECDSA with {key.key_size} bits" if key.key_size < SAFE_EC_BITS else ""
+
+
+def weak_key_sentence(path: str, weakness: str) -> str:
+    """Say that the signatures of a key can be forged, and what to do."""
+    return (
+        f"The ArtifactVerifyKey {path} is too weak ({weakness}), so signatures can be forged; sign with RSA "
+        f"of {SAFE_RSA_BITS} bits or more, or with ECDSA P-256, and replace it."
+    )
 
 
 def signed_by_one_of(keys: list[VerifyKey], manifest: bytes, signature: bytes) -> bool:

@@ -10,8 +10,7 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 def read(name: str, path: str) -> bytes:
     """Read the file that the setting `name` points to; raises `errors.SettingsError`."""
-    problem = unreadable(path)
-    if problem:
+    if problem := unreadable(path):
         raise errors.SettingsError(f"{name} {path} {problem}")
     try:
         content = disk.read(path, LIMIT)
@@ -22,10 +21,10 @@ def read(name: str, path: str) -> bytes:
 
 def unreadable(path: str) -> str:
     """Say, as the rest of a sentence that begins with the path, why there is no file; "" if there is one."""
-    link = dangling(path)
-    if link:
-        place = "is" if link == path else f"lies behind {link},"
-        return f"{place} a link to {os.readlink(link)}, which does not exist; mount its partition."
+    if clause := disk.dangling_link(path):
+        link, _, rest = clause.partition(" is a link to ")
+        place = "is" if link == path else f"is missing, for {link} is"
+        return f"{place} a link to {rest}."
     try:
         os.stat(path)
     except FileNotFoundError:
@@ -36,16 +35,6 @@ def unreadable(path: str) -> str:
         return "is not a regular file; correct the path."
     if not os.access(path, os.R_OK):
         return "cannot be read by this user; run this as root."
-    return ""
-
-
-def dangling(path: str) -> str:
-    """Return the link on the way to a file, or the file itself, that leads nowhere; "" if there is none."""
-    parts = path.split("/")
-    for end in range(1, len(parts) + 1):
-        place = "/".join(parts[:end])
-        if place and os.path.islink(place) and not os.path.exists(place):
-            return place
     return ""
 
 
@@ -80,7 +69,7 @@ def why_none(content: bytes, wanted: str) -> str:
     labels = [label for label, _ in blocks(content)]
     if labels:
         shown = "".join(letter if letter.isprintable() else "?" for letter in labels[0])[:40]
-        return f"holds a {shown}, not a {wanted}"
+        return f"holds no {wanted.lower()} (found: {shown})"
     if not content.strip():
         return "is empty"
     if content[:1] == b"\x30":

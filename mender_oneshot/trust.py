@@ -11,7 +11,7 @@ import time
 from typing import Any
 from urllib.parse import urlsplit
 
-from . import certificate, errors, pem
+from . import certificate, disk, errors, pem
 from .certificate import Anchors
 from .settings import Settings
 
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 SECURITY_LEVEL = 2
 """OpenSSL's: 112 bits, that is RSA and DH from 2048 bits and no SHA-1 in signatures."""
 
-OTHER_KEY = ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH")
+OTHER_KEY = ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED")
 WEAK = ("EE_KEY_TOO_SMALL", "CA_KEY_TOO_SMALL", "CA_MD_TOO_WEAK")
 
 _ALERTS = {
@@ -129,7 +129,7 @@ def tls_context(settings: Settings) -> Context:
     context.anchors = Anchors(
         file=settings.server_certificate,
         problem=_load_server_certificate(context, settings.server_certificate),
-        dangling=bool(pem.dangling(settings.server_certificate)),
+        dangling=bool(disk.dangling_link(settings.server_certificate)),
         system=_has_certificates(),
         hosts=tuple(host(url) for url in settings.servers),
     )
@@ -254,8 +254,10 @@ def why(error: BaseException) -> str:
         return "its name cannot be looked up"
     if isinstance(error, TimeoutError):
         return "it is silent for too long"
+    if isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
+        return "the connection broke off"
     if isinstance(error, ssl.SSLError):
-        reason = error.reason or error.strerror or ""
+        reason = error.reason or "unknown reason"
         known = next((words for end, words in _ALERTS.items() if reason.endswith(end)), None)
         return known or f"TLS fails ({reason})"
     if isinstance(error, OSError) and error.errno:

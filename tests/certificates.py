@@ -146,10 +146,19 @@ class Shown:
             except OSError:
                 return
             stream.settimeout(30)
-            with contextlib.suppress(OSError), self.context.wrap_socket(stream, server_side=True) as secure:
+            with (
+                contextlib.suppress(OSError),
+                self.context.wrap_socket(stream, server_side=True, do_handshake_on_connect=False) as secure,
+            ):
+                try:
+                    secure.do_handshake()
+                except ssl.SSLError:
+                    # What is left unread would reset the connection, and the alert would be lost.
+                    while socket.socket.recv(secure, 65536):
+                        pass
+                    continue
                 self.heard.append(_request(secure))
                 secure.sendall(self._answer)
-            stream.close()
 
 
 def _request(stream: socket.socket) -> bytes:

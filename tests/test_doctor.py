@@ -89,10 +89,10 @@ CASES: dict[str, tuple[Break, str, str, int]] = {
         "identity", "ended with 3", 78,
     ),
     "key for all to read": (open_key, "device key", "chmod 600", 78),
-    "damaged key": (bad_key, "device key", "damaged", 78),
+    "damaged key": (bad_key, "device key", "is not PEM", 78),
     "verify key": (
         lambda device, server: device.configure(ArtifactVerifyKey="/nonexistent"),
-        "verify keys", "put a PEM", 78,
+        "verify keys", "put the file there", 78,
     ),
     "sub-updater": (
         lambda device, server: (device.scripts / "install").chmod(0o644), "sub-updater", "not executable", 78,

@@ -1,11 +1,15 @@
 """Keys made elsewhere or here: they load, they sign, and what they sign others can verify."""
 
 import os
+import shutil
 import stat
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from certificates import issue
+from conftest import Device
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, padding, rsa, x25519
@@ -23,6 +27,7 @@ BODY = b'{"id_data":"{\\"mac\\":\\"a\\"}"}'
 PEM = serialization.Encoding.PEM
 PKCS8, TRADITIONAL = serialization.PrivateFormat.PKCS8, serialization.PrivateFormat.TraditionalOpenSSL
 PLAIN = serialization.NoEncryption()
+SPKI = serialization.PublicFormat.SubjectPublicKeyInfo
 RSA = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 P256 = ec.generate_private_key(ec.SECP256R1())
 ED25519 = ed25519.Ed25519PrivateKey.generate()
@@ -170,6 +175,78 @@ def test_one_bit_that_makes_a_key_one_of_another_kind(tmp_path: Path, letter: by
     path = tmp_path / "key.pem"
     path.write_bytes(whole[:43] + letter + whole[44:])
     refusal(path)
+
+
+@pytest.mark.parametrize("name", [name for name in BAD if name.endswith("sealed")])
+def test_a_sealed_key_is_kept_and_unsealed(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "key.pem"
+    path.write_bytes(BAD[name])
+    said = refusal(path)
+    assert "--force" not in said  # a new key would make a new device
+    # The command of the sentence, with the passphrase that it asks for.
+    command = said.partition("remove it: ")[2].replace("openssl pkey", "openssl pkey -passin pass:secret")
+    subprocess.run(["sh", "-ec", command], check=True, capture_output=True)
+    assert keys.public_pem(loaded(path))
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+CERTIFICATE = issue("board", key=P256)
+
+WORDS = {
+    "empty": "is empty",
+    "text": "is not PEM",
+    "NULs": "is not PEM",
+    "DER, not PEM": "is DER, not PEM",
+    "public half": "holds no private key (found: PUBLIC KEY)",
+    "RSA without an end": "is damaged",
+    "RSA, a line lost": "is damaged",
+    "X25519": "neither RSA, ECDSA nor Ed25519",
+}
+
+
+@pytest.mark.parametrize("name", WORDS)
+def test_what_is_wrong_with_a_key(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "key.pem"
+    path.write_bytes(BAD[name])
+    assert WORDS[name] in refusal(path)
+
+
+def test_a_certificate_in_place_of_a_key(tmp_path: Path) -> None:
+    path = tmp_path / "key.pem"
+    path.write_bytes(CERTIFICATE.pem)
+    assert "found: CERTIFICATE" in refusal(path)
+
+
+def test_a_key_of_openssh_is_converted(tmp_path: Path) -> None:
+    path = tmp_path / "key.pem"
+    path.write_bytes(P256.private_bytes(PEM, serialization.PrivateFormat.OpenSSH, PLAIN))
+    path.chmod(0o600)
+    command = refusal(path).partition("convert it: ")[2].split()
+    if shutil.which("ssh-keygen") is None:
+        pytest.skip("ssh-keygen is not installed")
+    subprocess.run([*command, "-N", "", "-P", ""], check=True, capture_output=True)
+    assert keys.public_pem(loaded(path)).encode() == public(P256)
+
+
+PARAMETERS = b"-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        PARAMETERS + PRIVATE["EC SEC1"][1],
+        CERTIFICATE.pem + PRIVATE["EC PKCS#8"][1],
+        PRIVATE["EC PKCS#8"][1] + CERTIFICATE.pem,
+        b"\xef\xbb\xbf" + PRIVATE["EC PKCS#8"][1],
+        b"\xef\xbb\xbf" + PRIVATE["EC SEC1"][1].replace(b"\n", b"\r\n"),
+        b"Bag Attributes: gr\xe4\n" + PRIVATE["EC PKCS#8"][1],
+    ],
+    ids=["parameters", "certificate before", "certificate after", "BOM", "BOM and CRLF", "comment"],
+)
+def test_a_key_among_other_things(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "key.pem"
+    path.write_bytes(content)
+    assert keys.public_pem(loaded(path)).encode() == public(P256)
 
 
 def test_a_damaged_key_has_a_way_out(tmp_path: Path) -> None:
@@ -332,21 +409,68 @@ def test_no_bytes_break_the_test_of_a_signature(signature: bytes) -> None:
     assert not keys.signed_by_one_of(found, MANIFEST, signature)
 
 
-@pytest.mark.parametrize(
-    "pem",
-    [
-        pytest.param(b"", id="empty"),
-        pytest.param(b"hello", id="text"),
-        pytest.param(RSA_PEM, id="private half"),
-        pytest.param(public(RSA)[:200], id="cut short"),
-        pytest.param(public(ED25519), id="Ed25519"),
-        pytest.param(public(ED448), id="Ed448"),
-    ],
-)
-def test_a_bad_key_for_artifacts_is_a_sentence(tmp_path: Path, pem: bytes) -> None:
+BAD_FOR_ARTIFACTS: dict[str, tuple[bytes, str]] = {
+    "empty": (b"", "is empty"),
+    "text": (b"hello", "is not PEM"),
+    "DER": (P256.public_key().public_bytes(serialization.Encoding.DER, SPKI), "is DER, not PEM"),
+    "private half": (RSA_PEM, "keep that key off the device"),
+    "certificate": (CERTIFICATE.pem, "openssl x509 -in"),
+    "cut short": (public(RSA)[:200], "is damaged"),
+    "a line lost": (public(RSA).replace(public(RSA).splitlines(keepends=True)[2], b""), "is damaged"),
+    "Ed25519": (public(ED25519), "neither RSA nor ECDSA"),
+    "Ed448": (public(ED448), "neither RSA nor ECDSA"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FOR_ARTIFACTS)
+def test_a_bad_key_for_artifacts_is_a_sentence(tmp_path: Path, name: str) -> None:
+    pem, words = BAD_FOR_ARTIFACTS[name]
     with pytest.raises(SettingsError, match="ArtifactVerifyKey .*verify-1.pem") as caught:
         verify_keys(tmp_path, public(RSA), pem)
     assert str(caught.value).isprintable()
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("made", "weakness"),
+    [
+        ("genrsa 512", "RSA with 512 bits"),
+        ("genrsa 1024", "RSA with 1024 bits"),
+        ("genrsa 2047", "RSA with 2047 bits"),
+        ("genrsa 2048", ""),
+        ("ecparam -genkey -noout -name prime192v1", "ECDSA with 192 bits"),
+        ("ecparam -genkey -noout -name secp224r1", ""),
+        ("ecparam -genkey -noout -name prime256v1", ""),
+        ("ecparam -genkey -noout -name secp384r1", ""),
+    ],
+)
+def test_a_weak_key_for_artifacts_is_taken_with_a_warning(
+    accepted: Device, tmp_path: Path, release: Callable[..., str], made: str, weakness: str
+) -> None:
+    path = tmp_path / "verify.pem"
+    private = subprocess.run(["openssl", *made.split()], check=True, capture_output=True).stdout
+    path.write_bytes(
+        subprocess.run(["openssl", "pkey", "-pubout"], input=private, check=True, capture_output=True).stdout
+    )
+    accepted.configure(ArtifactVerifyKey=str(path))
+    accepted.sub_updater()
+    release()
+    done = accepted.run("run", "--all")
+    assert done.code == 65, done  # it is not signed
+    assert done.err.count("signatures can be forged") == (1 if weakness else 0)
+    assert weakness in done.err
+    wrong = [check for check in accepted.run("doctor", "--json").json["checks"] if not check["ok"]]
+    assert [check["message"] for check in wrong if check["name"] == "verify keys"] == (
+        [keys.weak_key_sentence(str(path), weakness)] if weakness else []
+    )
+
+
+@pytest.mark.parametrize(
+    "change", [lambda pem: b"\xef\xbb\xbf" + pem, lambda pem: pem.replace(b"\n", b"\r\n")]
+)
+def test_what_editors_do_to_a_key_for_artifacts(tmp_path: Path, change: Callable[[bytes], bytes]) -> None:
+    found = verify_keys(tmp_path, change(public(RSA)))
+    assert keys.signed_by_one_of(found, MANIFEST, rsa_signature())
 
 
 def test_a_missing_key_for_artifacts_is_a_sentence(tmp_path: Path) -> None:

@@ -1,8 +1,12 @@
 """Whom the client trusts: the same with every version of Python and of urllib3, and for every connection."""
 
+import fcntl
 import json
 import os
+import pty
 import ssl
+import subprocess
+import termios
 import time
 import warnings
 from collections.abc import Callable
@@ -12,7 +16,13 @@ from typing import NamedTuple
 import pytest
 from certificates import CLIENT, LONG_AGO, LOOPBACK, SOME_DAY, Issued, issue, showing, weak_key
 from conftest import Device, Run, spoil
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+)
 from terminalpeer import need_the_extra
 
 from mender_oneshot.devserver import DevServer
@@ -314,7 +324,7 @@ USELESS: dict[str, tuple[Callable[[Path], object], int, str]] = {
     "DER": (
         lambda path: path.write_bytes(ROOT.certificate.public_bytes(Encoding.DER)), 69, "is DER, not PEM",
     ),
-    "a key": (lambda path: path.write_bytes(ROOT.key_pem), 69, "holds a PRIVATE KEY, not a CERTIFICATE"),
+    "a key": (lambda path: path.write_bytes(ROOT.key_pem), 69, "holds no certificate (found: PRIVATE KEY)"),
     "text": (lambda path: path.write_text("hello"), 69, "is not PEM"),
     "cut short": (lambda path: path.write_bytes(ROOT.pem[:300]), 69, "is damaged"),
     "damaged": (lambda path: path.write_bytes(ROOT.pem.replace(ROOT.pem[100:130], b"")), 69, "is damaged"),
@@ -363,6 +373,124 @@ def test_the_keys_of_a_connection_are_given_to_nobody(accepted: Device, tmp_path
         done = accepted.ok("check-update")
         assert done.err.count("SSLKEYLOGFILE") == 1
         assert not path.exists()
+
+
+# The client's certificate.
+
+
+def sealed(form: PrivateFormat) -> bytes:
+    return CLIENT_PAIR.key.private_bytes(Encoding.PEM, form, BestAvailableEncryption(b"secret"))
+
+
+CLIENT_PAIR = issue("board 7", ROOT, purpose=CLIENT)
+WEAK_PAIR = issue("board 8", ROOT, purpose=CLIENT, key=weak_key(1024))
+CERTIFICATE_DER = CLIENT_PAIR.certificate.public_bytes(Encoding.DER)
+KEY_DER = CLIENT_PAIR.key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+PUBLIC_HALF = CLIENT_PAIR.key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+DANGLING = b"<a link to nothing>"
+
+# The certificate, the key, the file at fault, and words.
+PAIRS: dict[str, tuple[bytes | None, bytes | None, str, str]] = {
+    "no certificate": (None, CLIENT_PAIR.key_pem, "Certificate", "does not exist"),
+    "no key": (CLIENT_PAIR.pem, None, "Key", "does not exist"),
+    "certificate a dangling link": (DANGLING, CLIENT_PAIR.key_pem, "Certificate", "mount its partition"),
+    "key a dangling link": (CLIENT_PAIR.pem, DANGLING, "Key", "mount its partition"),
+    "certificate empty": (b"", CLIENT_PAIR.key_pem, "Certificate", "is empty"),
+    "key empty": (CLIENT_PAIR.pem, b"", "Key", "is empty"),
+    "certificate in DER": (CERTIFICATE_DER, CLIENT_PAIR.key_pem, "Certificate", "is DER, not PEM"),
+    "key in DER": (CLIENT_PAIR.pem, KEY_DER, "Key", "is DER, not PEM"),
+    "exchanged": (CLIENT_PAIR.key_pem, CLIENT_PAIR.pem, "Certificate", "holds no certificate"),
+    "public key": (CLIENT_PAIR.pem, PUBLIC_HALF, "Key", "holds no private key (found: PUBLIC KEY)"),
+    "certificate for key": (CLIENT_PAIR.pem, CLIENT_PAIR.pem, "Key", "holds no private key"),
+    "certificate damaged": (
+        CLIENT_PAIR.pem.replace(CLIENT_PAIR.pem[100:130], b""), CLIENT_PAIR.key_pem, "Certificate",
+        "is damaged",
+    ),
+    "key damaged": (
+        CLIENT_PAIR.pem, CLIENT_PAIR.key_pem.replace(CLIENT_PAIR.key_pem[50:80], b""), "Key", "is damaged",
+    ),
+    "certificate cut": (CLIENT_PAIR.pem[:200], CLIENT_PAIR.key_pem, "Certificate", "is damaged"),
+    "key cut": (CLIENT_PAIR.pem, CLIENT_PAIR.key_pem[:100], "Key", "is damaged"),
+    "other key": (CLIENT_PAIR.pem, OTHER.key_pem, "Key", "does not belong to HttpsClient.Certificate"),
+    "key of another kind": (CLIENT_PAIR.pem, WEAK_PAIR.key_pem, "Key", "does not belong to"),
+    "weak": (WEAK_PAIR.pem, WEAK_PAIR.key_pem, "Certificate", "is too weak"),
+    "passphrase": (CLIENT_PAIR.pem, sealed(PrivateFormat.PKCS8), "Key", "has a passphrase"),
+    "passphrase, older form": (
+        CLIENT_PAIR.pem, sealed(PrivateFormat.TraditionalOpenSSL), "Key", "has a passphrase",
+    ),
+    "passphrase, one file": (
+        CLIENT_PAIR.pem + sealed(PrivateFormat.PKCS8), CLIENT_PAIR.pem + sealed(PrivateFormat.PKCS8), "Key",
+        "has a passphrase",
+    ),
+}  # fmt: skip
+
+
+def placed(path: Path, content: bytes | None) -> str:
+    if content == DANGLING:
+        path.symlink_to("/data/nothing")
+    elif content is not None:
+        path.write_bytes(content)
+    return str(path)
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_a_client_certificate_of_no_use(device: Device, server: DevServer, tmp_path: Path, name: str) -> None:
+    certificate, key, at_fault, words = PAIRS[name]
+    paths = {
+        "Certificate": placed(tmp_path / "client.pem", certificate),
+        "Key": placed(tmp_path / "client-key.pem", key),
+    }
+    device.configure(HttpsClient=paths)
+    done = device.run("auth", start_new_session=True)
+    assert done.code == 78, done
+    (sentence,) = done.err.splitlines()
+    assert f"HttpsClient.{at_fault} {paths[at_fault]} " in sentence
+    assert words in sentence
+    assert "[" not in sentence
+    assert not server.requests
+
+
+def test_a_passphrase_is_never_asked_for(device: Device, tmp_path: Path) -> None:
+    paths = {
+        "Certificate": placed(tmp_path / "client.pem", CLIENT_PAIR.pem),
+        "Key": placed(tmp_path / "client-key.pem", sealed(PrivateFormat.PKCS8)),
+    }
+    device.configure(HttpsClient=paths)
+    main, side = pty.openpty()
+
+    def take_terminal() -> None:
+        os.setsid()
+        fcntl.ioctl(side, termios.TIOCSCTTY, 0)
+
+    try:
+        done = device.run("--max-runtime", "30", "auth", preexec_fn=take_terminal)
+        os.set_blocking(main, False)
+        with pytest.raises(BlockingIOError):
+            os.read(main, 1)  # nothing was written to the terminal
+    finally:
+        os.close(main)
+        os.close(side)
+    assert done.code == 78, done
+    command = done.err.strip().partition("remove it: ")[2]
+    unsealing = command.replace("openssl pkey", "openssl pkey -passin pass:secret")
+    subprocess.run(["sh", "-ec", unsealing], check=True, capture_output=True)
+    assert device.run("auth").code == 77
+
+
+def test_a_server_that_asks_for_a_client_certificate(unknown: Device, tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_bytes(ROOT.pem)
+    with showing(tmp_path / "server", LEAF, MIDDLE) as server:
+        server.context.load_verify_locations(tmp_path / "ca.pem")
+        server.context.verify_mode = ssl.CERT_REQUIRED
+        unknown.configure(
+            ServerURL=f"https://127.0.0.1:{server.port}", ServerCertificate=str(tmp_path / "ca.pem")
+        )
+        done = unknown.run("auth")
+        assert done.code == 75, done
+        assert "asks for a client certificate; set HttpsClient" in done.err
+        both = placed(tmp_path / "both.pem", CLIENT_PAIR.key_pem + CLIENT_PAIR.pem)
+        unknown.configure(HttpsClient={"Certificate": both, "Key": both})
+        assert unknown.run("auth", "--fresh").code == 77
 
 
 # Everybody who connects.
