@@ -110,7 +110,7 @@ def _say(sentence: str, request: Request, results: _Results) -> None:
     if request.syslog:
         syslog.send(syslog.NOTICE, sentence)
     else:
-        results.say(f"<{syslog.NOTICE}>{visible(sentence)}" if logs.is_journal(1) else sentence)
+        results.say(f"<{syslog.NOTICE}>{visible(sentence)}" if logs.is_journal(1) else visible(sentence))
 
 
 def _exit_code(request: Request, done: list[Done]) -> int:

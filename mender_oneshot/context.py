@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from . import errors, plan
 from .moment import Moment
 from .settings import Settings
-from .state import Hold, Store
+from .state import Store
 
 if TYPE_CHECKING:
     # Named, not imported: the step that needs the network brings urllib3 along, no other.
@@ -56,12 +56,11 @@ class Context:
             self.server.close()
             self.server = None
 
-    def keep_away(self, error: errors.Error) -> None:
-        """Take note of the pause that a server has asked for, if it has; a longer one stands."""
-        now = self.now().time
-        wish = error.retry_after if isinstance(error, errors.TryLater) else None
-        if wish and wish > plan.hold_remaining(self.store.state, now):
-            self.store.update(hold=Hold(now, wish))
+    def keep_away(self, step: str, error: errors.Error) -> None:
+        """Store the pause that a host has asked a step for, if it has."""
+        if isinstance(error, errors.TryLater) and error.host and error.retry_after:
+            store, now = self.store, self.now().time
+            store.state = plan.with_pause(store.state, step, error.host, error.retry_after, now)
 
     def data(self, name: str) -> str:
         """Return the path of a file in the data directory."""

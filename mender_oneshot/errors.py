@@ -73,14 +73,16 @@ class NotOurs(DiskError):
 class TryLater(Error):
     """The network, the server or another invocation is in the way for now.
 
-    `retry_after` is the time the server asked for, in seconds, or None.
+    `host` is the host that answered, "" if no answer came; `retry_after` is the pause that it asked for, in
+    seconds, or None.
     """
 
     exit_code = os.EX_TEMPFAIL
 
-    def __init__(self, message: str, retry_after: float | None = None) -> None:
+    def __init__(self, message: str, retry_after: float | None = None, host: str = "") -> None:
         super().__init__(message)
         self.retry_after = retry_after
+        self.host = host
 
 
 class NotYet(TryLater):
@@ -99,6 +101,10 @@ class NoMemory(TryLater):
 
     def __init__(self) -> None:
         super().__init__("There is not enough memory; the next run tries again.")
+
+
+class NotTheServer(TryLater):
+    """The answer is not in the form of a Mender server; it came from a gateway, a firewall or a portal."""
 
 
 class Busy(TryLater):

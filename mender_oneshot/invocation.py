@@ -14,7 +14,6 @@ from .deadline import deadline
 from .deployment_log import FILE as DEPLOYMENT_LOG
 from .deployment_log import Handler
 from .lock import take as take_lock
-from .moment import Moment
 from .request import Request
 from .settings import Settings, no_server
 from .state import State, Store
@@ -155,20 +154,18 @@ def perform(context: Context, name: str, *, paced: bool) -> Outcome:
 
     A refused token is no failure but a reason to authorize, once, and go on; an expired link one to check.
     """
-    if name not in ("bootstrap", "tidy"):
-        _respect_hold(context.store.state, context.now())
+    _respect_pause(context, name)
     tried: set[str] = set()
     token, servers = context.store.state.token, context.settings.servers
     if name in plan.NEEDS_TOKEN and not plan.token_is_good(token, servers, context.now().time):
         tried.add("auth")
         perform(context, "auth", paced=paced)
+        _respect_pause(context, name)  # the server that gave the token may want one
     while True:
         try:
             return _attempt(context, name, paced)
         except errors.Needs as need:
             if need.step in tried:
-                if need.step == "auth":
-                    context.store.update(token=None)
                 _count_failure(context, name, need.otherwise)
                 raise need.otherwise from need
             tried.add(need.step)
@@ -203,6 +200,7 @@ def _attempt(context: Context, name: str, paced: bool) -> Outcome:
         raise
     except errors.Error as error:
         _count_failure(context, name, error)
+        context.keep_away(name, error)
         raise
     if outcome.word in ("over", "waiting"):
         # A server that repeats itself, or a sub-updater that goes on, is looked at less and less often.
@@ -221,17 +219,16 @@ def _within_memory(run: Callable[[Context], Outcome], context: Context) -> Outco
         raise errors.NoMemory from error
 
 
-def _respect_hold(known: State, now: Moment) -> None:
-    wait = plan.hold_remaining(known, now.time)
+def _respect_pause(context: Context, name: str) -> None:
+    """Raise `errors.TryLater` while the hosts that a step would ask want it to wait."""
+    now = context.now().time
+    wait = plan.pause_remaining(context.store.state, context.settings, name, now)
     if wait:
-        raise errors.TryLater(
-            f"The server asked for a pause of another {wait:.0f} s; the next run tries again."
-        )
+        raise errors.TryLater(plan.pause_in_words(context.store.state, wait, now))
 
 
 def _count_failure(context: Context, name: str, error: errors.Error) -> None:
     _count(context, name, str(error), failed=True)
-    context.keep_away(error)
 
 
 def _count(context: Context, name: str, why: str, *, failed: bool) -> None:

@@ -5,14 +5,18 @@ settings alone.
 """
 
 import math
+import time
 
 from .moment import Moment
 from .settings import Settings
-from .state import Failure, Handoff, State, Token, final_result
+from .state import Failure, Handoff, Pause, State, Token, final_result
+from .url import host
 
 SMALLEST_BACKOFF = 60.0
 USES_OF_AN_INTERVAL = 3
-LONGEST_HOLD = 86400.0
+LONGEST_PAUSE = 86400.0
+MOST_PAUSES = 20
+HOST_LENGTH = 300
 INVENTORY_MAX_AGE = 86400.0
 SWEEP_GRACE = 60.0
 TOKEN_MARGIN = 300.0
@@ -36,16 +40,14 @@ def due(state: State, settings: Settings, now: Moment, only: str = "") -> tuple[
         name, wait = "send-inventory", _inventory_remaining(state, settings, now)
     else:
         name, wait = _wanted(state, settings, now, with_inventory=only != "update")
-    if name != "tidy":
-        wait = max(wait, hold_remaining(state, now.time))
     if wait > 0:
         return None, wait
     if name in NEEDS_TOKEN and not token_is_good(state.token, settings.servers, now.time):
-        name, wait = "auth", backoff_remaining(state, settings, "auth", now.time)
+        name, wait = "auth", _blocked(state, settings, "auth", now.time)
     return (name, 0) if wait <= 0 else (None, wait)
 
 
-NEEDS_TOKEN = ("deliver", "check-update", "download", "send-inventory")
+NEEDS_TOKEN = ("deliver", "check-update", "download", "send-inventory", "terminal")
 """Steps that cannot do anything without a token; `install` can: it reports on the way, if it can."""
 
 
@@ -53,17 +55,17 @@ def _wanted(state: State, settings: Settings, now: Moment, *, with_inventory: bo
     """Pick the step by the order of things, and the seconds it must still wait."""
     inventory_in = _inventory_remaining(state, settings, now) if with_inventory else math.inf
     if state.results:
-        return "deliver", backoff_remaining(state, settings, "deliver", now.time)
+        return "deliver", _blocked(state, settings, "deliver", now.time)
     if state.handoff or now.lock is not None:
         return _or_inventory("tidy", tidy_remaining(state, settings, now), inventory_in)
     if state.deployment:
         name = "install" if now.artifact else "download"
-        return _or_inventory(name, backoff_remaining(state, settings, name, now.time), inventory_in)
+        return _or_inventory(name, _blocked(state, settings, name, now.time), inventory_in)
     if now.artifact:
         return "tidy", backoff_remaining(state, settings, "tidy", now.time)
     check_in = max(
         remaining(state.checked_at, settings.update_poll_interval, now.time),
-        backoff_remaining(state, settings, "check-update", now.time),
+        _blocked(state, settings, "check-update", now.time),
         spread_remaining(state, settings, now),
     )
     if not state.checked_at and check_in > 0:
@@ -99,7 +101,7 @@ def _tried(step: str, worked_at: float, state: State, now: float) -> float:
 def _inventory_remaining(state: State, settings: Settings, now: Moment) -> float:
     return max(
         remaining(state.inventory_at, settings.inventory_poll_interval, now.time),
-        backoff_remaining(state, settings, "send-inventory", now.time),
+        _blocked(state, settings, "send-inventory", now.time),
         spread_remaining(state, settings, now),
     )
 
@@ -114,9 +116,78 @@ def remaining(since: float, interval: float, now: float) -> float:
     return max(0.0, since + interval - now)
 
 
-def hold_remaining(state: State, now: float) -> float:
-    """Seconds that the server's last `Retry-After` still asks for, at most a day."""
-    return remaining(state.hold.at, min(state.hold.seconds, LONGEST_HOLD), now) if state.hold else 0
+def _blocked(state: State, settings: Settings, step: str, now: float) -> float:
+    """Seconds that a step's own failures, or a `Retry-After` that it got, still keep it back."""
+    return max(backoff_remaining(state, settings, step, now), pause_remaining(state, settings, step, now))
+
+
+def pause_remaining(state: State, settings: Settings, step: str, now: float) -> float:
+    """Seconds that the hosts which a step would ask still want it to wait, at most a day.
+
+    A pause is kept by the step that got it, towards the host that asked for it. A refused authorization keeps
+    back every step that shows a token to that host. With several servers, the first that is free counts.
+    """
+    if step == "auth":
+        return min((asked_pause(state, "auth", url, now) for url in settings.servers), default=0)
+    if step not in NEEDS_TOKEN:
+        return 0
+    own = step
+    if step == "download":
+        # A pause of the server concerns the status alone; the bytes come from the host of the link.
+        own = "auth"
+    token = state.token
+    servers = (token.server,) if token and token.server in settings.servers else settings.servers
+    wait = min(
+        (max(asked_pause(state, "auth", url, now), asked_pause(state, own, url, now)) for url in servers),
+        default=0,
+    )
+    if step == "download" and state.deployment:
+        wait = max(wait, asked_pause(state, "download", state.deployment.uri, now))
+    return wait
+
+
+def asked_pause(state: State, step: str, url: str, now: float) -> float:
+    """Seconds that the host of a URL still wants one step to wait."""
+    where = host(url)[:HOST_LENGTH]
+    return max(
+        (pause_left(pause, now) for pause in state.pauses if (pause.step, pause.host) == (step, where)),
+        default=0,
+    )
+
+
+def pause_in_words(state: State, wait: float, now: float) -> str:
+    """Say which host wants the pause that still lasts `wait` seconds."""
+    asked = next((pause for pause in state.pauses if pause_left(pause, now) == wait), None)
+    where, step = (asked.host, asked.step) if asked else ("The server", "this step")
+    return f"{where} asked for a pause in answer to {step}; {until(wait, now)} are left."
+
+
+def until(seconds: float, now: float) -> str:
+    """Write a length of time for people, with its end by this device's clock."""
+    whole = math.ceil(min(seconds, LONGEST_PAUSE))
+    if whole < 120:
+        length = f"{whole} s"
+    elif whole < 7200:
+        length = f"{whole // 60} min {whole % 60} s"
+    else:
+        length = f"{whole // 3600} h {whole % 3600 // 60} min"
+    return f"{length} (until {time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime(now + whole))} UTC)"
+
+
+def pause_left(pause: Pause, now: float) -> float:
+    """Seconds of a pause that are left."""
+    return remaining(pause.at, min(pause.seconds, LONGEST_PAUSE), now)
+
+
+def with_pause(state: State, step: str, where: str, seconds: float, now: float) -> State:
+    """Add a pause; a longer one in force stays, and pauses that are over are dropped."""
+    pause = Pause(step, where[:HOST_LENGTH], now, seconds)
+    kept = [known for known in state.pauses if pause_left(known, now) > 0]
+    rival = next((known for known in kept if known[:2] == pause[:2]), None)
+    if rival:
+        kept.remove(rival)
+        pause = max(rival, pause, key=lambda known: pause_left(known, now))
+    return state._replace(pauses=(*kept, pause)[-MOST_PAUSES:])
 
 
 def backoff(failures: int, longest: float, count: int = 0) -> float | None:

@@ -10,6 +10,7 @@ from enum import Enum
 from typing import NamedTuple
 
 MAX_SIZE = 1 << 50
+LONGEST_VALUE = 512
 
 
 class Answer(NamedTuple):
@@ -26,7 +27,13 @@ class Answer(NamedTuple):
 def answer(status: int, headers: Mapping[str, str]) -> Answer:
     """Pick what matters out of an answer's headers, their names in lower case."""
     names = ("content-length", "content-range", "etag", "last-modified", "content-encoding")
-    return Answer(status, *(headers.get(name, "") for name in names))
+    return Answer(status, *(_one_line(headers.get(name, "")) for name in names))
+
+
+def _one_line(value: str) -> str:
+    """Return a header's value if it is a short line; a folded, long or unprintable one counts as absent."""
+    value = value.strip(" \t")
+    return value if len(value) <= LONGEST_VALUE and value.isprintable() else ""
 
 
 class Known(NamedTuple):

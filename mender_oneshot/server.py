@@ -1,20 +1,17 @@
 """The Mender server: one method per endpoint.
 
 Only here does a status code mean something; what comes out is values, or errors that are sentences. The
-endpoints: device-api.md, and the server's OpenAPI files.
+endpoints: device-api.md, and the server's OpenAPI files. Reading the answers: `answers`.
 """
 
 import json
 import re
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from typing import Any, NamedTuple
-from urllib.parse import urlencode, urljoin, urlsplit
+from urllib.parse import urlencode, urlsplit
 
-from . import errors, resume
-from .moment import is_deployment_id
+from . import answers, errors, plan, resume
+from .answers import Answer
 from .settings import Settings
 from .state import Deployment
 from .transport import Response, Transport, host
@@ -22,7 +19,6 @@ from .transport import Response, Transport, host
 ANSWER_LIMIT = 1 << 20
 TOKEN_LIMIT = 16384
 REDIRECTS = 5
-LONGEST_WISH = 1e10
 
 _DEVICES = "/api/devices/v1"
 _NEXT = "/deployments/device/deployments/next"
@@ -40,12 +36,6 @@ class DeviceChanged(Exception):
 
 class TooLarge(Exception):
     """The body is over the server's limit (413)."""
-
-
-class _Answer(NamedTuple):
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
 
 
 class Server:
@@ -66,20 +56,20 @@ class Server:
         Returns what its clock says, in seconds since 1970, or None where the answer has no date.
         """
         answer = self._ask("GET", f"{_DEVICES}{_NEXT}", token=False)
-        if answer.status != 401:
-            raise self._senseless(answer, "a refusal")
-        return _http_date(answer.headers.get("date", ""))
+        if answer.status != 401 or not answers.refuses_token(answer):
+            raise self._unexpected(answer, "the refusal of a request without a token")
+        return answers.http_date(answer.headers.get("date", ""))
 
     def authorize(self, body: bytes, signature: str) -> str:
-        """Ask for a token (POST auth_requests); raises `errors.NotAccepted` on 401."""
+        """Ask for a token (POST auth_requests); raises `errors.NotAccepted` if the Mender server says 401."""
         headers = {"Content-Type": "application/json", "X-MEN-Signature": signature}
         answer = self._ask("POST", f"{_DEVICES}/authentication/auth_requests", body, headers, token=False)
-        if answer.status == 401:
-            raise _not_accepted(self.url, _reason(answer))
+        if answer.status == 401 and answers.own_words(answer):
+            raise _not_accepted(self.url, answers.own_words(answer))
         self._expect(answer, 200)
         token = answer.body.decode("ascii", "replace").strip()
         if len(token) > TOKEN_LIMIT or not re.fullmatch(r"[\w-]+\.[\w-]+\.[\w-]*", token, re.ASCII):
-            raise self._senseless(answer, "a token")
+            raise self._unexpected(answer, "a token")
         return token
 
     def put_inventory(self, attributes: Attributes) -> None:
@@ -89,34 +79,43 @@ class Server:
         answer = self._ask("PUT", path, body)
         if answer.status == 405:
             answer = self._ask("PATCH", path, body)
+        if answer.status in (400, 413) and answers.own_words(answer):
+            raise errors.Refused(
+                f"{self._said(answer)}; this inventory has {len(attributes)} attributes and {len(body)} "
+                "bytes; a Mender server takes 100 and 1048576, so print less in the inventory scripts."
+            )
         self._expect(answer, 200)
-        if "html" in answer.headers.get("content-type", ""):
-            raise self._senseless(answer, "an acknowledgement")
+        if answer.body.strip():  # the server's own answer is empty
+            raise self._unexpected(answer, "an acknowledgement")
 
     def next_deployment(self, provides: dict[str, str], form: str) -> tuple[Deployment | None, str]:
         """Ask for the next deployment; return it, or None, and the form of the question that worked.
 
-        The newer form first, the older on 404 only, and straight away where `form` says so: the server fails
+        The newer form first, the older on 404 only; a `form` that is given is the only one: the server fails
         a deployment about which it is asked in two forms. Raises `DeviceChanged` on 409.
         """
+        given = form
         if form != "v1":
             answer = self._ask("POST", f"/api/devices/v2{_NEXT}", _json({"device_provides": provides}))
             form = "v2"
+            if answer.status == 404 and given == "v2":
+                raise self._stranger(answer)
         if form == "v1" or answer.status == 404:
             query = urlencode({key: provides[key] for key in ("artifact_name", "device_type")})
             answer = self._ask("GET", f"{_DEVICES}{_NEXT}?{query}")
             form = "v1"
-        if answer.status == 409:
+        if answer.status == 409 and answers.own_words(answer):
             raise DeviceChanged
         self._expect(answer, 200, 204)
         return (None if answer.status == 204 else self._instructions(answer)), form
 
-    def _instructions(self, answer: _Answer) -> Deployment:
+    def _instructions(self, answer: Answer) -> Deployment:
         try:
-            deployment = instructions(json.loads(answer.body))
+            return answers.instructions(json.loads(answer.body))
+        except answers.Unusable:
+            raise
         except (ValueError, RecursionError) as error:
-            raise self._senseless(answer, "deployment instructions") from error
-        return deployment
+            raise self._unexpected(answer, "deployment instructions") from error
 
     def put_status(self, deployment: str, status: str) -> None:
         """Report a status; raises `Void` when the server says the deployment is aborted or not ours."""
@@ -129,21 +128,18 @@ class Server:
     def _report(self, path: str, what: object, *, large: bool = False) -> None:
         """Tell the server something of a deployment.
 
-        What its answer ends is lost, so it has to be its own: a gateway says 404 as well, while what stands
-        behind it restarts, and a portal says anything (device-api.md section 1.4 has the form of errors).
+        Its answer can end a deployment, so it has to be its own: a gateway answers 404 as well while what is
+        behind it restarts, and a portal answers anything.
         """
         answer = self._ask("PUT", path, _json(what))
         if answer.status == 204:
             return
-        if large and answer.status == 413:  # whoever finds it so
+        if large and answer.status == 413:  # a gateway's limit counts as well
             raise TooLarge
-        if not _is_menders(answer):
-            raise errors.ServerTrouble(
-                f"{host(self.url)} answered {answer.status}, and not as a Mender server does; the next run "
-                "tries again."
-            )
+        if not answers.own_words(answer):
+            raise self._stranger(answer)
         if answer.status in (404, 409):
-            raise Void(_reason(answer))
+            raise Void(answers.own_words(answer))
         self._expect(answer, 204)
 
     def _of(self, deployment: str, what: str) -> str:
@@ -163,8 +159,8 @@ class Server:
             if response.status not in (301, 302, 303, 307, 308):
                 return response
             with response:
-                target = _join(uri, response.headers.get("location", ""))
-            if not _is_url(target) or (_scheme(uri) == "https" and _scheme(target) != "https"):
+                target = answers.redirect_target(uri, response.headers.get("location", ""))
+            if not target or (answers.scheme(uri) == "https" and answers.scheme(target) != "https"):
                 raise errors.BadAnswer(
                     f"The artifact's link at {host(uri)} redirects away from https; it is not followed."
                 )
@@ -173,12 +169,13 @@ class Server:
             f"The artifact's link redirects more than {REDIRECTS} times; look at the storage."
         )
 
-    def artifact_error(self, response: Response) -> errors.Error:
-        """Put an answer that no artifact can come from into words."""
+    def artifact_error(self, uri: str, response: Response) -> errors.Error:
+        """Put an answer that no artifact can come from into words; a pause is one of the link's own host."""
         said = f"{host(response.url)} answered {response.status} instead of the artifact"
         if response.status in (408, 429) or response.status >= 500:
-            return errors.TryLater(f"{said}; the next run tries again.", _wait(response.headers))
-        return errors.BadAnswer(f"{said}; look at the storage.")
+            then, wish = _waiting(response.headers)
+            return errors.TryLater(f"{said}; {then}", wish, host(uri))
+        return errors.BadAnswer(f"{said}; check the artifact storage.")
 
     def _ask(
         self,
@@ -188,143 +185,81 @@ class Server:
         headers: Mapping[str, str] | None = None,
         *,
         token: bool = True,
-    ) -> _Answer:
-        """Send one request to the server; what is left to the caller is what its endpoint gives a meaning."""
+    ) -> Answer:
+        """Send one request to the server.
+
+        Raises for a refused token, 408, 429 and 5xx; the caller interprets every other status.
+        """
         headers = dict(headers or ({} if body is None else {"Content-Type": "application/json"}))
         headers["Accept"] = "application/json"
         if token:
             headers["Authorization"] = f"Bearer {self.token}"
         with self._transport.send(method, self.url + path, body, headers) as response:
             content = response.read(ANSWER_LIMIT + 1)
-        answer = _Answer(response.status, response.headers, content)
+        short = f"{method} .../{path.partition('?')[0].rpartition('/')[2]}"
+        answer = Answer(short, response.status, response.headers, content)
         if len(content) > ANSWER_LIMIT:
-            raise self._senseless(answer, "an answer of a sensible size")
-        if token and answer.status in (401, 403):
-            raise errors.Needs("auth", _not_accepted(self.url, _reason(answer)))
+            raise self._unexpected(answer, "an answer of a sensible size")
+        if token and answers.refuses_token(answer):
+            kind = errors.NotAccepted if answer.status == 401 else errors.Refused
+            sentence = (
+                f"{self._said(answer)}, although it has authorized this device; see the server's own log."
+            )
+            raise errors.Needs("auth", kind(sentence))
         if answer.status in (408, 429) or answer.status >= 500:
-            kind = errors.ServerTrouble if answer.status >= 500 else errors.TryLater
-            raise kind(f"{_said(self.url, answer)}; the next run tries again.", _wait(answer.headers))
+            trouble = errors.ServerTrouble if answer.status >= 500 else errors.TryLater
+            then, wish = _waiting(answer.headers)
+            raise trouble(f"{self._said(answer)}; {then}", wish, host(self.url))
         return answer
 
-    def _expect(self, answer: _Answer, *statuses: int) -> None:
-        if answer.status in statuses:
-            return
-        if 300 <= answer.status < 400 or answer.status < 300:
-            raise self._senseless(answer, "what was asked for")
-        raise errors.Refused(f"{_said(self.url, answer)}; check ServerURL and the server's own log.")
+    def _expect(self, answer: Answer, *statuses: int) -> None:
+        if answer.status not in statuses:
+            raise self._unexpected(answer, "what was asked for")
 
-    def _senseless(self, answer: _Answer, expected: str) -> errors.BadAnswer:
-        kind = answer.headers.get("content-type", "").partition(";")[0] or "no content type"
+    def _unexpected(self, answer: Answer, expected: str) -> errors.Error:
+        """Return the error for an answer that the endpoint has no use for."""
+        if answer.status >= 400 and len(answer.body) <= ANSWER_LIMIT:
+            if answer.status in (404, 405):
+                return errors.Refused(f"{self._said(answer)}; check ServerURL.")
+            if not answers.own_words(answer):
+                return self._stranger(answer)
+            return errors.Refused(f"{self._said(answer)}; see the server's own log.")
+        redirect = self._redirect(answer)
+        if redirect:
+            return errors.BadAnswer(f"{redirect}.")
         return errors.BadAnswer(
-            f"{host(self.url)} answered {answer.status} with {len(answer.body)} bytes of {kind[:60]!r}, not "
-            f"{expected}; check that ServerURL is a Mender server and that no portal stands in the way."
+            f"{host(self.url)} answered {answer.status} with {len(answer.body)} bytes of "
+            f"{answers.content_kind(answer)!r}, not {expected}; check that ServerURL is a Mender server and "
+            "that no portal is in between."
         )
 
+    def _stranger(self, answer: Answer) -> errors.NotTheServer:
+        """Return the error for an answer that is not in the form of a Mender server."""
+        redirect = self._redirect(answer)
+        if redirect:
+            return errors.NotTheServer(f"{redirect}; the next run tries again.", None, host(self.url))
+        return errors.NotTheServer(
+            f"{self._said(answer)} to {answer.request}, but not in the form of a Mender server; check the "
+            "gateway, firewall or portal in between.",
+            None,
+            host(self.url),
+        )
 
-def instructions(members: Any) -> Deployment:
-    """Read the answer of `next`; raises `ValueError` for what the OpenAPI file does not describe.
+    def _redirect(self, answer: Answer) -> str:
+        """Say where a redirect leads, by scheme and host only; "" if it leads nowhere else."""
+        if not 300 <= answer.status < 400:
+            return ""
+        target = answers.redirect_target(self.url + "/", answer.headers.get("location", ""))
+        if not target or _origin(target) == _origin(self.url):
+            return ""
+        there = f"{host(self.url)} redirects ({answer.status}) to {_origin(target)}; "
+        if _bare(target) == _bare(self.url):
+            return f"{there}write that into ServerURL"
+        return f"{there}if that is your Mender server, write it into ServerURL, else a portal is in between"
 
-    Hostile until checked: the id becomes part of a path and of a file, the URI is where we go next.
-    """
-    try:
-        deployment, artifact = members["id"], members["artifact"]
-        source = artifact["source"]
-        uri, expires = source["uri"], source.get("expire") or ""
-        name, artifact_id = artifact["artifact_name"], artifact.get("id") or ""
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError("a member is missing") from error
-    texts = (deployment, artifact_id, name, uri, expires)
-    if not all(isinstance(text, str) and len(text) <= 8192 for text in texts):
-        raise ValueError("a member is not a string")
-    if not is_deployment_id(deployment) or not name or not name.isprintable() or not _is_url(uri):
-        raise ValueError("a member has no sensible value")
-    return Deployment(
-        id=deployment, artifact_id=artifact_id, artifact_name=name, uri=uri, expires=_rfc3339(expires)
-    )
-
-
-def _rfc3339(text: str) -> float:
-    """Read a time such as 2016-03-11T13:03:17.063493443Z as seconds since 1970; 0 where it is none."""
-    try:
-        # Go writes nanoseconds; Python takes microseconds.
-        date = datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", text))
-        # Go's "no time" is the year 1.
-        return max(0.0, (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp())
-    except (ValueError, OverflowError):
-        return 0
-
-
-def _wait(headers: Mapping[str, str]) -> float | None:
-    return retry_after(headers.get("retry-after", ""), headers.get("date", ""), time.time())
-
-
-def retry_after(value: str, date: str, now: float) -> float | None:
-    """Read `Retry-After` as seconds (RFC 9110 section 10.2.3), None where it says nothing usable.
-
-    A date is measured against the server's own `Date`, for our clock may be wrong.
-    """
-    value = value.strip()
-    if re.fullmatch("[0-9]+", value):
-        return float(value) if len(value) <= 10 else LONGEST_WISH
-    until = _http_date(value)
-    if until is None:
-        return None
-    start = _http_date(date)
-    return max(0.0, until - (now if start is None else start))
-
-
-def _http_date(text: str) -> float | None:
-    try:
-        date = parsedate_to_datetime(text)
-        # The oldest of the three forms has no zone; all are GMT (RFC 9110 section 5.6.7).
-        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, TypeError, IndexError, OverflowError):
-        return None
-
-
-def _scheme(url: str) -> str:
-    return url.partition(":")[0].lower()
-
-
-def _join(base: str, target: str) -> str:
-    try:
-        return urljoin(base, target)
-    except ValueError:
-        return ""
-
-
-def _is_url(text: str) -> bool:
-    try:
-        visible = text.isascii() and text.isprintable() and " " not in text
-        return visible and _scheme(text) in ("https", "http") and bool(urlsplit(text).hostname)
-    except ValueError:
-        return False
-
-
-def _json(value: object) -> bytes:
-    return json.dumps(value, separators=(",", ":")).encode()
-
-
-def _is_menders(answer: _Answer) -> bool:
-    """Say whether an error is in the form of the Mender server's: `{"error": ..., "request_id": ...}`."""
-    try:
-        return "error" in json.loads(answer.body)
-    except (ValueError, TypeError, RecursionError):
-        return False
-
-
-def _reason(answer: _Answer) -> str:
-    """Return the server's own words from `{"error": ...}`, cut to one line."""
-    try:
-        text = str(json.loads(answer.body)["error"])
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return ""
-    return " ".join("".join(c for c in text if c.isprintable() or c == " ").split())[:200]
-
-
-def _said(url: str, answer: _Answer) -> str:
-    reason = _reason(answer)
-    return f"{host(url)} answered {answer.status}" + (f" ({reason})" if reason else "")
+    def _said(self, answer: Answer) -> str:
+        words = answers.reason(answer)
+        return f"{host(self.url)} answered {answer.status}" + (f" ({words})" if words else "")
 
 
 def _not_accepted(url: str, reason: str) -> errors.NotAccepted:
@@ -332,7 +267,29 @@ def _not_accepted(url: str, reason: str) -> errors.NotAccepted:
         message = f"{host(url)} does not take this device's signature ({reason}); check the device key."
     else:
         message = (
-            f"{host(url)} has not accepted this device yet ({reason or 'no reason given'}); accept it under "
+            f"{host(url)} has not accepted this device yet ({reason}); accept it under "
             "Devices > Pending, the next run goes on by itself."
         )
     return errors.NotAccepted(message)
+
+
+def _bare(url: str) -> str:
+    """Return the host of a URL without its port."""
+    return (urlsplit(url).hostname or "").lower()
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()
+
+
+def _origin(url: str) -> str:
+    return f"{answers.scheme(url)}://{host(url)}"
+
+
+def _waiting(headers: Mapping[str, str]) -> tuple[str, float | None]:
+    """Return the end of a sentence about an answer that may change, and the pause asked for in seconds."""
+    now = time.time()
+    wish = answers.retry_after(headers.get("retry-after", ""), headers.get("date", ""), now)
+    if not wish:
+        return "the next run tries again.", wish
+    return f"it asks for a pause of {plan.until(wish, now)}.", wish

@@ -26,21 +26,29 @@ def connect(context: Context) -> Server:
     return context.server
 
 
-def report_progress(context: Context, deployment: str, status: str) -> bool:
-    """Report an intermediate status; False means that the server has withdrawn the deployment.
+def report_progress(context: Context, step: str, deployment: str, status: str) -> bool:
+    """Report an intermediate status; False means that the server has aborted the deployment.
 
-    Then everything of it has been dropped. Raises an `errors.Error` where the server cannot be asked; what
-    else it may have against the status is no reason to stop, as in the reference client.
+    Then everything of it has been dropped. Raises an `errors.Error` if no answer comes. Every other answer is
+    only logged, as in the reference client: these statuses are optional, and a gateway that blocks them must
+    not block the update. While the server wants a pause of this step, the status is left out.
     """
+    server = connect(context)
+    if plan.asked_pause(context.store.state, step, server.url, context.now().time):
+        log.info("The status %s is not sent: the server has asked for a pause.", status)
+        return True
     try:
-        connect(context).put_status(deployment, status)
+        server.put_status(deployment, status)
     except Void as void:
         log.info("The server has withdrawn deployment %s (%s); dropping it.", deployment, void)
         drop(context)
         return False
     except errors.Untrusted:
         raise
-    except errors.Refused as error:
+    except (errors.Refused, errors.BadAnswer, errors.TryLater) as error:
+        if isinstance(error, errors.TryLater) and not error.host:
+            raise
+        context.keep_away(step, error)
         log.warning("The status %s is not taken: %s", status, error)
     return True
 

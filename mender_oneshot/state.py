@@ -77,9 +77,11 @@ class Failure(NamedTuple):
     failed: bool = True  # False: it only waits, with the growing pauses of a step that fails
 
 
-class Hold(NamedTuple):
-    """The server asked us to stay away (`Retry-After`)."""
+class Pause(NamedTuple):
+    """A host answered one step with `Retry-After`; no other step and no other host is concerned."""
 
+    step: str
+    host: str
     at: float
     seconds: float
 
@@ -111,7 +113,7 @@ class State(NamedTuple):
     inventory_sent_at: float = 0
     inventory_digest: str = ""
     failures: Mapping[str, Failure] = {}
-    hold: Hold | None = None
+    pauses: tuple[Pause, ...] = ()
     unknown: Mapping[str, Any] = {}
 
 
@@ -124,8 +126,8 @@ _PARTS: dict[str, type[Any]] = {
     "deployment": Deployment,
     "handoff": Handoff,
     "last_result": Result,
-    "hold": Hold,
 }
+_LISTS: dict[str, type[Any]] = {"results": Result, "past_results": Result, "pauses": Pause}
 
 
 def to_json(state: State) -> bytes:
@@ -136,8 +138,8 @@ def to_json(state: State) -> bytes:
             continue
         if name in _PARTS:
             value = value._asdict()
-        elif name in ("results", "past_results"):
-            value = [result._asdict() for result in value]
+        elif name in _LISTS:
+            value = [item._asdict() for item in value]
         elif name == "failures":
             value = {step: failure._asdict() for step, failure in value.items()}
         members[name] = value
@@ -157,8 +159,8 @@ def from_json(content: bytes) -> State:
         value = members.pop(name)
         if name in _PARTS:
             known[name] = _part(_PARTS[name], name, value)
-        elif name in ("results", "past_results"):
-            known[name] = tuple(_part(Result, name, result) for result in _typed(list, name, value))
+        elif name in _LISTS:
+            known[name] = tuple(_part(_LISTS[name], name, item) for item in _typed(list, name, value))
         elif name == "failures":
             steps = _typed(dict, name, value)
             known[name] = {step: _part(Failure, name, failure) for step, failure in steps.items()}

@@ -9,11 +9,11 @@ import socket
 import ssl
 import time
 from typing import Any
-from urllib.parse import urlsplit
 
 from . import certificate, disk, errors, pem
 from .certificate import Anchors
 from .settings import Settings
+from .url import host as host
 
 log = logging.getLogger(__name__)
 
@@ -34,14 +34,6 @@ _ALERTS = {
     "UNSUPPORTED_PROTOCOL": "it has no TLS 1.2 or newer",
 }
 """What a failed handshake means, by the end of OpenSSL's name for it."""
-
-
-def host(url: str) -> str:
-    """The host of a URL, for a sentence; never the query, which can hold a signature."""
-    try:
-        return urlsplit(url).netloc.rpartition("@")[2] or "the server"
-    except ValueError:
-        return "the server"
 
 
 def server_name(name: str) -> str:

@@ -141,9 +141,8 @@ def answer(deployment: str = "a-b-c", **artifact: Any) -> dict[str, Any]:
         "[" * 100_000,
         json.dumps(answer("../../../etc")),
         json.dumps(answer("a\nb")),
-        json.dumps(answer(source={"uri": "file:///etc/shadow"})),
-        json.dumps(answer(source={})),
-        json.dumps(answer(artifact_name=7)),
+        json.dumps({"id": "a-b-c"}),
+        json.dumps({"id": "a-b-c", "artifact": "none"}),
         '{"id": "a", "artifact": {"artifact_name": "x" ' + " " * 2_000_000,
     ],
     ids=[
@@ -155,9 +154,8 @@ def answer(deployment: str = "a-b-c", **artifact: Any) -> dict[str, Any]:
         "deep",
         "path",
         "newline",
-        "file",
-        "no uri",
-        "number",
+        "no artifact",
+        "a text",
         "huge",
     ],
 )
@@ -168,6 +166,44 @@ def test_answers_that_make_no_sense(accepted: Device, server: DevServer, body: s
     assert done.code == 76
     assert "check that ServerURL is a Mender server" in done.err
     assert len(done.err.splitlines()) == 1
+    assert "deployment" not in accepted.state
+
+
+UNUSABLE: dict[str, tuple[dict[str, Any], str]] = {
+    "file": ({"source": {"uri": "file:///etc/shadow"}}, "artifact.source.uri"),
+    "no uri": ({"source": {}}, "artifact.source.uri"),
+    "no source": ({"source": None}, "artifact.source.uri"),
+    "long uri": ({"source": {"uri": "https://s/" + "a" * 8192}}, "artifact.source.uri"),
+    "number": ({"artifact_name": 7}, "artifact.artifact_name"),
+    "no name": ({"artifact_name": ""}, "artifact.artifact_name"),
+    "control": ({"artifact_name": "a\x1b[2J"}, "artifact.artifact_name"),
+    "long name": ({"artifact_name": "x" * 8193}, "artifact.artifact_name"),
+    "artifact id": ({"id": 5}, "artifact.id"),
+    "expire": ({"source": {"uri": "https://s/a", "expire": 5}}, "artifact.source.expire"),
+}
+
+
+@pytest.mark.parametrize(("artifact", "member"), UNUSABLE.values(), ids=UNUSABLE)
+def test_a_deployment_that_cannot_be_carried_out_is_failed_once(
+    accepted: Device, server: DevServer, release: Release, artifact: dict[str, Any], member: str
+) -> None:
+    deployment = release()
+    accepted.ok("check-update")
+    accepted.alter_state(deployment=None)
+    server.faults.add(
+        match="GET */next", count=2, status=200, body=json.dumps(answer(deployment, **artifact))
+    )
+    done = accepted.run("check-update")
+    assert (done.code, len(done.err.splitlines())) == (76, 1)
+    assert f"Deployment {deployment} cannot be carried out: its member {member} " in done.err
+    assert accepted.ok("run", "--force", "--json").json["steps"][0]["outcome"] == "delivered"
+    assert server.status_history(deployment) == ["failure"]
+    assert len(server.log(deployment) or []) == 1
+    assert member in (server.log(deployment) or [])[-1]["message"]
+    # Offered once more, it gets the same answer, and never a second log line or attempt.
+    assert accepted.run("check-update").code == 76
+    accepted.ok("run", "--force")
+    assert set(server.status_history(deployment)) == {"failure"}
     assert "deployment" not in accepted.state
 
 
@@ -184,19 +220,6 @@ def test_a_server_in_trouble_is_asked_again_later(accepted: Device, server: DevS
     accepted.alter_state(failures={"check-update": {"times": 1, "at": 1.0}})
     assert accepted.ok("run", "--json").json["steps"][0]["step"] == "check-update"
     assert "failures" not in accepted.state
-
-
-def test_a_pause_the_server_wants_binds_everybody(accepted: Device, server: DevServer) -> None:
-    server.faults.add(match="* */next", retry_after=600)
-    assert accepted.run("check-update").code == 75
-    asked = len(server.requests)
-    for words in (["check-update"], ["send-inventory"], ["run"], ["run", "--force"]):
-        done = accepted.run(*words)
-        assert done.code in (0, 75), done
-    assert len(server.requests) == asked
-    assert "asked for a pause" in accepted.run("check-update").err
-    accepted.alter_state(hold=accepted.state["hold"] | {"at": 1.0})
-    accepted.ok("check-update")
 
 
 def test_nothing_is_asked_while_a_result_waits(accepted: Device, server: DevServer, release: Release) -> None:

@@ -178,7 +178,7 @@ def test_what_is_said_of_the_status_does_not_hold_it_up(
 ) -> None:
     server.faults.add(match="PUT */status", **fault)
     assert downloaded.ok("install", "--json").json["outcome"] == "handed-off"
-    assert ("hold" in downloaded.state) == ("retry_after" in fault)
+    assert ("pauses" in downloaded.state) == ("retry_after" in fault)
 
 
 @pytest.mark.parametrize("token", ["none", "at its end"])

@@ -11,7 +11,7 @@ from mender_oneshot import plan
 from mender_oneshot.moment import Moment
 from mender_oneshot.plan import backoff, due, next_step, token_is_good
 from mender_oneshot.settings import Places, Settings
-from mender_oneshot.state import Deployment, Failure, Handoff, Hold, Result, State, Token
+from mender_oneshot.state import Deployment, Failure, Handoff, Pause, Result, State, Token
 
 NOW = 1_750_000_000.0
 HOUR, DAY, WEEK, YEAR = 3600.0, 86400.0, 604800.0, 31536000.0
@@ -34,6 +34,11 @@ CHECK_IN, INVENTORY_IN = 1200, 25200  # of IDLE
 
 def failed(step: str, times: int = 1, at: float = NOW) -> dict[str, Failure]:
     return {step: Failure(times, at)}
+
+
+def paused(step: str, host: str = "server") -> tuple[Pause, ...]:
+    """A pause of 700 s, 100 s ago."""
+    return (Pause(step, host, NOW - 100, 700),)
 
 
 class Case(NamedTuple):
@@ -169,13 +174,48 @@ TABLE = [
     Case("not accepted for long",
          idle(token=None, checked_at=1, failures=failed("auth", 50, NOW - 10)), {}, None, 1790),
 
-    # The server wants a pause.
-    Case("hold", idle(checked_at=1, hold=Hold(NOW - 100, 700)), {}, None, 600),
-    Case("hold keeps back a result", idle(results=(SUCCESS,), hold=Hold(NOW - 100, 700)), {}, None, 600),
-    Case("hold is over", idle(checked_at=1, hold=Hold(NOW - 700, 700)), {}, "check-update"),
-    Case("hold of a year is one of a day", idle(checked_at=1, hold=Hold(NOW, YEAR)), {}, None, DAY),
-    Case("hold from the future", idle(checked_at=1, hold=Hold(NOW + 10, 700)), {}, "check-update"),
-    Case("hold of less than nothing", idle(checked_at=1, hold=Hold(NOW, -700)), {}, "check-update"),
+    # A host wants a pause.
+    Case("pause", idle(checked_at=1, pauses=paused("check-update")), {}, None, 600),
+    Case("pause of the inventory", idle(checked_at=1, inventory_at=1, pauses=paused("send-inventory")), {},
+         "check-update"),
+    Case("pause of the check, inventory due",
+         idle(checked_at=1, inventory_at=1, pauses=paused("check-update")), {}, "send-inventory"),
+    Case("pause of the check, download due", idle(deployment=UPDATE, pauses=paused("check-update")), {},
+         "download"),
+    Case("pause of a result", idle(results=(SUCCESS,), pauses=paused("deliver")), {}, None, 600),
+    Case("pause of another step, result due", idle(results=(SUCCESS,), pauses=paused("send-inventory")), {},
+         "deliver"),
+    Case("pause of the storage", idle(deployment=UPDATE, pauses=paused("download", "storage")), {}, None,
+         600),
+    Case("pause of the storage, inventory due",
+         idle(deployment=UPDATE, inventory_at=1, pauses=paused("download", "storage")), {}, "send-inventory"),
+    Case("pause of the status in a download", idle(deployment=UPDATE, pauses=paused("download")), {},
+         "download"),
+    Case("pause of another storage", idle(deployment=UPDATE, pauses=paused("download", "elsewhere")), {},
+         "download"),
+    Case("pause of the status in an install", idle(deployment=UPDATE, pauses=paused("install")),
+         {"artifact": True}, "install"),
+    Case("pause of auth, no token", idle(token=None, checked_at=1, pauses=paused("auth")), {}, None, 600),
+    Case("pause of auth, token shown to that server", idle(checked_at=1, pauses=paused("auth")), {}, None,
+         600),
+    Case("pause of auth by another server", idle(checked_at=1, pauses=paused("auth", "other")), {},
+         "check-update"),
+    Case("pause of auth by one of two servers",
+         idle(token=None, checked_at=1, pauses=paused("auth")), {}, "auth", 0,
+         {"servers": (SERVER, "https://other")}),
+    Case("pause of auth by both servers",
+         idle(token=None, checked_at=1, pauses=(*paused("auth"), *paused("auth", "other"))), {}, None, 600,
+         {"servers": (SERVER, "https://other")}),
+    Case("pause of auth, artifact here", idle(deployment=UPDATE, pauses=paused("auth")), {"artifact": True},
+         "install"),
+    Case("pause is over", idle(checked_at=1, pauses=(Pause("check-update", "server", NOW - 700, 700),)), {},
+         "check-update"),
+    Case("pause of a year is one of a day",
+         idle(results=(SUCCESS,), pauses=(Pause("deliver", "server", NOW, YEAR),)), {}, None, DAY),
+    Case("pause from the future",
+         idle(checked_at=1, pauses=(Pause("check-update", "server", NOW + 10, 700),)), {}, "check-update"),
+    Case("pause of less than nothing",
+         idle(checked_at=1, pauses=(Pause("check-update", "server", NOW, -700),)), {}, "check-update"),
 
     # The fleet after a power cut.
     Case("start spread", idle(checked_at=1), {"uptime": 10.0}, None, 140, {"start_spread": 300}),
@@ -200,7 +240,8 @@ TABLE = [
          {"time": IN_1970}, "download"),
     Case("clock fell back to 1970, no token", idle(token=None, failures=failed("auth", 50)),
          {"time": IN_1970}, "auth"),
-    Case("clock fell back to 1970, hold", idle(hold=Hold(NOW, DAY)), {"time": IN_1970}, "check-update"),
+    Case("clock fell back to 1970, pause", idle(pauses=paused("check-update")), {"time": IN_1970},
+         "check-update"),
     Case("clock fell back to 1970, hand-off", idle(handoff=HANDOFF, inventory_at=0),
          {"time": IN_1970, "lock": "d1"}, "send-inventory"),
     Case("clock in 2099, token got before", idle(), {"time": IN_2099}, "auth"),
@@ -282,10 +323,12 @@ def test_a_failure_counts_on() -> None:
 stamps = st.sampled_from([0, -1, 1, IN_1970, NOW, NOW + 1, IN_2099, -1e14, 9e14]) | st.floats(-9e14, 9e14)
 clocks = st.sampled_from([0.0, IN_1970, NOW, IN_2099]) | st.floats(0, 9e9)
 intervals = st.integers(1, 10**6)
+hosts = st.sampled_from(["server", "storage"])
 STEPS = ("auth", "check-update", "send-inventory", "tidy", "download", "install", "deliver")
 tokens = st.tuples(
     st.just("j.w.t"), st.sampled_from([SERVER, "https://x"]), stamps, st.floats(0, 9e9), stamps
 ).map(Token._make)
+pauses = st.tuples(st.sampled_from(STEPS), hosts, stamps, stamps).map(Pause._make)
 failures = st.dictionaries(st.sampled_from(STEPS), st.builds(Failure, st.integers(1, 99), stamps), max_size=3)
 
 
@@ -305,7 +348,7 @@ empty_handed = st.fixed_dictionaries(
         "inventory_at": stamps,
         "last_result": st.none() | stamps.map(lambda at: Result("d0", "success", at)),
         "failures": failures,
-        "hold": st.none() | st.tuples(stamps, stamps).map(Hold._make),
+        "pauses": st.lists(pauses, max_size=3).map(tuple),
     }
 ).map(state_of)
 configured = st.fixed_dictionaries(
@@ -331,7 +374,7 @@ def test_a_device_with_nothing_in_hand_is_never_stuck(
     state: State, settings: Settings, clock: float, uptime: float
 ) -> None:
     now = Moment(clock, uptime, "this")
-    for _ in range(5):  # one pause can hide another: hold, interval, back-off of the step, of auth
+    for _ in range(5):  # one wait can hide another: pause, interval, back-off of the step, of auth
         step, wait = due(state, settings, now)
         if step:
             return

@@ -81,8 +81,7 @@ def test_one_final_status_whatever_happens_to_the_answer(
     deployment = in_hand(installing)
     server.faults.add(match="PUT */status", **fault)
     installing.ok("report", "--failure")
-    if "hold" in installing.state:
-        installing.alter_state(hold=None)
+    installing.alter_state(pauses=None)
     installing.run("run", "--force")
     assert set(server.status_history(deployment)[2:]) == {"failure"}
     assert server.log(deployment)

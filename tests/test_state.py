@@ -17,7 +17,7 @@ from mender_oneshot.state import (
     Deployment,
     Failure,
     Handoff,
-    Hold,
+    Pause,
     Result,
     State,
     Store,
@@ -44,7 +44,7 @@ FULL = State(
     inventory_sent_at=5,
     inventory_digest="abc",
     failures={"download": Failure(2, 6)},
-    hold=Hold(7, 30),
+    pauses=(Pause("download", "storage.example.com:9000", 7, 30),),
     unknown={"colour": {"of": ["the", "sky", None, True, 1.5]}},
 )
 
@@ -89,7 +89,7 @@ arbitrary_states = st.fixed_dictionaries(
         "inventory_sent_at": times,
         "inventory_digest": texts,
         "failures": st.dictionaries(texts, arbitrary(Failure), max_size=3),
-        "hold": st.none() | arbitrary(Hold),
+        "pauses": st.lists(arbitrary(Pause), max_size=3).map(tuple),
         "unknown": st.dictionaries(
             texts.filter(lambda name: name not in {*State._fields, "schema"}), anything, max_size=3
         ),
@@ -142,7 +142,8 @@ def test_a_higher_schema_is_read_as_far_as_it_is_known(schema: int) -> None:
 
 
 def test_members_that_a_newer_version_added_inside_do_not_disturb() -> None:
-    assert from_json(text(hold={"at": 1, "seconds": 2, "why": "429"})).hold == Hold(1, 2)
+    pause = {"step": "auth", "host": "a", "at": 1, "seconds": 2}
+    assert from_json(text(pauses=[pause | {"why": "429"}])).pauses == (Pause("auth", "a", 1, 2),)
 
 
 def test_whole_numbers_are_times_too() -> None:
@@ -172,7 +173,7 @@ NOT_A_STATE = {
     "schema fraction": b'{"schema": 1.5}',
     "NaN": b'{"schema": 1, "checked_at": NaN}',
     "Infinity": b'{"schema": 1, "checked_at": Infinity}',
-    "-Infinity": b'{"schema": 1, "hold": {"at": -Infinity, "seconds": 1}}',
+    "-Infinity": b'{"schema": 1, "checked_at": -Infinity}',
     "overflow": b'{"schema": 1, "checked_at": 1e999}',
     "beyond all time": b'{"schema": 1, "checked_at": 1e15}',
     "time is text": text(checked_at="5"),

@@ -4,7 +4,7 @@ import base64
 import json
 import logging
 
-from .. import device, errors, keys
+from .. import device, errors, keys, plan
 from ..context import Context, Outcome
 from ..moment import Moment
 from ..server import Server
@@ -26,7 +26,16 @@ def run(context: Context) -> Outcome:
     body, signature = request(context)
     refusal: errors.Error | None = None
     refusals: list[errors.Error] = []
+    refused_by: list[str] = []
+    paused = False
     for url in settings.servers:
+        now = context.now().time
+        wait = plan.asked_pause(context.store.state, "auth", url, now)
+        if wait:  # another server of the list may be free
+            refusals.append(errors.TryLater(plan.pause_in_words(context.store.state, wait, now)))
+            refusal = refusal or refusals[-1]
+            paused = True
+            continue
         context.close()
         context.server = server = Server(settings, url)
         try:
@@ -36,7 +45,11 @@ def run(context: Context) -> Outcome:
         except errors.Error as error:
             log.info("%s", error)
             refusals.append(error)
-            if not isinstance(refusal, errors.NotAccepted):
+            if isinstance(error, errors.NotAccepted):
+                refused_by.append(url)
+            if isinstance(error, errors.NotAccepted) or not (
+                paused or isinstance(refusal, errors.NotAccepted)
+            ):
                 refusal = error
             continue
         token = read(jwt, url, context.now())
@@ -46,8 +59,9 @@ def run(context: Context) -> Outcome:
         context.store.save(token=token, inventory_digest="", form=form)
         return Outcome("authorized", f"{host(url)} has accepted this device.", {"server": url})
     for one in refusals:
-        context.keep_away(one)
-    if isinstance(refusal, errors.NotAccepted):
+        context.keep_away("auth", one)
+    known = context.store.state.token
+    if known and known.server in refused_by:
         context.store.update(token=None)
     raise refusal or errors.TryLater("No server was asked.")
 

@@ -3,6 +3,7 @@
 import logging
 
 from .. import deployment_log, device, disk, errors, liveness, session
+from ..answers import Unusable
 from ..context import Context, Outcome
 from ..server import DeviceChanged
 from ..state import ARTIFACT, PART, UPDATE_LOCK, Deployment, Result, final_result
@@ -34,8 +35,12 @@ def run(context: Context) -> Outcome:
             "The sub-updater of the last update is still running; ask again when it has ended."
         )
     provides = device.provides(context.settings) | {"device_type": device.device_type(context.settings)}
+    # Only a deployment in hand fixes the form: the server itself may have changed since the last one.
+    form = store.state.form if store.state.deployment or store.state.form == "v1" else ""
     try:
-        found, form = session.connect(context).next_deployment(provides, store.state.form)
+        found, form = session.connect(context).next_deployment(provides, form)
+    except Unusable as error:
+        raise _fail(context, error) from error
     except DeviceChanged:
         session.drop(context)
         store.update(checked_at=context.now().time)
@@ -46,6 +51,24 @@ def run(context: Context) -> Outcome:
         )
     store.update(form=form, checked_at=context.now().time)
     return _take(context, found)
+
+
+def _fail(context: Context, unusable: Unusable) -> errors.BadAnswer:
+    """Queue `failure`, once, for a deployment that is offered in a form that cannot be carried out."""
+    store, held = context.store, context.store.state.deployment
+    error = errors.BadAnswer(
+        f"Deployment {unusable.deployment} cannot be carried out: {unusable}; look at it on the server."
+    )
+    over = final_result(store.state, unusable.deployment)
+    if over:
+        _repeat(context, over)
+        return error
+    store.update(checked_at=context.now().time)
+    if held is None or held.id != unusable.deployment:
+        deployment_log.reset(context.settings.log_directory, context.settings.places.datastore)
+        store.update(deployment=Deployment(unusable.deployment, "", "", ""))
+    session.fail(context, error)
+    return error
 
 
 def _take(context: Context, found: Deployment | None) -> Outcome:

@@ -28,8 +28,7 @@ def run(context: Context) -> Outcome:
     except (errors.Refused, errors.BadAnswer, errors.TryLater, errors.TimeOver) as error:
         result = context.store.state.results[0]
         refused = isinstance(error, errors.Refused) and not isinstance(error, errors.Untrusted)
-        answered = refused or isinstance(error, (errors.BadAnswer, errors.ServerTrouble))
-        limit = MAX_REFUSALS if answered else MAX_LOG_ATTEMPTS
+        limit = MAX_REFUSALS if refused else MAX_LOG_ATTEMPTS
         if not refused and not result.sent:
             # The status itself is worth waiting for, however long the server is in trouble or somebody else
             # answers in its place.

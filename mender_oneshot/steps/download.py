@@ -33,7 +33,7 @@ def run(context: Context) -> Outcome:
         raise errors.Needs(
             "check-update", errors.TryLater("The artifact's link has expired; asking again later.")
         )
-    if not session.report_progress(context, deployment.id, "downloading"):
+    if not session.report_progress(context, "download", deployment.id, "downloading"):
         return Outcome("withdrawn", f"The server has withdrawn deployment {deployment.id}; dropped it.")
     part = Part(context.data(PART))
     try:
@@ -147,7 +147,7 @@ def _request(context: Context, server: Server, part: "Part", known: Known) -> bo
                 f"Something before {where} compresses the artifact on the way; switch it off."
             )
         if decision.move is Move.REFUSED:
-            raise server.artifact_error(response)
+            raise server.artifact_error(deployment.uri, response)
         if decision.move is Move.FRESH:
             part.start_over()
             deployment = deployment._replace(

@@ -122,11 +122,10 @@ def _announce(context: Context, deployment: Deployment) -> bool:
     """
     problem: errors.Error | None
     try:
-        return session.report_progress(context, deployment.id, "installing")
+        return session.report_progress(context, "install", deployment.id, "installing")
     except errors.TimeOver:
         raise
     except errors.Error as error:
-        context.keep_away(error)
         problem = error
     except errors.Needs as need:
         problem = context.met.get(need.step)

@@ -272,9 +272,10 @@ class Service:
             known = state.load(self._settings.places.data(state.FILE))
         except state.Unreadable:
             known = state.State()
-        hold = plan.hold_remaining(known, moment.look(self._settings.places).time)
-        if hold:
-            raise errors.TryLater(f"The server asked for a pause of another {hold:.0f} s.", hold)
+        now = moment.look(self._settings.places).time
+        wait = plan.pause_remaining(known, self._settings, "terminal", now)
+        if wait:
+            raise errors.TryLater(plan.pause_in_words(known, wait, now), wait)
         return known
 
     def _in_words(self, refused: Refused) -> errors.Error:
@@ -284,7 +285,7 @@ class Service:
             return errors.NotAccepted(f"{said}, although the device is authorized; look at the server.")
         if refused.status in (408, 429) or refused.status >= 500:
             asked = float(refused.wait) if refused.wait.isdecimal() and len(refused.wait) < 10 else 0.0
-            return errors.TryLater(f"{said}; the next attempt may do better.", min(asked, plan.LONGEST_HOLD))
+            return errors.TryLater(f"{said}; the next attempt may do better.", min(asked, plan.LONGEST_PAUSE))
         if refused.status == 404:
             said += "; it knows no remote terminal"
         return errors.Refused(f"{said}; check ServerURL, and that the server has the add-on.")

@@ -195,14 +195,14 @@ class Days:
             ("token", ("at", "expires")),
             ("deployment", ("expires",)),
             ("handoff", ("uptime",)),
-            ("hold", ("at",)),
             ("last_result", ("at",)),
         ):
             if name in known:
                 part = known[name]
                 moved[name] = part | {stamp: part[stamp] - seconds for stamp in stamps if part.get(stamp)}
-        if "results" in known:
-            moved["results"] = [one | {"at": one["at"] - seconds} for one in known["results"]]
+        for name in ("results", "pauses"):
+            if name in known:
+                moved[name] = [one | {"at": one["at"] - seconds} for one in known[name]]
         if "failures" in known:
             moved["failures"] = {
                 step: one | {"at": one["at"] - seconds} for step, one in known["failures"].items()

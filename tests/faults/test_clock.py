@@ -154,7 +154,7 @@ def test_a_pause_until_a_date_is_measured_by_the_servers_clock(
     until = datetime.now(UTC) + timedelta(minutes=10)
     server.faults.add(retry_after=format_datetime(until, usegmt=True))
     assert accepted.run("run").code == 75
-    assert 590 <= accepted.state["hold"]["seconds"] <= 600
+    assert 590 <= accepted.state["pauses"][0]["seconds"] <= 600
     asked = Traffic(server)
     says(accepted.run("check-update"), 75, "asked for a pause")
     set_clock(accepted, clock(minutes=9))
