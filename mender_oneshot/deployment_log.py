@@ -64,6 +64,7 @@ def reset(log_directory: str, datastore: str) -> None:
     """
     for path in (f"{log_directory}/{FILE}", f"{datastore}/{SUB_UPDATER_FILE}"):
         try:
+            disk.require_target(os.path.dirname(path))
             disk.remove(path)
         except errors.Error as error:
             log.warning("%s", error)

@@ -29,6 +29,7 @@ def identity(settings: Settings, form: str) -> dict[str, str | list[str]]:
     mender-python-client sent.
     """
     script = f"{settings.places.scripts_dir}/identity/mender-device-identity"
+    disk.require_target(script)
     try:
         output = run_script(script, SCRIPT_SECONDS).decode()
     except (errors.ScriptFailed, UnicodeDecodeError) as error:
@@ -46,6 +47,7 @@ def inventory(settings: Settings) -> dict[str, str | list[str]]:
     """Run the inventory scripts in order of name and merge what they say; a bad one never spoils the rest."""
     directory = f"{settings.places.scripts_dir}/inventory"
     merged: Values = {}
+    disk.require_target(directory)
     try:
         names = sorted(os.listdir(directory))
     except OSError as error:
@@ -90,6 +92,8 @@ def _read_key_values(path: str) -> Values | None:
     try:
         content = disk.read(path, 65536)
         return None if content is None else parse_key_values(content.decode(), strip=True)
+    except errors.SettingsError:
+        raise
     except (errors.Error, UnicodeDecodeError) as error:
         why = error if isinstance(error, errors.Error) else "it is not UTF-8"
         raise errors.SettingsError(f"{path} cannot be used: {why}; write it again.") from error

@@ -39,14 +39,19 @@ def require_target(path: str) -> None:
         raise errors.SettingsError(f"{clause[0].upper()}{clause[1:]}, or correct the link.")
 
 
-def ensure_directory(path: str) -> None:
-    """Make the data directory if it is missing; raises `errors.NoSpace` or `errors.DiskError`.
+def require_data_directory(path: str) -> None:
+    """Raise `errors.DiskError` for a data directory that does not exist because a link leads nowhere.
 
-    Not at the end of a link: its partition may not be mounted, and with a new key in that place the device
-    would be another one for the server.
+    Its partition may not be mounted, and with a new key in that place the device would be another one for the
+    server.
     """
-    if not os.path.isdir(path) and (clause := dangling_link(path)):
+    if clause := dangling_link(path):
         raise errors.DiskError(f"There is no data directory {path}: {clause}, or make the directory.")
+
+
+def ensure_directory(path: str) -> None:
+    """Make the data directory if it is missing; raises `errors.NoSpace` or `errors.DiskError`."""
+    require_data_directory(path)
     try:
         os.makedirs(path, 0o700, exist_ok=True)
     except OSError as error:

@@ -77,6 +77,7 @@ def _configuration(settings: Settings) -> str:
 def _data_directory(settings: Settings) -> str:
     path = settings.places.datastore
     if not os.path.isdir(path):
+        disk.require_data_directory(path)
         raise errors.SettingsError(f"There is no data directory {path}; make it, or let a first run do so.")
     if not os.access(path, os.W_OK):
         raise errors.SettingsError(f"The data directory {path} cannot be written to; run this as root.")
@@ -148,6 +149,7 @@ def _verify_keys(settings: Settings) -> str:
 
 def _sub_updater(settings: Settings) -> str:
     path = f"{settings.places.scripts_dir}/install"
+    disk.require_target(path)
     if not os.access(path, os.X_OK) or os.path.isdir(path):
         raise errors.SettingsError(
             f"There is no sub-updater {path}, or it is not executable; without it no update can be installed."

@@ -70,6 +70,9 @@ def request(context: Context) -> tuple[bytes, str]:
     """Return the body of the request, and the signature over exactly these bytes."""
     settings = context.settings
     form = settings.identity_format or context.store.state.identity_format or "string"
+    # Before a key is made: a data directory without a device type may be an empty one in place of this
+    # device's, whose partition is not mounted.
+    device.device_type(settings)
     identity = device.identity(settings, form)
     context.store.update(identity_format=form)
     key = keys.load(settings.key_file)

@@ -46,6 +46,7 @@ def run(context: Context) -> Outcome:
         _count(context, deployment)
         name = _verify(context)
         context.store.update(deployment=deployment._replace(verifying=0))
+        disk.require_target(program)
         if not os.access(program, os.X_OK) or os.path.isdir(program):
             raise errors.Refused(
                 f"The sub-updater {program} is missing or not executable; the update has failed."
