@@ -26,7 +26,7 @@ from terminalpeer import (
     stands_still,
 )
 from test_proxy import Proxy
-from wsproto.events import BytesMessage
+from wsproto.events import BytesMessage, Ping
 
 from mender_oneshot.devserver import DevServer
 from mender_oneshot.devserver.relay import Gone
@@ -425,6 +425,31 @@ def test_a_flood_of_messages_holds_up_nobody(terminal: Served) -> None:
         terminal.process.terminate()
         assert terminal.process.wait(20) == 0
         flooding.join()
+
+
+def test_a_flood_of_pings_is_answered_now_and_then(terminal: Served) -> None:
+    """The newest ping stands for all before it, and only so many are dealt with at a time."""
+    with terminal.connect() as line:
+        line.round_trip()
+        before = resident(terminal.process.pid)
+        line.stream.sendall(line.websocket.send(Ping()) * 99_999 + line.websocket.send(Ping(payload=b"last")))
+        while b"last" not in line.pongs:
+            line.read()
+        assert len(line.pongs) < 5000
+        line.shell()
+        assert resident(terminal.process.pid) - before < 8192
+
+
+@pytest.mark.long
+def test_a_message_of_very_many_fragments(terminal: Served) -> None:
+    with terminal.connect() as line:
+        line.round_trip()
+        before = resident(terminal.process.pid)
+        # Frames without a mask, of two bytes each; they make a message that is none, which is ignored.
+        line.stream.sendall(b"\x02\x02xx" + b"\x00\x02xx" * 300_000 + b"\x80\x00")
+        line.round_trip()
+        assert resident(terminal.process.pid) - before < 8192
+        line.shell()
 
 
 def test_who_asks_and_does_not_listen_is_not_listened_to(terminal: Served) -> None:

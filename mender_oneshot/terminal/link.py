@@ -8,6 +8,7 @@ import socket
 import ssl
 import time
 from collections import deque
+from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 from wsproto import ConnectionType, WSConnection
@@ -32,7 +33,8 @@ CONNECT_SECONDS = 30.0
 PIECE = 65536
 MESSAGE_LIMIT = 2 << 20
 TURN = 4 * PIECE
-"""Bytes that are read before others have their turn."""
+MOST_EVENTS = 2000
+"""Bytes, and frames, that are read before others have their turn."""
 
 
 class Refused(Exception):
@@ -58,9 +60,12 @@ class Link:
         self._stream = stream
         self._websocket = websocket
         self._queue: deque[memoryview] = deque()
-        self._parts: list[bytes] = []
-        self._size = 0
+        self._message = bytearray()
+        # What came after the handshake was read with it.
+        self._events: Iterator[Event] = websocket.events()
+        self._pinged: Ping | None = None
         self._more = False
+        self.heard = False  # anything of the server's, after the handshake
         stream.setblocking(False)
 
     def fileno(self) -> int:
@@ -102,25 +107,30 @@ class Link:
     def receive(self) -> list[bytes]:
         """Return the messages that have come in; raises `Lost` when there can be no more.
 
-        At most 256 KiB are read at once; `unread` says whether more may lie in the buffers of TLS, which no
-        `select` sees.
+        Only so many bytes and frames are taken at once, for others want their turn. `unread` tells whether
+        there may be more that no `select` sees: in the buffers of TLS, or read and not looked at yet.
         """
-        # What came behind the handshake was read with it.
-        messages = self._events()
-        total = 0
+        messages: list[bytes] = []
+        size = 0
         self._more = True
-        while total < TURN:
-            try:
-                piece = self._stream.recv(PIECE)
-            except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-                self._more = False
+        for _ in range(MOST_EVENTS):
+            event = self._next_event()
+            if event:
+                self.heard = True
+                messages += self._take(event)
+            elif size >= TURN:
                 break
-            except OSError as error:
-                raise Lost(trust.why(error)) from error
-            if not piece:
-                raise Lost("the server closed the connection")
-            total += len(piece)
-            messages += self._read(piece)
+            else:
+                piece = self._read()
+                if not piece:
+                    self._more = False
+                    break
+                size += len(piece)
+                self._feed(piece)
+        if self._pinged:
+            # The newest stands for all (RFC 6455 section 5.5.3).
+            self._put(self._pinged.response())
+            self._pinged = None
         return messages
 
     @property
@@ -128,39 +138,47 @@ class Link:
         """Say whether `receive` stopped before everything was read."""
         return self._more
 
-    def _read(self, piece: bytes) -> list[bytes]:
+    def _next_event(self) -> Event | None:
+        try:
+            return next(self._events, None)
+        except ProtocolError as error:
+            raise Lost("the server breaks the protocol") from error
+
+    def _feed(self, piece: bytes) -> None:
         try:
             self._websocket.receive_data(piece)
         except ProtocolError as error:
             raise Lost("the server breaks the protocol") from error
-        return self._events()
+        self._events = self._websocket.events()
 
-    def _events(self) -> list[bytes]:
+    def _read(self) -> bytes:
+        """Read what has come in, b"" if there is nothing just now."""
         try:
-            return [message for event in self._websocket.events() for message in self._take(event)]
-        except ProtocolError as error:
-            raise Lost("the server breaks the protocol") from error
+            piece = self._stream.recv(PIECE)
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return b""
+        except OSError as error:
+            raise Lost(trust.why(error)) from error
+        if not piece:
+            raise Lost("the server closed the connection")
+        return piece
 
     def _take(self, event: Event) -> list[bytes]:
         if isinstance(event, Ping):
-            self._put(event.response())
+            self._pinged = event
         elif isinstance(event, CloseConnection):
             with contextlib.suppress(Lost, LocalProtocolError):
                 self._put(event.response())
             raise Lost(f"the server closed the connection ({event.code})")
         elif isinstance(event, (BytesMessage, TextMessage)):
             data = event.data
-            part = data.encode("utf-8", "surrogatepass") if isinstance(data, str) else bytes(data)
-            self._size += len(part)
-            if self._size > MESSAGE_LIMIT:
+            self._message += data.encode("utf-8", "surrogatepass") if isinstance(data, str) else data
+            if len(self._message) > MESSAGE_LIMIT:
                 with contextlib.suppress(Lost):
                     self._put(CloseConnection(code=1009))
                 raise Lost(f"the server sent a message of more than {MESSAGE_LIMIT} bytes")
-            if part:
-                self._parts.append(part)
             if event.message_finished:
-                message = b"".join(self._parts)
-                self._parts, self._size = [], 0
+                message, self._message = bytes(self._message), bytearray()
                 return [message]
         return []
 
