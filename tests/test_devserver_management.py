@@ -92,6 +92,18 @@ def test_bad_queries(person: Person, path: str, error: str) -> None:
     assert (reply.status, reply.json["error"]) == (400, error)
 
 
+def test_a_deployment_to_all_devices(tmp_path: Path, server: DevServer, person: Person) -> None:
+    server.upload(make_artifact(tmp_path / "a.mender"))
+    wanted = {"name": "d", "artifact_name": "release-2", "all_devices": True}
+    reply = person("POST", MANAGED, wanted)
+    assert (reply.status, reply.json["error"]) == (400, "No devices for the deployment")
+    device = RawDevice(server).accepted()
+    reply = person("POST", MANAGED, wanted)
+    assert (reply.status, device.next().status) == (201, 200)
+    reply = person("POST", MANAGED, wanted | {"devices": [server.device().id]})
+    assert (reply.status, "togheter with all_devices" in reply.json["error"]) == (400, True)
+
+
 def test_a_decommissioned_device_ends_two_deployments_at_most(tmp_path: Path, server: DevServer) -> None:
     server.upload(make_artifact(tmp_path / "a.mender"))
     device = RawDevice(server).accepted()

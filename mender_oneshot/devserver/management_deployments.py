@@ -93,6 +93,8 @@ class ManagementDeployments:
         forced = body.get("force_installation") is True
         if not devices:
             devices = [device.id for device in self._world.accepted()]
+            if not devices:
+                raise Refusal(400, "No devices for the deployment")
         made = self._world.deployments.create(name, artifact_name, devices, force_installation=forced)
         return Answer(201, {"Location": f"{DEPLOYMENTS}/{made.id}"})
 
@@ -165,7 +167,9 @@ def _constructor(body: dict[str, Any]) -> tuple[str, str, list[str]]:
     if not devices and not everywhere:
         raise ValueError(f"{_INVALID_DEFINITION}provide list of devices or set all_devices flag")
     if devices and everywhere:
-        raise ValueError(f"{_INVALID_DEFINITION}list of devices provided togheter with all_devices flag")
+        raise ValueError(
+            f"{_INVALID_DEFINITION}list of devices provided togheter with all_devices flag"
+        )  # as the server spells it
     return name, artifact_name, devices
 
 
