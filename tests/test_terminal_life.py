@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import json
+import re
 import signal
 import socket
 import ssl
@@ -242,6 +243,55 @@ def test_the_pauses_grow_and_are_spread() -> None:
     assert [pause(attempt, 0) for attempt in range(10)] == [0, 1, 1, 2, 2, 2, 4, 4, 4, 8]
     assert pause(1, 0.5) == 3.5
     assert pause(10**6, 1) == 1805
+    assert pause(10**6, 1, 60) == 65
+
+
+NO_SPREAD = """
+import os
+draw = os.urandom
+os.urandom = lambda size: bytes(size) if size == 4 else draw(size)
+"""
+
+
+def pauses_after(terminal: Served, connections: int, word: Ping | None) -> list[int]:
+    """Cut connections one after the other, and read in the log how long the terminal waits each time."""
+    spoil(terminal.device, NO_SPREAD)
+    process = terminal.device.start("-l", "info", "terminal", "--wait", "0")
+    terminal.processes.append(process)
+    for _ in range(connections):
+        with terminal.peer.accept() as line:
+            if word:
+                line.put(word)
+                line.read()  # its answer
+    with terminal.peer.accept():
+        err = terminal.stop()[2]
+    return [int(words) for words in re.findall(r"Connecting again in (\d+) s", err)]
+
+
+def test_a_connection_that_heard_its_server_is_a_success(terminal: Served) -> None:
+    """However soon it is cut, and however often."""
+    assert pauses_after(terminal, 6, Ping()) == [1] * 6
+
+
+def test_a_server_that_takes_connections_and_says_nothing_is_spared(terminal: Served) -> None:
+    assert pauses_after(terminal, 4, None) == [1, 1, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("step", "held"), [("inventory", False), ("check", False), ("terminal", True), ("auth", True)]
+)
+def test_whose_pauses_the_terminal_keeps(terminal: Served, step: str, held: bool) -> None:
+    """A refused authorization holds back all that needs a token; what other steps were told is theirs."""
+    host = terminal.peer.url.partition("//")[2]
+    pause = {"step": step, "host": host, "at": time.time(), "seconds": 3600}
+    terminal.device.alter_state(pauses=[pause])
+    terminal.start("--wait", "2" if held else "0")
+    if held:
+        code, _, err = terminal.finish()
+        assert (code, "asked for a pause" in err) == (75, True), err
+    else:
+        with terminal.peer.accept() as line:
+            line.shell()
 
 
 @pytest.mark.parametrize(

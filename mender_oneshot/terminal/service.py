@@ -37,9 +37,9 @@ PATH = "/api/devices/v1/deviceconnect/connect"
 PING_SECONDS = 54.0
 SILENCE_SECONDS = 60.0
 """How long the server may say nothing before the connection counts as dead; it pings every 30 s."""
-STEADY_SECONDS = 60.0
-"""How long a connection has to stand before the next loss of it is a first one again."""
 LONGEST_PAUSE = 1800.0
+LONGEST_PAUSE_AFTER_LOSS = 60.0
+"""Before the next attempt, if the server took the last connection and then closed it without a word."""
 SPREAD = 5.0
 GOODBYE_SECONDS = 4.0
 TICK = 1.0
@@ -124,12 +124,12 @@ def _take_lock(settings: Settings) -> int:
         raise errors.Busy("Another mender-oneshot terminal serves this device already.") from error
 
 
-def pause(attempts: int, spread: float) -> float:
-    """Say how many seconds to wait before the next attempt; `spread` (0..1) keeps a fleet apart.
+def pause(attempts: int, spread: float, longest: float = LONGEST_PAUSE) -> float:
+    """Return how many seconds to wait before the next attempt; `spread` (0..1) keeps a fleet apart.
 
     The first comes at once, then at 1, 1, 2, 2, 2, 4 s and so on, as the reference client does.
     """
-    return 0.0 if attempts == 0 else min(2.0 ** min(attempts // 3, 20), LONGEST_PAUSE) + SPREAD * spread
+    return 0.0 if attempts == 0 else min(2.0 ** min(attempts // 3, 20), longest) + SPREAD * spread
 
 
 def _draw() -> float:
@@ -210,11 +210,12 @@ class Service:
                 self._trouble = trouble
                 log.log(level, "%s (in %.0f s)", trouble, rest)
             else:
-                begun = self._loop.now()
                 self._serve(link)
-                steady = self._loop.now() - begun >= STEADY_SECONDS
-                attempts = 1 if steady else attempts + 1
-                rest = pause(attempts, _draw())
+                # A connection on which the server said something was a success, however short it was.
+                attempts = 1 if link.heard else attempts + 1
+                rest = pause(attempts, _draw(), LONGEST_PAUSE_AFTER_LOSS)
+                if not self._time_to_go():
+                    log.info("Connecting again in %.0f s.", rest)
             self._rest(rest)
 
     def _passing(self, error: errors.Error) -> errors.TryLater:
