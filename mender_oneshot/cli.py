@@ -64,6 +64,9 @@ def _execute(request: Request, results: _Results) -> int:
         done.append(step)
         if not request.json:
             _say(step.outcome.sentence, request, results)
+        if step.outcome.syslog and not request.syslog:
+            failed = step.outcome.facts.get("status") == "failure"
+            syslog.send(syslog.WARNING if failed else syslog.NOTICE, step.outcome.sentence)
 
     error: errors.Error | None = None
     try:

@@ -19,6 +19,7 @@ class Outcome(NamedTuple):
     word: str
     sentence: str
     facts: Mapping[str, Any] = {}
+    syslog: bool = False  # for the syslog as well, wherever the caller reads it
 
 
 class Done(NamedTuple):
@@ -41,11 +42,14 @@ class Context:
         store: Store,
         clock: Callable[[], Moment],
         progress: Progress | None = None,
+        syslog: bool = False,
     ) -> None:
         self.settings = settings
         self.store = store
         self.now = clock
         self.progress = progress or (lambda done, size: None)
+        self.syslog = syslog
+        """This invocation writes to the syslog, and so does the report of an update that it hands off."""
         self.server: Server | None = None
         self.met: dict[str, errors.Error | None] = {}
         """What a step of this invocation needed: the step for it, and why that could not help, if so."""

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import time
 
-from . import disk, errors
+from . import disk, errors, script
 from .settings import Settings
 
 SCRIPT_SECONDS = 60.0
@@ -43,8 +43,11 @@ def identity(settings: Settings, form: str) -> dict[str, str | list[str]]:
     return dict(values) if form == "list" else {key: single(value) for key, value in values.items()}
 
 
-def inventory(settings: Settings) -> dict[str, str | list[str]]:
-    """Run the inventory scripts in order of name and merge what they say; a bad one never spoils the rest."""
+def inventory(settings: Settings, *, patient: bool = False) -> dict[str, str | list[str]]:
+    """Run the inventory scripts in order of name and merge what they say; a bad one never spoils the rest.
+
+    With `patient`, raises `errors.TryLater` if a script cannot be started just now.
+    """
     directory = f"{settings.places.scripts_dir}/inventory"
     merged: Values = {}
     disk.require_target(directory)
@@ -62,6 +65,11 @@ def inventory(settings: Settings) -> dict[str, str | list[str]]:
         except (errors.ScriptFailed, UnicodeDecodeError) as error:
             why = "what it prints is not UTF-8" if isinstance(error, UnicodeDecodeError) else error
             log.warning("The inventory script %s is left out: %s.", path, why)
+            continue
+        except errors.TryLater as error:
+            if patient:
+                raise
+            log.warning("The inventory goes without %s: %s", name, error)
             continue
         for key, value in parse_key_values(output, strip=True).items():
             merged.setdefault(key, []).extend(value)
@@ -134,7 +142,12 @@ def run_script(path: str, seconds: float) -> bytes:
             cwd="/",
         )
     except OSError as error:
-        raise errors.ScriptFailed(f"it cannot be started ({error.strerror})") from error
+        why = script.explain(path, error)
+        if script.is_temporary(error):
+            raise errors.TryLater(
+                f"The script {path} cannot be started just now ({why}); the next run tries again."
+            ) from error
+        raise errors.ScriptFailed(f"it cannot be started: {why}") from error
     with process:
         output, complaint = bytearray(), bytearray()
         try:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import NamedTuple
 
-from . import device, disk, errors, libraries, moment, plan, state, trust
+from . import device, disk, errors, libraries, moment, plan, script, state, trust
 from .settings import Settings, no_server
 
 CLOCK_TOLERANCE = 3600.0
@@ -150,9 +150,9 @@ def _verify_keys(settings: Settings) -> str:
 def _sub_updater(settings: Settings) -> str:
     path = f"{settings.places.scripts_dir}/install"
     disk.require_target(path)
-    if not os.access(path, os.X_OK) or os.path.isdir(path):
+    if obstacle := script.obstacle(path):
         raise errors.SettingsError(
-            f"There is no sub-updater {path}, or it is not executable; without it no update can be installed."
+            f"The sub-updater {path} cannot be started: {obstacle}; without it no update can be installed."
         )
     return f"The sub-updater {path} is there."
 

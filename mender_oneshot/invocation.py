@@ -42,7 +42,7 @@ def _context(request: Request, settings: Settings, progress: Progress) -> Iterat
     lock = take_lock(settings.places.data(state.LOCK), wait=request.command != "run")
     try:
         store = _open_store(settings, lock)
-        context = Context(settings, store, lambda: moment.look(settings.places), progress)
+        context = Context(settings, store, lambda: moment.look(settings.places), progress, request.syslog)
         handler = Handler(settings.log_directory)
         root = logging.getLogger(__package__)
         handler.addFilter(lambda record: bool(store.state.deployment or store.state.handoff))
@@ -239,6 +239,11 @@ def _count(context: Context, name: str, why: str, *, failed: bool) -> None:
 
 def _report(context: Context, status: str) -> Outcome:
     """Take down the result, then try to send what is queued; what cannot be sent now is safe in the state."""
+    handoff = context.store.state.handoff
+    return _recorded(context, status)._replace(syslog=handoff is not None and handoff.syslog)
+
+
+def _recorded(context: Context, status: str) -> Outcome:
     from .steps import report
 
     outcome = report.record(context, status)

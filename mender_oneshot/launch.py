@@ -1,4 +1,4 @@
-"""Start the sub-updater so that it outlives us, our unit and its sandbox. Knows nothing of the state."""
+"""Start the sub-updater so that it outlives this process, its unit and its sandbox."""
 
 import contextlib
 import fcntl
@@ -11,38 +11,44 @@ from typing import NamedTuple
 from . import disk, errors
 
 SYSTEMD = "/run/systemd/system"
-"""There where systemd is the first process (sd_booted(3))."""
+"""Exists if systemd is the first process (sd_booted(3))."""
 
 ANSWER_SECONDS = 60.0
 
-# What systemd tells our own unit of itself; another unit is told its own.
-_OF_OUR_UNIT = (
-    "INVOCATION_ID",
-    "JOURNAL_STREAM",
-    "SYSTEMD_",
-    "NOTIFY_SOCKET",
-    "TRIGGER_",
-    "MEMORY_PRESSURE_",
-)
+_CGROUPS = ("/sys/fs/cgroup/system.slice", "/sys/fs/cgroup/systemd/system.slice")
+_NO_BUS = ("Failed to connect to bus", "Failed to create bus connection")
 
 log = logging.getLogger(__name__)
 
 
 class Launch(NamedTuple):
-    """What to start: its unit, its argv, its environment, the file for its output, and its lock file."""
+    """What to start: the name of its unit, its command line, and the files for its output and its lock.
+
+    Everybody may read `environment`; `private_environment` may hold a proxy's password.
+    """
 
     unit: str
     words: list[str]
     environment: Mapping[str, str]
+    private_environment: Mapping[str, str]
     output: str
     lock: str
+
+
+def check_process() -> None:
+    """Raise `errors.SettingsError` if whatever is started here would end with this process."""
+    if os.getpid() == 1:
+        raise errors.SettingsError(
+            "mender-oneshot is process 1 of a container, so the sub-updater would be killed when it ends; "
+            "start the container with an init (docker run --init)."
+        )
 
 
 def start(launch: Launch) -> None:
     """Start it: under systemd as a unit of its own, elsewhere in a session of its own.
 
-    A child of our unit would end with it and live in its sandbox. Raises `OSError`, or `errors.Refused` with
-    systemd's own words, where nothing was started.
+    A child of our unit would end with it and live in its sandbox. If it was not started, raises `OSError`,
+    `errors.Refused`, or `errors.TryLater` if it may be possible later.
     """
     if os.path.isdir(SYSTEMD) and os.geteuid() == 0:
         _start_unit(launch)
@@ -67,7 +73,8 @@ def _start_session(launch: Launch) -> None:
             stdout=output,
             stderr=output,
             cwd="/",
-            env=launch.environment,
+            umask=0o022,  # as systemd starts it
+            env={**launch.environment, **launch.private_environment},
             start_new_session=True,
             pass_fds=(lock,),
             preexec_fn=hold_lock,  # safe: there are no threads here
@@ -91,11 +98,12 @@ def _open_lock(path: str) -> int:
 def _start_unit(launch: Launch) -> None:
     """Have systemd start it, and wait until its program runs (Type=exec).
 
-    What it says goes to the file, which a reboot leaves alone, and when it has ended to the journal as well.
+    Its output goes to the file, which survives a reboot, and when it has ended to the journal as well.
     What it has put into the background stays (KillMode=process), as under mender-python-client.
-    Its environment is named, not spelled out, for everybody can read an argument list.
+    Everybody can read the properties of a unit, so its private environment goes through a file.
     """
-    environment = {name: value for name, value in launch.environment.items() if _can_be_passed(name, value)}
+    private = f"{launch.output}.env"
+    environment = {**launch.environment, "MENDER_SUB_UPDATER_LOG": launch.output}
     words = [
         "systemd-run",
         "--quiet",
@@ -105,16 +113,18 @@ def _start_unit(launch: Launch) -> None:
         f"--unit={launch.unit}",
         "--description=Mender sub-updater",
         f"--property=StandardOutput=append:{launch.output}",
+        # "-": it is needed for the start only, and removed after it.
+        f"--property=EnvironmentFile=-{private}",
         "--property=ExecStopPost=-systemd-cat --identifier=mender-sub-updater cat ${MENDER_SUB_UPDATER_LOG}",
-        *(f"--setenv={name}" for name in environment),
-        "--setenv=MENDER_SUB_UPDATER_LOG",
+        *(f"--setenv={name}={value}" for name, value in environment.items()),
         "--",
         *launch.words,
     ]
+    _write_environment(private, launch.private_environment)
     try:
         done = subprocess.run(
             words,
-            env={**environment, "MENDER_SUB_UPDATER_LOG": launch.output},
+            cwd="/",
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -127,12 +137,33 @@ def _start_unit(launch: Launch) -> None:
         # It may have been started all the same: wait for its report, as for any other.
         log.warning("systemd does not say whether it has started %s; waiting for a report.", launch.unit)
         return
+    finally:
+        disk.remove(private)
     if done.returncode:
-        said = " ".join(done.stderr.decode("utf-8", "replace").split())
-        raise errors.Refused(f"systemd-run: {said or f'exit code {done.returncode}'}")
+        said = " ".join(done.stderr.decode("utf-8", "replace").split()) or f"exit code {done.returncode}"
+        # A systemd that executes itself anew may lose the connection after it has started the unit.
+        if said.startswith(_NO_BUS) or not _is_running(launch.unit):
+            raise errors.TryLater(f"systemd-run: {said}")
 
 
-def _can_be_passed(name: str, value: str) -> bool:
-    """Say whether systemd would take a variable; one that it refuses would keep all from being started."""
-    is_name = name.isascii() and name.replace("_", "a").isalnum() and not name[0].isdigit()
-    return is_name and value.isprintable() and not name.startswith(_OF_OUR_UNIT)
+def _is_running(unit: str) -> bool:
+    """Return whether anything of a unit runs, be it only in the background, without asking systemd."""
+    for cgroup in _CGROUPS:
+        try:
+            with open(f"{cgroup}/{unit}.service/cgroup.procs", "rb") as processes:
+                if processes.read(1):
+                    return True
+        except OSError:
+            continue
+    return False
+
+
+def _write_environment(path: str, environment: Mapping[str, str]) -> None:
+    """Write variables for systemd alone to read (systemd.exec(5), EnvironmentFile=)."""
+    lines = []
+    for name, value in environment.items():
+        for special in '\\"$`':
+            value = value.replace(special, f"\\{special}")
+        lines.append(f'{name}="{value}"\n')
+    with open(disk.create(path), "w", encoding="utf-8", errors="surrogateescape") as file:
+        file.writelines(lines)

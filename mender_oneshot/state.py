@@ -47,6 +47,7 @@ class Deployment(NamedTuple):
     boot: str = ""  # the kernel's boot id when the bytes on disk were written
     stalls: int = 0  # attempts to download that brought no new byte, in a row
     verifying: int = 0  # attempts to verify it, in a row, that have not come to an end
+    starts: int = 0  # attempts to start the sub-updater
 
 
 class Handoff(NamedTuple):
@@ -56,6 +57,7 @@ class Handoff(NamedTuple):
     artifact_name: str
     boot: str  # the kernel's boot id at the hand-off
     uptime: float  # seconds awake from that boot to the hand-off: no clock can spoil them
+    syslog: bool = False  # the result is written to the syslog, as the run that handed it off did
 
 
 class Result(NamedTuple):

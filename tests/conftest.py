@@ -74,8 +74,10 @@ class Device:
         return path
 
     def sub_updater(self, text: str = "exit 0\n") -> None:
-        """Install a sub-updater; `$ONESHOT` in it is the client."""
-        self.script("install", f"#!/bin/sh\nONESHOT='{self.python} -m mender_oneshot'\n{text}")
+        """Install a sub-updater; `$ONESHOT` in it is the client, with the variables that a checkout needs."""
+        env = self.env()
+        needed = " ".join(f"{name}={env[name]}" for name in ("PYTHONPATH", "PYTHONWARNINGS"))
+        self.script("install", f"#!/bin/sh\nONESHOT='env {needed} {self.python} -m mender_oneshot'\n{text}")
 
     def env(self) -> dict[str, str]:
         """Return the environment of an invocation: a device's, with nothing of the caller's but PATH."""

@@ -1,5 +1,6 @@
 """The hand-off: verified, announced, locked, started once."""
 
+import errno
 import json
 import os
 import stat
@@ -9,11 +10,20 @@ from typing import Any
 
 import pytest
 from conftest import MENDERS, Device, spoilt
+from realdaemon import need
 from test_life import final_status
 
 from mender_oneshot.devserver import DevServer
 
 Release = Callable[..., str]
+
+TOLD = (
+    "MENDER_DEPLOYMENT_ID",
+    "MENDER_ARTIFACT_NAME",
+    "MENDER_DATASTORE_DIR",
+    "MENDER_ROOTFS_PART_A",
+    "MENDER_ROOTFS_PART_B",
+)
 
 
 @pytest.fixture
@@ -78,17 +88,22 @@ def test_once_handed_off_never_again(downloaded: Device, server: DevServer) -> N
 
 
 @pytest.mark.parametrize(
-    ("text", "mode"),
+    ("text", "mode", "why"),
     [
-        (None, 0),
-        ("#!/bin/sh\n", 0o644),
-        ("#!/no/such/interpreter\n", 0o755),
-        ("neither script nor program", 0o755),
+        (None, 0, "there is no such file"),
+        ("#!/bin/sh\n", 0o644, "not executable; make it so: chmod +x"),
+        ("#!/no/such/interpreter\n", 0o755, "the interpreter /no/such/interpreter, which cannot be used"),
+        ("#! /etc/passwd -e\n", 0o755, "/etc/passwd, which cannot be used: it is not executable"),
+        ("#!/bin/sh\r\nexit 0\r\n", 0o755, "it has Windows line endings"),
+        ("#!/usr/bin/env sh\r\nexit 0\r\n", 0o755, "it has Windows line endings"),
+        ("#!\n", 0o755, "names no interpreter"),
+        ("\ufeff#!/bin/sh\n", 0o755, "byte order mark"),
+        ("", 0o755, "it is empty"),
+        ("neither script nor program", 0o755, "does not begin with #!"),
     ],
-    ids=["missing", "not executable", "no interpreter", "no program"],
 )
 def test_a_sub_updater_that_cannot_start_is_a_reported_failure(
-    downloaded: Device, server: DevServer, text: str | None, mode: int
+    downloaded: Device, server: DevServer, text: str | None, mode: int, why: str
 ) -> None:
     wanted = deployment(downloaded)
     if text is None:
@@ -98,6 +113,9 @@ def test_a_sub_updater_that_cannot_start_is_a_reported_failure(
     done = downloaded.run("install")
     assert done.code == 69
     assert "the update has failed" in done.err
+    assert why in done.err
+    found = downloaded.run("doctor").out
+    assert why in found
     assert not (downloaded.data / "update.lock").exists()
     downloaded.ok("run", "--all")
     assert server.status(wanted) == "failure"
@@ -234,6 +252,162 @@ class Popen(subprocess.Popen):
             os.kill(os.getpid(), signal.SIGALRM)
 subprocess.Popen = Popen
 """
+
+
+NO_START = """
+import os, subprocess
+class Popen(subprocess.Popen):
+    def __init__(self, words, **options):
+        if words[0].endswith("{name}"):
+            raise OSError({errno}, os.strerror({errno}), words[0])
+        super().__init__(words, **options)
+subprocess.Popen = Popen
+"""
+TEMPORARY = ("ETXTBSY", "EAGAIN", "EMFILE", "ENFILE", "ENOMEM", "EINTR", "EIO", "ESTALE", "ENOSPC")
+PERMANENT = ("ENOENT", "EACCES", "EPERM", "ENOEXEC", "ELOOP", "ENOTDIR", "EISDIR", "ENAMETOOLONG")
+
+
+def not_handed_off(device: Device) -> None:
+    assert not (device.data / "update.lock").exists()
+    assert "handoff" not in device.state
+
+
+@pytest.mark.parametrize("name", TEMPORARY)
+def test_a_start_that_fails_just_now_is_tried_again(downloaded: Device, server: DevServer, name: str) -> None:
+    wanted = deployment(downloaded)
+    downloaded.sub_updater('$ONESHOT report --success && rm "$MENDER_DATASTORE_DIR/update.lock"\n')
+    with spoilt(downloaded, NO_START.format(name="/install", errno=getattr(errno, name))):
+        done = downloaded.run("install")
+    assert (done.code, "cannot be started just now" in done.err) == (75, True), done
+    not_handed_off(downloaded)
+    assert server.status(wanted) == "installing"
+    assert downloaded.ok("install", "--json").json["outcome"] == "handed-off"
+    server.wait_for(final_status)
+    assert server.status(wanted) == "success"
+
+
+@pytest.mark.parametrize(("name", "attempts"), [*((name, 1) for name in PERMANENT), ("ETXTBSY", 3)])
+def test_a_start_that_never_works_has_an_end(
+    downloaded: Device, server: DevServer, name: str, attempts: int
+) -> None:
+    wanted = deployment(downloaded)
+    downloaded.configure(RetryDownloadCount=3)
+    with spoilt(downloaded, NO_START.format(name="/install", errno=getattr(errno, name))):
+        codes = [downloaded.run("install").code for _ in range(attempts)]
+    assert codes == [75] * (attempts - 1) + [69]
+    not_handed_off(downloaded)
+    downloaded.ok("run", "--force")
+    assert server.status(wanted) == "failure"
+    assert "cannot be started" in json.dumps(server.log(wanted))
+
+
+def test_a_sub_updater_that_is_being_written_is_waited_for(downloaded: Device) -> None:
+    with (downloaded.scripts / "install").open("a"):
+        done = downloaded.run("run", "--all", "--force")
+        assert (done.code, "open for writing" in done.err) == (75, True), done
+    assert "Handed" in downloaded.ok("run", "--all", "--force").out
+
+
+# A systemd of the test's own: `systemd-run` takes down how it was called, then answers as the test wants.
+SYSTEMD_RUN = """#!/bin/sh
+printf '%s\\n' "$@" > {root}/words
+stat -c %a {root}/lib/*.env > {root}/mode
+cat {root}/lib/*.env > {root}/private
+{answer}
+"""
+
+
+def under_systemd(device: Device, answer: str) -> tuple[str, ...]:
+    need("unshare")
+    if os.geteuid():
+        pytest.skip("a /run of one's own needs root")
+    tools = device.root / "tools"
+    tools.mkdir()
+    (tools / "systemd-run").write_text(SYSTEMD_RUN.format(root=device.root, answer=answer))
+    (tools / "systemd-run").chmod(0o755)
+    (tools / "systemctl").write_text("#!/bin/sh\n")  # no sub-updater is running
+    (tools / "systemctl").chmod(0o755)
+    run = f"mount -t tmpfs run /run; mkdir -p /run/systemd/system; PATH={tools}:$PATH"
+    return ("unshare", "-m", "sh", "-euc", f'{run}; exec "$@"', "sh")
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [
+        ("exit 0", 0),
+        ("echo Failed to connect to bus: Connection refused >&2; exit 1", 75),
+        ("echo Failed to start transient service unit: Connection reset by peer >&2; exit 1", 75),
+        ("echo Failed to start transient service unit: Resource temporarily unavailable >&2; exit 1", 75),
+        ("echo Job for it failed. >&2; exit 1", 75),
+        ("exit 1", 75),
+        ("kill -9 $$", 75),
+    ],
+)
+def test_systemd_that_cannot_just_now_is_asked_again(downloaded: Device, answer: str, code: int) -> None:
+    done = downloaded.run("install", wrapper=under_systemd(downloaded, answer))
+    assert done.code == code, done
+    assert (downloaded.data / "update.lock").exists() == (code == 0)
+    if code:
+        not_handed_off(downloaded)
+        assert downloaded.ok("install", "--json").json["outcome"] == "handed-off"
+
+
+def test_nothing_private_is_a_property_of_the_unit(downloaded: Device, server: DevServer) -> None:
+    """Everybody can read those."""
+    downloaded.environment |= {
+        "https_proxy": 'http://user:s3c"r\\et$x`@proxy.invalid',
+        "no_proxy": "localhost,127.0.0.1",
+        "SOME_TOKEN": "t0ken",
+        "LD_LIBRARY_PATH": "/nowhere",
+    }
+    assert downloaded.run("install", wrapper=under_systemd(downloaded, "exit 0")).code == 0
+    words = (downloaded.root / "words").read_text()
+    assert "s3c" not in words
+    assert "t0ken" not in words
+    set_ = [word.partition("=")[2].partition("=")[0] for word in words.splitlines() if "--setenv" in word]
+    assert sorted(set_) == sorted(
+        ["PATH", "MENDER_CONF_DIR", "MENDER_DATA_DIR", "MENDER_SUB_UPDATER_LOG", *TOLD]
+    )
+    assert (downloaded.root / "mode").read_text() == "600\n"
+    private = (downloaded.root / "private").read_text()
+    assert private == (
+        'https_proxy="http://user:s3c\\"r\\\\et\\$x\\`@proxy.invalid"\nno_proxy="localhost,127.0.0.1"\n'
+    )
+    assert not list(downloaded.data.glob("*.env"))
+
+
+def test_a_sub_updater_of_its_own_session_has_the_same_environment(
+    downloaded: Device, tmp_path: Path
+) -> None:
+    downloaded.environment |= {"no_proxy": "localhost,127.0.0.1", "SOME_TOKEN": "t0ken", "LD_BIND_NOW": "1"}
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    downloaded.sub_updater(
+        f"env > $MENDER_DATASTORE_DIR/env; umask >> $MENDER_DATASTORE_DIR/env; echo > {gate}\n"
+    )
+    downloaded.run("install", umask=0o077)
+    gate.read_text()
+    *told, umask = (downloaded.data / "env").read_text().splitlines()
+    shells = {"PWD", "OLDPWD", "SHLVL", "_"}
+    assert {line.partition("=")[0] for line in told} - shells == {
+        "PATH",
+        "no_proxy",
+        "MENDER_CONF_DIR",
+        "MENDER_DATA_DIR",
+        *TOLD,
+    }
+    assert umask == "0022"
+
+
+def test_the_first_process_of_a_container_hands_nothing_off(downloaded: Device, server: DevServer) -> None:
+    """Its end is the end of all others in there."""
+    need("unshare")
+    wanted = deployment(downloaded)
+    done = downloaded.run("install", wrapper=("unshare", "--pid", "--fork"))
+    assert (done.code, "process 1" in done.err) == (78, True), done
+    not_handed_off(downloaded)
+    assert server.status(wanted) == "downloading"
+    assert downloaded.ok("install", "--json").json["outcome"] == "handed-off"
 
 
 def test_what_cannot_be_read_is_fetched_again(downloaded: Device, server: DevServer) -> None:

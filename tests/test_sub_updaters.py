@@ -39,6 +39,7 @@ REBOOT = "echo rebooted >{root}/end; kill -9 0"
 
 INSTALL = """\
 #!/bin/sh
+. {root}/environment
 PATH={root}/bin:$PATH
 echo $$ >{root}/group
 {root}/example "$@"
@@ -75,7 +76,6 @@ class Board:
         for name, command in {"mender-oneshot": oneshot, **commands}.items():
             self._program(f"bin/{name}", COUNTED.format(root=self.root, name=name, command=command))
         self.device.script("install", INSTALL.format(root=self.root))
-        self.device.environment["CUT_BEFORE"] = ""
 
     def _program(self, name: str, text: str) -> None:
         path = self.root / name
@@ -85,7 +85,12 @@ class Board:
     def _fresh(self, cut: int) -> None:
         for name in ("calls", "end", "group"):
             (self.root / name).unlink(missing_ok=True)
-        self.device.environment["CUT_BEFORE"] = str(cut)
+        # A sub-updater gets no such variables from the client.
+        variables = {"CUT_BEFORE": str(cut)} | {
+            name: value for name, value in self.device.env().items() if name.startswith(("PYTHON", "DBUS"))
+        }
+        lines = [f"export {name}={shlex.quote(value)}\n" for name, value in variables.items()]
+        (self.root / "environment").write_text("".join(lines))
 
     def _end(self) -> str:
         """Wait until nothing of the sub-updater is left, and say how it ended."""

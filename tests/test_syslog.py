@@ -4,7 +4,7 @@ import os
 import re
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -237,3 +237,40 @@ def test_a_long_line_is_cut_between_two_characters(device: Device, syslog: Syslo
         assert device.run("--syslog", name, wrapper=syslog.wrapper).code == 64
         ((_, said),) = syslog.said()
         assert said.endswith("\u20ac...")
+
+
+@pytest.mark.parametrize("reboot", [False, True])
+@pytest.mark.parametrize(("status", "priority"), [("success", 5), ("failure", 4)])
+def test_the_result_of_an_update_goes_where_the_run_that_handed_it_off_wrote(
+    accepted: Device, release: Callable[..., str], syslog: Syslog, tmp_path: Path, status: str,
+    priority: int, reboot: bool,
+) -> None:  # fmt: skip
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    words = ":" if reboot else f"$ONESHOT report --{status}"
+    accepted.sub_updater(f"{words}; echo > {gate}\n")
+    deployment = release()
+    assert accepted.run("--syslog", "run", "--all", wrapper=syslog.wrapper) == Run(0, "", "")
+    gate.read_text()
+    if reboot:
+        done = accepted.run("report", f"--{status}", wrapper=syslog.wrapper)
+        assert f"Reported {status}" in done.out
+    said = [one for one in syslog.said() if deployment in one[1]]
+    assert said[-1] == (priority, f"Reported {status} for deployment {deployment}.")
+    # The lock that was left is swept away with a word of how it ended.
+    known = accepted.state
+    accepted.alter_state(last_result=known["last_result"] | {"at": 1.0})
+    assert accepted.run("--syslog", "run", wrapper=syslog.wrapper) == Run(0, "", "")
+    assert f"ended with {status}" in syslog.said()[-1][1]
+
+
+def test_a_person_reads_the_result_of_an_update_alone(
+    accepted: Device, release: Callable[..., str], syslog: Syslog, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    accepted.sub_updater(f"$ONESHOT report --success; echo > {gate}\n")
+    release()
+    assert accepted.run("run", "--all", wrapper=syslog.wrapper).code == 0
+    gate.read_text()
+    assert syslog.said() == []

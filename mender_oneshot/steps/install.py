@@ -5,7 +5,7 @@ import logging
 import os
 from collections.abc import Callable
 
-from .. import artifact, device, disk, errors, launch, liveness, session
+from .. import artifact, device, disk, errors, launch, liveness, script, session
 from ..context import Context, Outcome
 from ..state import (
     ARTIFACT,
@@ -18,14 +18,23 @@ from ..state import (
     concluded,
 )
 
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+NETWORK = (
+    *(f"{kind}_proxy" for kind in ("http", "https", "all", "no")),
+    *(f"{kind}_PROXY" for kind in ("HTTP", "HTTPS", "ALL", "NO")),
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+)
+
 log = logging.getLogger(__name__)
 
 
 def run(context: Context) -> Outcome:
     """Verify, report `installing`, write `update.lock`, start the sub-updater.
 
-    Raises `errors.NothingInProgress`, `errors.ArtifactRefused`, or `errors.Refused` where the sub-updater
-    cannot be started; the last two leave a queued `failure` and no lock.
+    Raises `errors.NothingInProgress`, `errors.ArtifactRefused`, or `errors.Refused` if the sub-updater
+    cannot be started; the last two leave a queued `failure` and no lock. Any other error leaves the update
+    as it was, for a later attempt.
     """
     state = context.store.state
     if state.handoff is not None:
@@ -42,15 +51,15 @@ def run(context: Context) -> Outcome:
             "tries again."
         )
     program = f"{context.settings.places.scripts_dir}/install"
+    launch.check_process()
     try:
         _count(context, deployment)
         name = _verify(context)
-        context.store.update(deployment=deployment._replace(verifying=0))
+        deployment = deployment._replace(verifying=0)
+        context.store.update(deployment=deployment)
         disk.require_target(program)
-        if not os.access(program, os.X_OK) or os.path.isdir(program):
-            raise errors.Refused(
-                f"The sub-updater {program} is missing or not executable; the update has failed."
-            )
+        if obstacle := script.obstacle(program):
+            raise errors.Refused(_cannot_be_started(program, obstacle))
     except (errors.ArtifactRefused, errors.Refused) as error:
         session.fail(context, error)
         raise
@@ -143,26 +152,54 @@ def _hand_off(context: Context, deployment: Deployment, program: str) -> None:
     invocation sees an update in other hands and never starts it a second time.
     """
     store, now = context.store, context.now()
-    handoff = Handoff(deployment.id, deployment.artifact_name, now.boot, now.uptime)
-    store.save(handoff=handoff)
-    lock = context.data(UPDATE_LOCK)
+    handoff = Handoff(deployment.id, deployment.artifact_name, now.boot, now.uptime, context.syslog)
+    deployment = deployment._replace(starts=deployment.starts + 1)
+    store.save(handoff=handoff, deployment=deployment)
     try:
-        disk.write_whole(lock, deployment.id.encode())
+        disk.write_whole(context.data(UPDATE_LOCK), deployment.id.encode())
         _start(context, deployment, program)
     except errors.TimeOver:
         raise  # as a power cut: what is on disk tells the next run whether it may have been started
     except (OSError, errors.Error) as error:
-        why = error.strerror if isinstance(error, OSError) else error
-        failure = errors.Refused(
-            f"The sub-updater {program} cannot be started ({why}); the update has failed."
-        )
-        log.error("%s", failure)
-        failure.logged = True
-        store.state = concluded(store.state, Result(deployment.id, "failure", now.time))
-        store.save()
-        disk.remove(lock)
-        raise failure from error
+        raise _not_started(context, deployment, program, error) from error
     store.save(deployment=None)
+
+
+def _not_started(
+    context: Context, deployment: Deployment, program: str, error: OSError | errors.Error
+) -> errors.Error:
+    """Take the hand-off back if a later attempt may succeed, or give the update up; return what to raise."""
+    if isinstance(error, OSError):
+        why, temporary = script.explain(program, error), script.is_temporary(error)
+    else:
+        why, temporary = str(error), not isinstance(error, errors.Refused)
+    if temporary and deployment.starts < max(context.settings.retry_download_count, 1):
+        _take_back(context)
+        if isinstance(error, (errors.NoSpace, errors.DiskError)):
+            return error
+        return errors.TryLater(
+            f"The sub-updater {program} cannot be started just now ({why}); the next run tries again."
+        )
+    failure = errors.Refused(_cannot_be_started(program, why))
+    log.error("%s", failure)
+    failure.logged = True
+    store = context.store
+    store.state = concluded(store.state, Result(deployment.id, "failure", context.now().time))
+    store.save()
+    disk.remove(context.data(UPDATE_LOCK))
+    return failure
+
+
+def _take_back(context: Context) -> None:
+    """Undo a hand-off that started nothing, in an order that lets `tidy` finish it after a power cut."""
+    # Without this file nothing can have been started (plan.never_started).
+    disk.remove(context.data(SUB_UPDATER_FILE))
+    disk.remove(context.data(UPDATE_LOCK))
+    context.store.save(handoff=None)
+
+
+def _cannot_be_started(program: str, why: str) -> str:
+    return f"The sub-updater {program} cannot be started: {why}; the update has failed."
 
 
 def _start(context: Context, deployment: Deployment, program: str) -> None:
@@ -173,18 +210,33 @@ def _start(context: Context, deployment: Deployment, program: str) -> None:
     disk.sync_directory(context.settings.places.datastore)
     unit = f"mender-sub-updater-{deployment.id}"
     words = [program, context.data(ARTIFACT)]
+    environment, private = _environment(context, deployment), _private_environment()
     lock = context.data(SUB_UPDATER_LOCK)
-    launch.start(launch.Launch(unit, words, _environment(context, deployment), output, lock))
+    launch.start(launch.Launch(unit, words, environment, private, output, lock))
 
 
 def _environment(context: Context, deployment: Deployment) -> dict[str, str]:
+    """Return what the sub-updater is told: nothing secret, and of our caller's variables only PATH."""
     settings = context.settings
-    return {
-        **os.environ,
+    told = {
+        "PATH": os.environ.get("PATH") or DEFAULT_PATH,
         "MENDER_DEPLOYMENT_ID": deployment.id,
         # UTF-8 for the sub-updater, whatever the locale: it is what the device is to call itself afterwards.
         "MENDER_ARTIFACT_NAME": os.fsdecode(deployment.artifact_name.encode()),
         "MENDER_DATASTORE_DIR": settings.places.datastore,
         "MENDER_ROOTFS_PART_A": settings.rootfs_part_a,
         "MENDER_ROOTFS_PART_B": settings.rootfs_part_b,
+    }
+    # So that its `mender-oneshot report` finds the configuration that we were given.
+    return told | {
+        name: os.environ[name] for name in ("MENDER_CONF_DIR", "MENDER_DATA_DIR") if name in os.environ
+    }
+
+
+def _private_environment() -> dict[str, str]:
+    """Return what it needs of our environment to reach the network as we do; a proxy may have a password."""
+    return {
+        name: os.environ[name]
+        for name in NETWORK
+        if os.environ.get(name, "").isprintable() and name in os.environ
     }

@@ -6,18 +6,20 @@ import json
 from .. import __version__, device, session
 from ..context import Context, Outcome
 from ..plan import INVENTORY_MAX_AGE, remaining
-from ..settings import Settings
+
+PATIENCE = 3
+"""Attempts in a row that wait for a script to be startable again; the next goes without it."""
 
 
 def run(context: Context) -> Outcome:
     """Run the scripts and send what they say."""
-    attributes = collect(context.settings)
+    attributes = collect(context)
     return _send(context, attributes, digest(attributes))
 
 
 def run_paced(context: Context) -> Outcome:
     """The same for `run`, which does not send what the server had word for word within the last day."""
-    attributes, state, now = collect(context.settings), context.store.state, context.now().time
+    attributes, state, now = collect(context), context.store.state, context.now().time
     mark = digest(attributes)
     if mark == state.inventory_digest and remaining(state.inventory_sent_at, INVENTORY_MAX_AGE, now):
         context.store.update(inventory_at=now)
@@ -27,9 +29,13 @@ def run_paced(context: Context) -> Outcome:
     return _send(context, attributes, mark)
 
 
-def collect(settings: Settings) -> dict[str, str | list[str]]:
-    """Gather the attributes; what we know ourselves wins over a script of the same name."""
-    attributes = device.inventory(settings)
+def collect(context: Context) -> dict[str, str | list[str]]:
+    """Gather the attributes; what we know ourselves wins over a script of the same name.
+
+    A script that cannot be started just now is waited for, but not for long.
+    """
+    settings, failed = context.settings, context.store.state.failures.get("send-inventory")
+    attributes = device.inventory(settings, patient=failed is None or failed.times < PATIENCE)
     attributes |= device.provides(settings)
     attributes["device_type"] = device.device_type(settings)
     attributes["mender_client_version"] = f"mender-oneshot {__version__}"

@@ -31,7 +31,7 @@ def run(context: Context) -> Outcome:
             )
         return _give_up(context, state.handoff)
     if now.lock is not None and final_result(state, now.lock) is None:
-        store.save(handoff=Handoff(now.lock, "", now.boot, now.uptime), deployment=None)
+        store.save(handoff=Handoff(now.lock, "", now.boot, now.uptime, context.syslog), deployment=None)
         name = now.lock or "(unknown)"
         return Outcome(
             "adopted", f"{UPDATE_LOCK} says that deployment {name} is being installed; waiting for it."
@@ -44,7 +44,12 @@ def run(context: Context) -> Outcome:
     # First what takes up room: the state may need it.
     disk.remove(context.data(UPDATE_LOCK), context.data(ARTIFACT), context.data(PART))
     store.update(handoff=None)
-    return Outcome("swept", "Removed what the last update left behind.")
+    final = final_result(state, now.lock) if now.lock else None
+    if final:
+        sentence = f"Deployment {final.deployment} ended with {final.status}; removed what it left behind."
+    else:
+        sentence = "Removed what the last update left behind."
+    return Outcome("swept", sentence)
 
 
 def _give_up(context: Context, handoff: Handoff) -> Outcome:

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 from artifacts import make_artifact
 from conftest import REPO, Device, Run
@@ -92,6 +92,7 @@ class Field:
             ServerURL=server.url, ServerCertificate=str(server.ca), InventoryPollIntervalSeconds=2**31
         )
         self.device.script("inventory/mender-inventory-board", "#!/bin/sh\necho board=one\n")
+        self._held: TextIO | None = None
         self.sub_updater(WORKING)
         self._moments = 0
 
@@ -103,6 +104,12 @@ class Field:
     def sub_updater(self, text: str) -> None:
         """Install one of the sub-updaters above."""
         self.device.sub_updater(text.format(root=self.device.root))
+
+    def hold_sub_updater(self, hold: bool) -> None:
+        """Keep the sub-updater open for writing, so that it cannot be started, or close it again."""
+        if self._held:
+            self._held.close()
+        self._held = (self.device.scripts / "install").open("a") if hold else None
 
     def release(self, name: str, size: int, **options: Any) -> Path:
         """Upload a release whose bytes repeat nowhere, so that any splice shows."""

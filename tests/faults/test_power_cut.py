@@ -190,6 +190,7 @@ class Kind(NamedTuple):
     end: Callable[[list[Call], int], End] = lambda calls, at: End("success", 1)
     fault: dict[str, int] = {}
     said_again: str = ""
+    busy: bool = False  # the sub-updater is open for writing until the power fails
 
 
 def by_hand_off(calls: list[Call], at: int) -> End:
@@ -199,6 +200,15 @@ def by_hand_off(calls: list[Call], at: int) -> End:
     )
     started = next(i for i, call in enumerate(calls) if i > marked and call.target == "a new process")
     return End("failure", 0) if marked < at <= started else End("success", 1)
+
+
+def by_taking_back(calls: list[Call], at: int) -> End:
+    """Killed between the mark of a start that failed and its removal: it counts as started."""
+    marked, gone = (
+        next(i for i, call in enumerate(calls) if (call.name, call.target) == (name, "sub-updater.log"))
+        for name in ("openat", "unlink")
+    )
+    return End("failure", 0) if marked < at <= gone else End("success", 1)
 
 
 def by_record(calls: list[Call], at: int) -> End:
@@ -228,6 +238,7 @@ KINDS = {
     "install": Kind("downloaded", "install", end=by_hand_off),
     "install, artifact damaged": Kind("damaged", "install", (65,), end=always("failure", 0)),
     "install, no start": Kind("without a sub-updater", "install", (69,), end=always("failure", 0)),
+    "install, busy": Kind("downloaded", "install", (75,), end=by_taking_back, busy=True),
     "success, said again": Kind("handed off", "report --success", said_again="report --success"),
     "success, said once": Kind("handed off", "report --success", end=by_record),
     "failure, said again": Kind(
@@ -254,6 +265,7 @@ SHORT: dict[str, Callable[[list[Call]], int]] = {
     "check": the_call("rename", STATE),
     "download, resumed": the_call("rename", ARTIFACT),
     "install": the_call("rename", LOCK),
+    "install, busy": the_call("unlink", LOCK),
     "success, said once": the_call("rename", STATE, 0),
     "deliver failure": the_call("fsync", "the data directory"),
     "give up": the_call("rename", STATE),
@@ -295,6 +307,8 @@ def by_itself(kind: Kind, calls: list[Call], at: int) -> int:
     ):
         return 1
     before = [call.target for call in calls[:at]]
+    if kind.busy:
+        return 0
     started = LOCK in before and "a new process" in before[before.index(LOCK) :]
     return kind.end(calls, at).starts if started else 0
 
@@ -303,6 +317,7 @@ def at(life: Life, kind: Kind) -> Field:
     field = life.at(kind.moment)
     if kind.fault:
         field.server.faults.add(match=STORAGE, **kind.fault)
+    field.hold_sub_updater(kind.busy)
     return field
 
 
@@ -313,6 +328,7 @@ def killed(life: Life, kind: Kind, found: list[Call], i: int) -> str:
     end = kind.end(found, i)
     try:
         kill(field, found[i], *words)
+        field.hold_sub_updater(False)
         field.server.faults.clear()
         before = field.finals()
         assert (field.data / f"{STATE}.unreadable").exists() <= ("spoilt" in kind.moment)

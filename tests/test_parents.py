@@ -1,0 +1,124 @@
+"""What a parent leaves to its children changes nothing of what a run decides."""
+
+import os
+import resource
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import Device
+from test_bad_world import silent_after
+
+from mender_oneshot.devserver import DevServer
+
+EVERY = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
+
+
+def ignoring(*numbers: int) -> Callable[[], None]:
+    def ignore() -> None:
+        for number in numbers:
+            signal.signal(number, signal.SIG_IGN)
+
+    return ignore
+
+
+def blocking() -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, EVERY)
+
+
+def descriptors() -> None:
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    for number in range(3, 1200):
+        os.dup2(0, number, inheritable=True)
+
+
+def limited(kind: int, most: int) -> Callable[[], None]:
+    return lambda: resource.setrlimit(kind, (most, most))
+
+
+PARENTS: dict[str, Callable[[], object]] = {
+    "SIGCHLD ignored": ignoring(signal.SIGCHLD),
+    "every signal ignored": ignoring(*EVERY),
+    "every signal blocked": blocking,
+    "umask 000": lambda: os.umask(0),
+    "umask 777": lambda: os.umask(0o777),
+    "1200 descriptors": descriptors,
+    "few descriptors": limited(resource.RLIMIT_NOFILE, 40),
+    "a session of its own": os.setsid,
+    "nice": lambda: os.nice(19),
+}
+
+
+@pytest.mark.parametrize("parent", PARENTS)
+def test_a_failing_script_fails_and_a_good_one_works(device: Device, server: DevServer, parent: str) -> None:
+    device.script("identity/mender-device-identity", "#!/bin/sh\necho mac=1\nexit 4\n")
+    done = device.run("auth", preexec_fn=PARENTS[parent], close_fds=parent != "1200 descriptors")
+    assert (done.code, "it ended with 4" in done.err) == (78, True), done
+    assert not server.devices
+    device.script("identity/mender-device-identity", "#!/bin/sh\necho mac=1\n")
+    done = device.run("auth", preexec_fn=PARENTS[parent], close_fds=parent != "1200 descriptors")
+    assert (done.code, len(server.devices)) == (77, 1), done
+    modes = {path.name: path.stat().st_mode & 0o777 for path in device.data.iterdir()}
+    del modes["device_type"]
+    assert set(modes.values()) == {0o600}, modes
+
+
+@pytest.mark.parametrize("parent", ["every signal ignored", "every signal blocked", "an alarm"])
+def test_the_time_limit_holds_and_no_other(device: Device, parent: str) -> None:
+    def alarm() -> None:
+        signal.setitimer(signal.ITIMER_REAL, 4)
+
+    device.environment["PYTHONWARNINGS"] = "error,ignore::ResourceWarning"
+    with silent_after(b"") as port:
+        device.configure(ServerURL=f"https://127.0.0.1:{port}")
+        done = device.run("--max-runtime", "8", "auth", preexec_fn=PARENTS.get(parent, alarm))
+    assert (done.code, "time limit of 8 s" in done.err) == (75, True), done
+    assert device.state["failures"]["auth"]["times"] == 1
+
+
+def test_scripts_and_the_sub_updater_can_be_ended(
+    accepted: Device, release: Callable[..., str], tmp_path: Path
+) -> None:
+    """A SIGTERM that our caller ignores or blocks is not ignored by what we start."""
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    accepted.sub_updater(f"grep -E '^Sig(Blk|Ign)' /proc/self/status > {gate}\n")
+    release()
+
+    def deaf() -> None:
+        ignoring(*(EVERY - {signal.SIGHUP, signal.SIGINT, signal.SIGQUIT}))()
+        blocking()
+
+    assert accepted.run("run", "--all", "--force", preexec_fn=deaf).code == 0
+    blocked, ignored = (int(line.split()[1], 16) for line in gate.read_text().splitlines())
+    assert (blocked, ignored) == (0, 0)
+
+
+def test_a_directory_that_is_gone(accepted: Device, tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    wrapper = ("sh", "-c", f'cd {gone} && rmdir {gone} && exec "$@"', "sh")
+    assert accepted.run("run", "--all", "--force", wrapper=wrapper).code == 0
+    assert accepted.run("status", wrapper=("sh", "-c", f"mkdir {gone}; {wrapper[2]}", "sh")).code == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "most", "codes"),
+    [
+        (resource.RLIMIT_FSIZE, 0, (73,)),
+        (resource.RLIMIT_AS, 60 << 20, (0, 75)),
+        (resource.RLIMIT_AS, 40 << 20, (0, 75, 78)),
+        (resource.RLIMIT_STACK, 256 << 10, (0, 75)),
+        (resource.RLIMIT_NOFILE, 12, (0, 74, 75)),
+    ],
+)
+def test_small_limits_end_in_a_sentence(
+    accepted: Device, kind: int, most: int, codes: tuple[int, ...]
+) -> None:
+    before = accepted.state
+    done = accepted.run("check-update", preexec_fn=limited(kind, most))
+    assert done.code in codes, done
+    assert accepted.state["token"] == before["token"]
+    accepted.ok("check-update")
