@@ -1,6 +1,6 @@
 """Whether a Mender artifact (format version 3) is whole, signed and for this device, in one pass over it.
 
-Writes nothing and unpacks nothing: a payload is decompressed only to be hashed. Knows the artifact format;
+Writes nothing: a payload is decompressed to be hashed, and handed to whoever asks. Knows the artifact format;
 knows no key (the caller checks the signature) and no device (the caller says what it is and provides).
 
 The format: https://github.com/mendersoftware/mender-artifact, Documentation/artifact-format-v3.md, and what
@@ -36,6 +36,24 @@ _MANIFEST_LINE = re.compile("([0-9a-f]{64})  (.+)")
 _NO_PROVIDES: Mapping[str, str] = {}
 
 
+Receive = Callable[[str, Iterator[bytes]], None]
+"""Called for each file of the payload, with its name and its content, which is not verified yet."""
+
+
+def discard(_name: str, pieces: Iterator[bytes]) -> None:
+    """Receive a file that nobody needs."""
+    for _ in pieces:
+        pass
+
+
+class PayloadFile(NamedTuple):
+    """A file of the payload."""
+
+    name: str
+    size: int
+    sha256: str
+
+
 class Verified(NamedTuple):
     """What a verified artifact says of itself.
 
@@ -50,6 +68,7 @@ class Verified(NamedTuple):
     clears_provides: tuple[str, ...]
     depends: Mapping[str, tuple[str, ...]]
     signed: bool
+    files: tuple[PayloadFile, ...] = ()
 
 
 def verify(
@@ -58,11 +77,13 @@ def verify(
     device_type: str,
     provides: Mapping[str, str] = _NO_PROVIDES,
     check_signature: Callable[[bytes, bytes], bool] | None = None,
+    receive: Receive = discard,
 ) -> Verified:
     """Read an artifact from its first byte to its last; raise `ArtifactRefused` unless all of it is right.
 
     `check_signature(manifest, signature)` is the device's keys; without it, as in the reference client, a
     signature is not looked at. Signature, manifest and header are judged before any byte of the payload.
+    `receive` gets the files as they are read, so what it does with them must be undone if this raises.
     """
     outer = Reader(iter(lambda: file.read(PIECE), b""), "the file")
     _expect(outer.next(), "version")
@@ -92,7 +113,8 @@ def verify(
     # mender-artifact writes an empty data/0000.tar for no payload; the reference client needs none.
     if member or verified.payload_type is not None:
         payload = _expect(member, *_PAYLOADS)
-        _check_payload(outer.body(), payload.name, verified, sums)
+        files = _check_payload(outer.body(), payload.name, verified, sums, receive)
+        verified = verified._replace(files=tuple(files))
         if extra := outer.next():
             raise damaged(f"{shown(extra.name)} stands after the payload")
     for name in sums:
@@ -265,7 +287,9 @@ def _listed(texts: tuple[str, ...]) -> str:
     return " or ".join(shown(text) for text in texts[:5]) + more
 
 
-def _check_payload(stored: Iterator[bytes], name: str, artifact: Verified, sums: dict[str, str]) -> None:
+def _check_payload(
+    stored: Iterator[bytes], name: str, artifact: Verified, sums: dict[str, str], receive: Receive
+) -> Iterator[PayloadFile]:
     payload = Reader(uncompressed(stored, name), name)
     while member := payload.next():
         if artifact.payload_type is None:
@@ -274,9 +298,11 @@ def _check_payload(stored: Iterator[bytes], name: str, artifact: Verified, sums:
         if listed_as not in sums:
             raise damaged(f"{shown(listed_as)} is there twice or not in the manifest")
         digest = hashlib.sha256()
-        for piece in payload.body():
-            digest.update(piece)
+        pieces = _hashed(payload.body(), digest)
+        receive(member.name, pieces)
+        discard(member.name, pieces)
         _check_sum(sums, listed_as, digest.hexdigest())
+        yield PayloadFile(member.name, member.size, digest.hexdigest())
 
 
 def _json(data: bytes, what: str) -> object:

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from . import errors, inherited, libraries, logs, settings, streams, syslog
@@ -76,7 +77,9 @@ def _execute(request: Request, results: _Results) -> int:
             return _examine(request, chosen, results)
         if request.command in ("status", "show-artifact"):
             return _show(request, chosen, results)
-        if request.command == "terminal":
+        if request.command in ("verify", "extract"):
+            _unpack(request, chosen, results, tell)
+        elif request.command == "terminal":
             tell(Done("terminal", _terminal(request, chosen)))
         else:
             from . import invocation  # with all that steps need; the terminal, which stays, does not
@@ -106,6 +109,19 @@ def _terminal(request: Request, chosen: Settings) -> Outcome:
             "pip install '.[terminal]' in a checkout of mender-oneshot."
         ) from error
     return service.serve(request, chosen)
+
+
+def _unpack(request: Request, chosen: Settings, results: _Results, tell: Callable[[Done], None]) -> None:
+    from . import unpack  # of no use to the timers
+
+    with deadline(request.max_runtime):
+        if request.command == "extract":
+            tell(Done("extract", unpack.extract(chosen, request.file, request.directory)))
+            return
+        outcome = unpack.verify(chosen, request.file)
+    tell(Done("verify", outcome))
+    if not request.json:
+        results.say(*(visible(line) for line in unpack.lines(outcome.facts)))
 
 
 def _say(sentence: str, request: Request, results: _Results) -> None:

@@ -23,6 +23,8 @@ class Request(NamedTuple):
     status: str = ""  # report: "success" or "failure"
     wait: int = 300  # terminal
     max_sessions: int = 0  # terminal
+    file: str = ""  # verify, extract
+    directory: str = ""  # extract
 
 
 LEVELS = ("debug", "info", "warning", "error", "critical")

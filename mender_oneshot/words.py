@@ -196,6 +196,18 @@ def _install() -> dict[str, Any]:
     return {}
 
 
+@_command("verify", click.argument("file"), _limit)
+def _verify(file: str) -> dict[str, Any]:
+    """Check whether an artifact would be accepted, and show what is in it."""
+    return {"file": file}
+
+
+@_command("extract", click.argument("file"), click.argument("directory"), _limit)
+def _extract(file: str, directory: str) -> dict[str, Any]:
+    """Write the payload files of an accepted artifact to a new directory."""
+    return {"file": file, "directory": directory}
+
+
 @_command(
     "report",
     click.option("--success", is_flag=True, help="The update is installed and works."),

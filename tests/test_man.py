@@ -80,6 +80,8 @@ def options(command: click.Command) -> dict[str, str]:
     context = program if command is words.cli else click.Context(command, parent=program)
     found = {}
     for option in command.get_params(context):
+        if isinstance(option, click.Argument):
+            continue
         assert isinstance(option, click.Option)
         record = option.get_help_record(context)
         if record:

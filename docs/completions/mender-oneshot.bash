@@ -43,8 +43,8 @@ _mender_oneshot() {
         '')
             words='--config --fallback-config --data --log-level --log-file --syslog --no-syslog --max-runtime
                 --version --help -c -b -d -l -L -v -h'
-            [[ $word == -* ]] || words='run bootstrap auth send-inventory check-update download install report
-                terminal status show-artifact doctor'
+            [[ $word == -* ]] || words='run bootstrap auth send-inventory check-update download install verify extract
+                report terminal status show-artifact doctor'
             ;;
         run) words='--all --only --force --max-runtime' ;;
         bootstrap) words='--force --forcebootstrap -F --max-runtime' ;;
@@ -52,6 +52,13 @@ _mender_oneshot() {
         check-update) words='--exit-code --max-runtime' ;;
         report) words='--success --failure --max-runtime' ;;
         terminal) words='--wait --max-sessions --max-runtime' ;;
+        verify | extract)
+            if [[ $word != -* ]]; then
+                compopt -o default
+                return
+            fi
+            words='--max-runtime'
+            ;;
         send-inventory | download | install | doctor) words='--max-runtime' ;;
         status | show-artifact) ;;
         *) return ;;

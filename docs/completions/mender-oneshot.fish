@@ -36,6 +36,8 @@ complete -c mender-oneshot -n __mender_oneshot_command -a send-inventory -d 'Pus
 complete -c mender-oneshot -n __mender_oneshot_command -a check-update -d 'Ask the server for the next deployment.'
 complete -c mender-oneshot -n __mender_oneshot_command -a download -d 'Fetch the artifact of the deployment found, resuming what is there.'
 complete -c mender-oneshot -n __mender_oneshot_command -a install -d 'Verify the artifact, then hand it to the sub-updater.'
+complete -c mender-oneshot -n __mender_oneshot_command -a verify -d 'Check whether an artifact would be accepted, and show what is in it.'
+complete -c mender-oneshot -n __mender_oneshot_command -a extract -d 'Write the payload files of an accepted artifact to a new directory.'
 complete -c mender-oneshot -n __mender_oneshot_command -a report -d 'Report the final status (the sub-updater does).'
 complete -c mender-oneshot -n __mender_oneshot_command -a terminal -d 'Serve remote terminal sessions, then exit.'
 complete -c mender-oneshot -n __mender_oneshot_command -a status -d 'Show where the device stands; touches no network.'
@@ -52,7 +54,8 @@ complete -c mender-oneshot -n '__mender_oneshot_command report' -l success -d 'T
 complete -c mender-oneshot -n '__mender_oneshot_command report' -l failure -d 'The update failed; the logs are sent along.'
 complete -c mender-oneshot -n '__mender_oneshot_command terminal' -l wait -x -d 'Stay reachable for so long while nobody is there; 0: for ever. Default: 300.'
 complete -c mender-oneshot -n '__mender_oneshot_command terminal' -l max-sessions -x -d 'End after so many sessions; 0: no limit. Default: 0.'
+complete -c mender-oneshot -n '__mender_oneshot_command verify extract' -F
 
-complete -c mender-oneshot -n '__mender_oneshot_command run bootstrap auth send-inventory check-update download install report terminal doctor' -l max-runtime -x -d 'End after so many seconds whatever happens; 0: no limit. Default: 900, of terminal 0.'
+complete -c mender-oneshot -n '__mender_oneshot_command run bootstrap auth send-inventory check-update download install verify extract report terminal doctor' -l max-runtime -x -d 'End after so many seconds whatever happens; 0: no limit. Default: 900, of terminal 0.'
 complete -c mender-oneshot -n 'not __mender_oneshot_command' -l json -d 'One JSON object on stdout.'
 complete -c mender-oneshot -s h -l help -d 'Show this message and exit.'

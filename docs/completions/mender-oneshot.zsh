@@ -12,6 +12,8 @@ local -a commands=(
     'check-update:Ask the server for the next deployment.'
     'download:Fetch the artifact of the deployment found, resuming what is there.'
     'install:Verify the artifact, then hand it to the sub-updater.'
+    'verify:Check whether an artifact would be accepted, and show what is in it.'
+    'extract:Write the payload files of an accepted artifact to a new directory.'
     'report:Report the final status (the sub-updater does).'
     'terminal:Serve remote terminal sessions, then exit.'
     'status:Show where the device stands; touches no network.'
@@ -63,6 +65,8 @@ case $state in
                     '--wait=[Stay reachable for so long while nobody is there; 0: for ever. Default: 300.]:seconds:' \
                     '--max-sessions=[End after so many sessions; 0: no limit. Default: 0.]:number:'
                 ;;
+            verify) _arguments $limited '1:artifact:_files' ;;
+            extract) _arguments $limited '1:artifact:_files' '2:directory:_directories' ;;
             send-inventory|download|install|doctor) _arguments $limited ;;
             status|show-artifact) _arguments $always ;;
         esac

@@ -3,9 +3,8 @@
 import errno
 import logging
 import os
-from collections.abc import Callable
 
-from .. import artifact, device, disk, errors, launch, liveness, script, session
+from .. import acceptance, disk, errors, launch, liveness, script, session
 from ..context import Context, Outcome
 from ..state import (
     ARTIFACT,
@@ -99,29 +98,13 @@ def _verify(context: Context) -> str:
     path = context.data(ARTIFACT)
     try:
         with open(disk.open_to_read(path), "rb") as file:
-            verified = artifact.verify(
-                file,
-                device_type=device.device_type(context.settings),
-                provides=device.provides(context.settings),
-                check_signature=_signature_check(context),
-            )
+            verified = acceptance.verify(context.settings, file)
     except OSError as error:
         if error.errno == errno.EIO:
             disk.remove(path)  # fetched again it lies elsewhere on the disk
         raise disk.failure(f"read {path}", error) from error
     log.info("%s is intact%s.", verified.name, " and signed" if verified.signed else "")
     return verified.name
-
-
-def _signature_check(context: Context) -> Callable[[bytes, bytes], bool] | None:
-    """Return the test of a signature, or None where no key to test with is configured."""
-    paths = context.settings.artifact_verify_keys
-    if not paths:
-        return None
-    from .. import keys as key_files  # `cryptography` is dear; only who signs artifacts pays for it
-
-    keys = key_files.load_verify_keys(paths)
-    return lambda manifest, signature: key_files.signed_by_one_of(keys, manifest, signature)
 
 
 def _announce(context: Context, deployment: Deployment) -> bool:

@@ -1,0 +1,34 @@
+"""Whether this device accepts an artifact: by its verify keys, its device type and what it provides."""
+
+from collections.abc import Callable
+from typing import BinaryIO
+
+from . import artifact, device
+from .artifact import Receive, Verified
+from .settings import Settings
+
+
+def verify(settings: Settings, file: BinaryIO, receive: Receive = artifact.discard) -> Verified:
+    """Read an artifact once, front to back, and pass each file of its payload to `receive`.
+
+    Nothing that was received may be used before this returns. Raises `errors.ArtifactRefused`,
+    `errors.SettingsError` for a key or a device type that cannot be read, and `OSError` from the file.
+    """
+    return artifact.verify(
+        file,
+        device_type=device.device_type(settings),
+        provides=device.provides(settings),
+        check_signature=_signature_check(settings),
+        receive=receive,
+    )
+
+
+def _signature_check(settings: Settings) -> Callable[[bytes, bytes], bool] | None:
+    """Return the test of a signature, or None if no key to test with is configured."""
+    paths = settings.artifact_verify_keys
+    if not paths:
+        return None
+    from . import keys as key_files  # `cryptography` takes long to import; only signed artifacts need it
+
+    keys = key_files.load_verify_keys(paths)
+    return lambda manifest, signature: key_files.signed_by_one_of(keys, manifest, signature)
