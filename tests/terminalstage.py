@@ -39,7 +39,7 @@ class Stage:
         self.id = self.server.device().id
         self._token = ""
 
-    def terminal(self, user: str = "someone") -> Terminal:
+    def terminal(self, user: str = "someone@example.com") -> Terminal:
         """A session with the device, for a `with` statement."""
         return self.server.terminal(user=user)
 

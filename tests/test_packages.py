@@ -16,7 +16,7 @@ from debian import need_root, system
 from machine import Machine
 
 from mender_oneshot import __version__, deployment_log, state
-from mender_oneshot.terminal import service
+from mender_oneshot.terminal import readiness
 
 PACKAGING = REPO / "docs" / "packaging"
 RECIPE = next((PACKAGING / "yocto").glob("*.bb"))
@@ -160,7 +160,7 @@ OURS = [
     state.ARTIFACT,
     state.SUB_UPDATER_FILE,
     deployment_log.FILE,
-    service.LOCK,
+    readiness.LOCK,
 ]
 
 

@@ -418,3 +418,13 @@ def test_disabled_is_not_offered_and_not_served(terminal: Served) -> None:
         assert 3 not in msgpack.unpackb(line.expect(CONTROL, "accept", "p1").body)["protocols"]
         ask(line, 1)
         assert msgpack.unpackb(line.expect(CONTROL, "error", "p1").body)["msgproto"] == 3
+
+
+def test_very_many_pieces_without_content_are_too_much(line: Conversation) -> None:
+    """They take room as well while the target is not connected."""
+    with silent_address() as (host, port):
+        body = pack({"remote_host": host, "remote_port": port, "protocol": "tcp"})
+        line.send(FORWARD, "new", body=body, connection_id="c")
+        for _ in range(9000):
+            line.send(FORWARD, "forward", connection_id="c")
+        assert b"more data than the target takes" in line.expect(FORWARD, "error").body

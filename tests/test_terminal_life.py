@@ -105,6 +105,30 @@ def test_one_sentence_says_why_there_is_none(terminal: Served, text: str | None,
     assert len(done.err.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("number", "code", "words"),
+    [
+        (2, 78, "No such file or directory); mount devpts on /dev/pts"),
+        (5, 78, "mount devpts on /dev/pts"),
+        (24, 75, "Too many open files); the next run tries again"),
+        (28, 75, "the next run tries again"),
+    ],
+)
+def test_without_a_pseudo_terminal(either: Served, number: int, code: int, words: str) -> None:
+    spoil(
+        either.device,
+        "import os\n"
+        "def openpty():\n"
+        f"    raise OSError({number}, os.strerror({number}))\n"
+        "os.openpty = openpty\n",
+    )
+    done = either.device.run("terminal", "--wait", "1")
+    assert (done.code, words in done.err) == (code, True), done
+    either.configure(RemoteTerminal=True, Terminal={"Disable": True})
+    with either.connect() as line:
+        line.round_trip()
+
+
 def test_without_a_server(terminal: Served) -> None:
     terminal.device.settings = {}
     terminal.device.configure()

@@ -19,6 +19,8 @@ CHUNK = 32768
 MOST_CONNECTIONS = 128
 QUEUE_LIMIT = 1 << 20
 """Bytes that wait for a target; only who does not wait for `ack` can have so many."""
+PIECE_OVERHEAD = 128
+"""Bytes that a piece counts for besides its content, which may be empty."""
 CONNECT_SECONDS = 30.0
 IDLE_SECONDS = 600.0
 LINGER_SECONDS = 5.0
@@ -63,7 +65,7 @@ class Forward:
     def write(self, data: bytes) -> None:
         """Send data to the target; before it is connected, as soon as it is."""
         self._queue.append(data)
-        self._queued += len(data)
+        self._queued += len(data) + PIECE_OVERHEAD
         if self._queued > QUEUE_LIMIT:
             self._fail("forward", "more data than the target takes; wait for ack")
         elif self._connected:
@@ -174,6 +176,7 @@ class Forward:
                 sent = len(data)
             self._queued -= sent
             if sent == len(data):
+                self._queued -= PIECE_OVERHEAD
                 self._queue.popleft()
                 self._send("ack")
             else:

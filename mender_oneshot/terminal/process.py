@@ -10,12 +10,14 @@ import subprocess
 import termios
 from typing import Any, NamedTuple
 
+from .language import is_utf8, language
 from .loop import Action, Loop
 
 GRACE = 2.0
 """Seconds between SIGHUP and SIGKILL."""
 
-_KEPT = ("LANG", "LC_ALL", "TZ")
+IUTF8 = 0x4000
+"""Has the terminal erase a character of UTF-8 whole (termios(3)); Python's `termios` has no name for it."""
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -69,6 +71,11 @@ class Process:
         """Start it; raises `OSError`."""
         self.master, slave = os.openpty()
         try:
+            chosen = language(os.environ)
+            if is_utf8(chosen):
+                attributes = termios.tcgetattr(slave)
+                attributes[0] |= IUTF8
+                termios.tcsetattr(slave, termios.TCSANOW, attributes)
             self.resize(width, height)
             os.set_blocking(self.master, False)
             if os.geteuid() == 0:
@@ -86,7 +93,7 @@ class Process:
                 stdout=slave,
                 stderr=slave,
                 cwd="/",
-                env=_environment(owner, shell),
+                env=_environment(owner, shell, chosen),
                 start_new_session=True,
                 umask=0o022,
                 # This process has one thread, so what is called between fork and exec cannot be held up.
@@ -160,9 +167,10 @@ def members(session: int) -> list[int]:
     return found
 
 
-def _environment(owner: Account, shell: str) -> dict[str, str]:
+def _environment(owner: Account, shell: str, chosen: dict[str, str]) -> dict[str, str]:
     """Make an environment of what a login gives: nothing of ours, for it may hold a proxy's password."""
-    return {name: os.environ[name] for name in _KEPT if name in os.environ} | {
+    zone = {"TZ": os.environ["TZ"]} if "TZ" in os.environ else {}
+    return {**chosen, **zone} | {
         "HOME": owner.home,
         "LOGNAME": owner.name,
         "PATH": _PATH,

@@ -9,14 +9,13 @@ import math
 import os
 from typing import NamedTuple
 
-from .. import disk, errors, moment, plan, state, trust
+from .. import errors, moment, plan, state, trust
 from ..context import Outcome
-from ..lock import take
 from ..request import Request
-from ..settings import Settings, no_server
+from ..settings import Settings
 from . import settings as own_settings
 from . import wire
-from .beneath import Replaceable, Root, hold
+from .beneath import Root
 from .commands import Commands
 from .control import Control, enabled
 from .fields import Garbled
@@ -26,12 +25,11 @@ from .host import Host, unknown
 from .link import Link, Lost, Refused, connect
 from .loop import Loop, Signals, Stopped
 from .oneself import authorize
-from .process import account, refusal
+from .readiness import check, hold_root, take_lock
 from .settings import TerminalSettings
 from .shell import Shells
 from .wire import CONTROL, Message
 
-LOCK = "mender-oneshot-terminal.lock"
 PATH = "/api/devices/v1/deviceconnect/connect"
 
 PING_SECONDS = 54.0
@@ -64,9 +62,9 @@ def serve(request: Request, settings: Settings) -> Outcome:
     own = own_settings.load(settings.places)
     for warning in own.warnings:
         log.warning("%s", warning)
-    _check(settings, own)
-    root = _hold_root(own)
-    lock = _take_lock(settings)
+    check(settings, own)
+    root = hold_root(own)
+    lock = take_lock(settings)
     try:
         loop = Loop()
         try:
@@ -75,53 +73,6 @@ def serve(request: Request, settings: Settings) -> Outcome:
             loop.close()
     finally:
         os.close(lock)
-
-
-def _check(settings: Settings, own: TerminalSettings) -> None:
-    """Raise `errors.SettingsError` where a terminal cannot be, before anything is connected."""
-    place = f"{settings.places.conf_dir}/{own_settings.FILE}"
-    if not own.on:
-        raise errors.SettingsError(
-            f'The remote terminal is off; put {{"RemoteTerminal": true}} into {place} to have it.'
-        )
-    if not settings.servers:
-        raise no_server(settings)
-    if not own.shell_disabled:
-        wrong = refusal(own.shell)
-        if wrong:
-            raise errors.SettingsError(f"The remote terminal cannot start: {wrong}; correct {place}.")
-        try:
-            account(own.user)
-        except KeyError as error:
-            raise errors.SettingsError(
-                f"The remote terminal cannot start: there is no user {own.user}; correct {place}."
-            ) from error
-
-
-def _hold_root(own: TerminalSettings) -> Root:
-    """Open the directory that files are fetched from and put into, for the life of the process."""
-    limits = own.limits
-    path = limits.chroot if limits.enabled and limits.chroot and not own.files_disabled else "/"
-    try:
-        return hold(path)
-    except Replaceable as problem:
-        raise errors.SettingsError(
-            f"Limits.FileTransfer.Chroot {path} does not confine users: {problem}. Choose a directory that "
-            "only root can replace."
-        ) from problem
-    except OSError as error:
-        raise errors.SettingsError(
-            f"Limits.FileTransfer.Chroot {path} cannot be opened ({os.strerror(error.errno or 0)}); make the "
-            "directory, or correct the path."
-        ) from error
-
-
-def _take_lock(settings: Settings) -> int:
-    disk.ensure_directory(settings.places.datastore)
-    try:
-        return take(settings.places.data(LOCK), wait=False)
-    except errors.Busy as error:
-        raise errors.Busy("Another mender-oneshot terminal serves this device already.") from error
 
 
 def pause(attempts: int, spread: float, longest: float = LONGEST_PAUSE) -> float:

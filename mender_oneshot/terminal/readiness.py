@@ -1,0 +1,81 @@
+"""What the terminal needs before it connects: its configuration, a lock, a pty, a directory for files."""
+
+import errno
+import os
+
+from .. import disk, errors, lock
+from ..settings import Settings, no_server
+from . import settings as own_settings
+from .beneath import Replaceable, Root, hold
+from .process import account, refusal
+from .settings import TerminalSettings
+
+LOCK = "mender-oneshot-terminal.lock"
+_PASSING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ENOSPC)
+"""Why there may be no terminal just now; ENOSPC is the kernel's limit of them."""
+
+
+def check(settings: Settings, own: TerminalSettings) -> None:
+    """Raise `errors.SettingsError` where a terminal cannot be, before anything is connected."""
+    place = f"{settings.places.conf_dir}/{own_settings.FILE}"
+    if not own.on:
+        raise errors.SettingsError(
+            f'The remote terminal is off; put {{"RemoteTerminal": true}} into {place} to have it.'
+        )
+    if not settings.servers:
+        raise no_server(settings)
+    if not own.shell_disabled:
+        wrong = refusal(own.shell)
+        if wrong:
+            raise errors.SettingsError(f"The remote terminal cannot start: {wrong}; correct {place}.")
+        try:
+            account(own.user)
+        except KeyError as error:
+            raise errors.SettingsError(
+                f"The remote terminal cannot start: there is no user {own.user}; correct {place}."
+            ) from error
+        _try_pty()
+
+
+def _try_pty() -> None:
+    """Open a terminal as a shell needs one, and close it."""
+    try:
+        ends = os.openpty()
+    except OSError as error:
+        reason = os.strerror(error.errno or 0)
+        if error.errno in _PASSING:
+            raise errors.TryLater(
+                f"No pseudo-terminal can be opened ({reason}); the next run tries again."
+            ) from error
+        raise errors.SettingsError(
+            f"No pseudo-terminal can be opened ({reason}); mount devpts on /dev/pts."
+        ) from error
+    for end in ends:
+        os.close(end)
+
+
+def hold_root(own: TerminalSettings) -> Root:
+    """Open the directory that files are fetched from and put into, for the life of the process."""
+    limits = own.limits
+    path = limits.chroot if limits.enabled and limits.chroot and not own.files_disabled else "/"
+    try:
+        return hold(path)
+    except Replaceable as problem:
+        raise errors.SettingsError(
+            f"Limits.FileTransfer.Chroot {path} does not confine users: {problem}. Choose a directory that "
+            "only root can replace."
+        ) from problem
+    except OSError as error:
+        raise errors.SettingsError(
+            f"Limits.FileTransfer.Chroot {path} cannot be opened ({os.strerror(error.errno or 0)}); make the "
+            "directory, or correct the path."
+        ) from error
+
+
+def take_lock(settings: Settings) -> int:
+    """Take the lock that keeps a second terminal from serving the same device; raises `errors.Busy`."""
+    disk.ensure_directory(settings.places.datastore)
+    try:
+        return lock.take(settings.places.data(LOCK), wait=False)
+    except errors.Busy as error:
+        raise errors.Busy("Another mender-oneshot terminal serves this device already.") from error
