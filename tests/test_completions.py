@@ -50,7 +50,7 @@ WANTED: dict[str, set[str]] = {
     "run --only ": {"update", "inventory"},
     "run --only update --al": {"--all"},
     "run --max-runtime ": set(),
-    "--syslog -d /data report --s": {"--success"},
+    "--syslog -d /data report --su": {"--success"},
     **{f"{name} -": set(options(command)) for name, command in words.cli.commands.items()},
 }
 
