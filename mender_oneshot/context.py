@@ -51,6 +51,8 @@ class Context:
         self.syslog = syslog
         """This invocation writes to the syslog, and so does the report of an update that it hands off."""
         self.server: Server | None = None
+        self.confirmed = False  # this invocation has compared the device with the state (owner.confirm)
+        self.identity: dict[str, str | list[str]] | None = None
         self.met: dict[str, errors.Error | None] = {}
         """What a step of this invocation needed: the step for it, and why that could not help, if so."""
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import NamedTuple
 
-from . import device, disk, errors, libraries, moment, plan, script, state, trust
+from . import credentials, device, disk, errors, libraries, moment, owner, plan, script, state, trust
 from .settings import Settings, no_server
 
 CLOCK_TOLERANCE = 3600.0
@@ -113,7 +113,16 @@ def _artifact(settings: Settings) -> str:
 
 
 def _identity(settings: Settings) -> str:
-    found = device.identity(settings, "string")
+    try:
+        known = state.load(settings.places.data(state.FILE))
+    except state.Unreadable:
+        known = state.State()
+    found = device.identity(settings, owner.identity_form(settings, known))
+    if known.owner not in ("", owner.mark(found)):
+        raise errors.SettingsError(
+            "The state belongs to a device with another identity; the next run sets it aside and authorizes "
+            "as a new device. If this is the same device, correct the identity script."
+        )
     return f"The identity is {', '.join(f'{name}={value}' for name, value in found.items())}."
 
 
@@ -178,8 +187,12 @@ def _authorization(settings: Settings) -> str:
         token = state.load(settings.places.data(state.FILE)).token
     except state.Unreadable:
         token = None
-    if not plan.token_is_good(token, settings.servers, time.time()):
+    now = moment.look(settings.places)
+    if not credentials.token_is_good(token, settings, now):
+        why = "has no token"
+        if plan.token_is_good(token, settings.servers, now.time):
+            why = "has another key, TenantToken or DeviceTier than its token was issued for"
         raise errors.NotAccepted(
-            "The device has no token; run mender-oneshot auth, and accept it under Devices > Pending."
+            f"The device {why}; run mender-oneshot auth, and accept it under Devices > Pending."
         )
     return "The device is authorized."

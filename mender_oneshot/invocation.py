@@ -8,7 +8,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 
-from . import disk, errors, moment, plan, state, steps
+from . import disk, errors, moment, owner, plan, state, steps
 from .context import Context, Done, Outcome, Progress
 from .deadline import deadline
 from .deployment_log import FILE as DEPLOYMENT_LOG
@@ -75,7 +75,7 @@ def _open_store(settings: Settings, lock: int) -> Store:
     store = Store(path, known)
     if known.spread < 0:
         first = known == State()
-        store.update(spread=int.from_bytes(os.urandom(4)) / 2**32)
+        store.update(spread=owner.draw_spread())
         if first:
             store.update(identity_format=_first_format(settings, lock))
     return store
@@ -140,10 +140,13 @@ def _named(context: Context, request: Request) -> Outcome:
         from .steps import bootstrap
 
         return bootstrap.replace(context)
-    now = context.now()
-    token, servers = context.store.state.token, context.settings.servers
-    if request.command == "auth" and not request.fresh and plan.token_is_good(token, servers, now.time):
-        return Outcome("kept", "The device is authorized, and its token is still good.")
+    if request.command == "auth" and not request.fresh:
+        other = owner.confirm(context)
+        if other:
+            log.warning("%s", other.sentence)
+        token, servers = context.store.state.token, context.settings.servers
+        if plan.token_is_good(token, servers, context.now().time):
+            return Outcome("kept", "The device is authorized, and its token is still good.")
     if request.command != "bootstrap":
         context.store.prove()
     return perform(context, request.command, paced=False)
@@ -155,6 +158,12 @@ def perform(context: Context, name: str, *, paced: bool) -> Outcome:
     A refused token is no failure but a reason to authorize, once, and go on; an expired link one to check.
     """
     _respect_pause(context, name)
+    if name not in ("bootstrap", "tidy"):
+        other = owner.confirm(context)
+        if other and (paced or name == "deliver"):
+            return other
+        if other:
+            log.warning("%s", other.sentence)
     tried: set[str] = set()
     token, servers = context.store.state.token, context.settings.servers
     if name in plan.NEEDS_TOKEN and not plan.token_is_good(token, servers, context.now().time):

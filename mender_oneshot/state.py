@@ -89,13 +89,15 @@ class Pause(NamedTuple):
 
 
 class Token(NamedTuple):
-    """The JWT, who gave it, and its life by two clocks: ours when it came, and the server's."""
+    """The JWT, who gave it, its life by two clocks (ours when it came, and the server's), and whose it is."""
 
     jwt: str
     server: str
     at: float
     lifetime: float = 0  # seconds; 0: the token does not say
     expires: float = 0  # seconds since 1970 by the server's clock; 0: the token does not say
+    credentials: str = ""  # digest of the key and the settings that it was asked for with
+    boot: str = ""  # the kernel's boot id when the identity was last compared
 
 
 class State(NamedTuple):
@@ -103,6 +105,7 @@ class State(NamedTuple):
 
     spread: float = -1  # this device's place in the fleet, 0..1, drawn once; -1: not drawn yet
     identity_format: str = ""
+    owner: str = ""  # digest of the identity of the device that all of this belongs to; "": not known yet
     token: Token | None = None
     form: str = ""  # the variant of `next` that the server knows: "v2" or "v1"
     deployment: Deployment | None = None

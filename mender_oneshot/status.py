@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from . import device, errors, moment, plan, state
+from . import credentials, device, errors, moment, plan, state
 from .settings import Settings
 from .state import State
 
@@ -27,7 +27,7 @@ def describe(settings: Settings) -> dict[str, Any]:
         "device_type_problem": no_device_type,
         "artifact_name": _read(lambda s: device.provides(s)["artifact_name"], settings)[0],
         "servers": list(settings.servers),
-        "authorized": plan.token_is_good(known.token, settings.servers, now.time),
+        "authorized": credentials.token_is_good(known.token, settings, now),
         "deployment": deployment and {"id": deployment.id, "artifact_name": deployment.artifact_name},
         "downloaded_bytes": _size(settings, now) if deployment else 0,
         "artifact_bytes": deployment.size if deployment and deployment.size >= 0 else None,

@@ -4,7 +4,7 @@ import base64
 import json
 import logging
 
-from .. import device, errors, keys, plan
+from .. import credentials, device, errors, keys, owner, plan
 from ..context import Context, Outcome
 from ..moment import Moment
 from ..server import Server
@@ -52,11 +52,13 @@ def run(context: Context) -> Outcome:
             ):
                 refusal = error
             continue
-        token = read(jwt, url, context.now())
+        now = context.now()
+        token = read(jwt, url, now)._replace(credentials=credentials.current(settings), boot=now.boot)
         # A new token may mean that the server lost our record: the inventory goes again, and `next` is asked
         # in its newer form again, unless a deployment is under way.
         form = context.store.state.form if context.store.state.deployment else ""
-        context.store.save(token=token, inventory_digest="", form=form)
+        identity = owner.mark(context.identity) if context.identity else ""
+        context.store.save(token=token, owner=identity, inventory_digest="", form=form)
         return Outcome("authorized", f"{host(url)} has accepted this device.", {"server": url})
     for one in refusals:
         context.keep_away("auth", one)
@@ -69,11 +71,12 @@ def run(context: Context) -> Outcome:
 def request(context: Context) -> tuple[bytes, str]:
     """Return the body of the request, and the signature over exactly these bytes."""
     settings = context.settings
-    form = settings.identity_format or context.store.state.identity_format or "string"
+    form = owner.identity_form(settings, context.store.state)
     # Before a key is made: a data directory without a device type may be an empty one in place of this
     # device's, whose partition is not mounted.
     device.device_type(settings)
-    identity = device.identity(settings, form)
+    identity = context.identity or device.identity(settings, form)
+    context.identity = identity
     context.store.update(identity_format=form)
     key = keys.load(settings.key_file)
     if key is None:
@@ -82,7 +85,7 @@ def request(context: Context) -> tuple[bytes, str]:
     if key is None:
         raise errors.DiskError(f"The device key {settings.key_file} is gone again; look at the file system.")
     members = {
-        "id_data": json.dumps(identity, separators=(",", ":"), sort_keys=True),
+        "id_data": owner.id_data(identity),
         "pubkey": keys.public_pem(key),
         "tenant_token": settings.tenant_token,
     }

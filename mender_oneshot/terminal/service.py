@@ -9,7 +9,7 @@ import math
 import os
 from typing import NamedTuple
 
-from .. import errors, moment, plan, state, trust
+from .. import credentials, errors, moment, plan, state, trust
 from ..context import Outcome
 from ..request import Request
 from ..settings import Settings
@@ -206,13 +206,15 @@ class Service:
     def _token(self) -> state.Token:
         """Return the token in the state, where need be after an authorization."""
         known = self._known()
-        if not plan.token_is_good(
-            known.token, self._settings.servers, moment.look(self._settings.places).time
-        ):
+        now = moment.look(self._settings.places)
+        good = credentials.token_is_good(known.token, self._settings, now)
+        if not good or (known.token and known.token.boot not in ("", now.boot)):
+            # After a boot this may be another device (a copied disk): auth compares the identity.
             with self._signals.interrupting():
                 authorize(self._request, self._seconds_to_wait(), fresh=False)
             known = self._known()
-        if known.token is None:
+            good = credentials.token_is_good(known.token, self._settings, now)
+        if known.token is None or not good:
             raise errors.TryLater(
                 "There is no token although the device is authorized; the next run tries again."
             )
