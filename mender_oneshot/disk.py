@@ -113,7 +113,7 @@ def _content(descriptor: int, path: str, limit: int) -> bytes:
     while len(content) <= limit and (piece := os.read(descriptor, limit + 1 - len(content))):
         content += piece
     if len(content) > limit:
-        raise errors.DiskError(f"Cannot read {path}: it is larger than {limit} bytes; remove it.")
+        raise errors.FileTooLarge(path, limit, bytes(content[:limit]))
     return bytes(content)
 
 

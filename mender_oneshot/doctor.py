@@ -95,6 +95,11 @@ def _state(settings: Settings) -> str:
         raise errors.DiskError(
             f"The state {path} cannot be used ({error}); the next run sets it aside and starts afresh."
         ) from error
+    if known.damaged:
+        raise errors.DiskError(
+            f"Members of the state {path} cannot be read ({', '.join(known.damaged[:10])}); the next run "
+            "starts them from their defaults."
+        )
     now = moment.look(settings.places)
     if now.lock is not None:
         return f"Deployment {now.lock or '(unknown)'} is in the sub-updater's hands."

@@ -70,6 +70,15 @@ class NotOurs(DiskError):
         self.content = content
 
 
+class FileTooLarge(DiskError):
+    """A file is larger than anything that belongs there; `reason` and `content` are as in `NotOurs`."""
+
+    def __init__(self, path: str, limit: int, content: bytes) -> None:
+        self.reason = f"is larger than {limit} bytes"
+        super().__init__(f"Cannot read {path}: it {self.reason}; remove it.")
+        self.content = content
+
+
 class TryLater(Error):
     """The network, the server or another invocation is in the way for now.
 

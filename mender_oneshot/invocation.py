@@ -58,7 +58,7 @@ def _context(request: Request, settings: Settings, progress: Progress) -> Iterat
 
 
 def _open_store(settings: Settings, lock: int) -> Store:
-    """Load the state; an unreadable one is set aside, and the device goes on with an empty one.
+    """Load the state; what cannot be read of it starts from its default.
 
     Nothing is forgotten that matters: an update in the sub-updater's hands has its `update.lock`, and the
     form of the identity, which decides who we are for the server, is noted in the lock file as well.
@@ -72,6 +72,14 @@ def _open_store(settings: Settings, lock: int) -> Store:
         log.error("The state %s cannot be used (%s)%s; starting with an empty state.", path, error, aside)
         found = "list" if b'"identity_format": "list"' in ruins else "string"
         known = State(identity_format=_noted_format(lock) or found)
+    if known.damaged:
+        log.warning(
+            "The state %s has members that cannot be read (%s); they start from their defaults.",
+            path,
+            ", ".join(known.damaged[:10]),
+        )
+        if not known.identity_format:
+            known = known._replace(identity_format=_noted_format(lock) or "string")
     store = Store(path, known)
     if known.spread < 0:
         first = known == State()

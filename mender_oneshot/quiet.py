@@ -16,6 +16,6 @@ def nothing_due(request: Request) -> bool:
         known = state.load(chosen.places.data(state.FILE))
     except (errors.Error, state.Unreadable):
         return False
-    if chosen.warnings or not chosen.servers or known.spread < 0:
+    if chosen.warnings or known.damaged or not chosen.servers or known.spread < 0:
         return False
     return plan.next_step(known, chosen, moment.look(chosen.places), request.only) is None

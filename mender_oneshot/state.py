@@ -1,13 +1,14 @@
 """What one invocation leaves for the next: `mender-oneshot.json` in the data directory.
 
-Frozen values, parsed strictly at this border; members that a newer version wrote are kept. What the disk can
+Frozen values, parsed strictly at this border, each by itself: one that cannot be read costs no other. Members
+that a newer version wrote are kept. What the disk can
 tell (how much is downloaded, whether an update is in the sub-updater's hands) is not stored here.
 """
 
 import errno
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 from . import disk, errors
@@ -20,12 +21,14 @@ PART = "artifact.part"
 ARTIFACT = "artifact.mender"
 SUB_UPDATER_FILE = "sub-updater.log"
 SUB_UPDATER_LOCK = "sub-updater.lock"
+LIMIT = 1 << 20
+"""Bytes of the largest state that is read, and so of the largest that is written."""
 SPARE = 16384
 """Bytes that a step may add to the state: room for them is asked for before the step begins."""
 
 
 class Unreadable(Exception):
-    """The state file holds something that this program never wrote; the text says what.
+    """The state file holds something that no version of this program wrote; the text says what.
 
     `content` is what was found, b"" if it was not read.
     """
@@ -48,16 +51,18 @@ class Deployment(NamedTuple):
     stalls: int = 0  # attempts to download that brought no new byte, in a row
     verifying: int = 0  # attempts to verify it, in a row, that have not come to an end
     starts: int = 0  # attempts to start the sub-updater
+    more: Mapping[str, Any] = {}  # members that a newer version wrote
 
 
 class Handoff(NamedTuple):
     """An update given into the hands of the sub-updater; kept until it is reported or given up."""
 
     deployment: str
-    artifact_name: str
-    boot: str  # the kernel's boot id at the hand-off
-    uptime: float  # seconds awake from that boot to the hand-off: no clock can spoil them
+    artifact_name: str = ""
+    boot: str = ""  # the kernel's boot id at the hand-off
+    uptime: float = 0  # seconds awake from that boot to the hand-off: no clock can spoil them
     syslog: bool = False  # the result is written to the syslog, as the run that handed it off did
+    more: Mapping[str, Any] = {}
 
 
 class Result(NamedTuple):
@@ -65,9 +70,10 @@ class Result(NamedTuple):
 
     deployment: str
     status: str
-    at: float
+    at: float = 0
     sent: bool = False  # the server has the status; the log is still to go
     refusals: int = 0  # answers that were neither yes nor "void"
+    more: Mapping[str, Any] = {}
 
 
 class Failure(NamedTuple):
@@ -119,13 +125,15 @@ class State(NamedTuple):
     inventory_digest: str = ""
     failures: Mapping[str, Failure] = {}
     pauses: tuple[Pause, ...] = ()
-    unknown: Mapping[str, Any] = {}
+    unknown: Mapping[str, Any] = {}  # members that a newer version wrote
+    damaged: tuple[str, ...] = ()  # names of members that could not be read; not written
 
 
 REMEMBERED = 8
 """Final statuses that are kept: what a server could offer once more must not be installed once more."""
 
 _T = TypeVar("_T")
+_NOT_WRITTEN = ("unknown", "damaged")
 _PARTS: dict[str, type[Any]] = {
     "token": Token,
     "deployment": Deployment,
@@ -136,65 +144,124 @@ _LISTS: dict[str, type[Any]] = {"results": Result, "past_results": Result, "paus
 
 
 def to_json(state: State) -> bytes:
-    """Write a state as JSON text."""
+    """Write a state as JSON text of at most `LIMIT` bytes.
+
+    Too large a state, which only members of a newer version can make, loses those first. Raises
+    `errors.NoSpace` if that is not enough.
+    """
+    for smaller in (state, *_shed(state)):
+        content = json.dumps(_members(smaller), indent=1).encode() + b"\n"
+        if len(content) <= LIMIT:
+            return content
+    raise errors.NoSpace(f"The state would be larger than {LIMIT} bytes; remove {FILE} to start afresh.")
+
+
+def _shed(state: State) -> Iterator[State]:
+    """Name ever smaller states, the least needed members going first; results and hand-off always stay."""
+    plain = {name: _without_more(value) for name, value in state._asdict().items()}
+    for name in ("unknown", "failures", "past_results", "token", "deployment"):
+        plain[name] = State._field_defaults[name]
+        yield State(**plain)
+
+
+def _without_more(value: Any) -> Any:
+    if hasattr(value, "more"):
+        return value._replace(more={})
+    return tuple(_without_more(one) for one in value) if type(value) is tuple else value
+
+
+def _members(state: State) -> dict[str, Any]:
     members: dict[str, Any] = {"schema": SCHEMA, **state.unknown}
     for name, value in state._asdict().items():
-        if name == "unknown" or value == State._field_defaults.get(name):
+        if name in _NOT_WRITTEN or value == State._field_defaults.get(name):
             continue
         if name in _PARTS:
-            value = value._asdict()
+            value = _flat(value)
         elif name in _LISTS:
-            value = [item._asdict() for item in value]
+            value = [_flat(item) for item in value]
         elif name == "failures":
             value = {step: failure._asdict() for step, failure in value.items()}
         members[name] = value
-    return json.dumps(members, indent=1).encode() + b"\n"
+    return members
+
+
+def _flat(part: Any) -> dict[str, Any]:
+    """Write a part as an object, with the members that a newer version wrote into it."""
+    members: dict[str, Any] = part._asdict()
+    return {**members.pop("more", {}), **members}
 
 
 def from_json(content: bytes) -> State:
-    """Read a state; raises `Unreadable` for anything that `to_json` could not have written."""
+    """Read a state, member by member: what cannot be read gets its default and is named in `damaged`.
+
+    Raises `Unreadable` for what is no JSON object at all.
+    """
     try:
         members = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise Unreadable("it is not JSON") from error
-    if not isinstance(members, dict) or not isinstance(members.pop("schema", None), int):
-        raise Unreadable("it has no schema number")
+    if not isinstance(members, dict):
+        raise Unreadable("it is not a JSON object")
+    reader = _Reader()
+    if not isinstance(members.pop("schema", None), int):
+        reader.damaged.append("schema")
     known: dict[str, Any] = {}
-    for name in [name for name in members if name in State._fields and name != "unknown"]:
+    for name in [name for name in members if name in State._fields and name not in _NOT_WRITTEN]:
         value = members.pop(name)
         if name in _PARTS:
-            known[name] = _part(_PARTS[name], name, value)
+            known[name] = reader.part(_PARTS[name], name, value)
         elif name in _LISTS:
-            known[name] = tuple(_part(_LISTS[name], name, item) for item in _typed(list, name, value))
+            found = [reader.part(_LISTS[name], name, item) for item in reader.typed(list, name, value) or ()]
+            known[name] = tuple(item for item in found if item)
         elif name == "failures":
-            steps = _typed(dict, name, value)
-            known[name] = {step: _part(Failure, name, failure) for step, failure in steps.items()}
+            steps = reader.typed(dict, name, value) or {}
+            read = {step: reader.part(Failure, name, failure) for step, failure in steps.items()}
+            known[name] = {step: failure for step, failure in read.items() if failure}
         else:
-            known[name] = _typed(State.__annotations__[name], name, value)
-    return State(**known, unknown=members)
+            read_value = reader.typed(State.__annotations__[name], name, value)
+            known[name] = State._field_defaults[name] if read_value is None else read_value
+    return State(**known, unknown=members, damaged=tuple(dict.fromkeys(reader.damaged)))
 
 
-def _part(kind: type[_T], name: str, value: object) -> _T:
-    """Read one of the small tuples above; its members a newer version added are dropped."""
-    members = _typed(dict, name, value)
-    types = kind.__annotations__
-    try:
-        return kind(
-            **{key: _typed(types[key], f"{name}.{key}", members[key]) for key in types if key in members}
-        )
-    except TypeError as error:
-        raise Unreadable(f"{name} is incomplete") from error
+class _Reader:
+    """Reads values of stated types, and keeps the names of those that have another one."""
+
+    def __init__(self) -> None:
+        self.damaged: list[str] = []
+
+    def part(self, kind: type[_T], name: str, value: object) -> _T | None:
+        """Read one of the small tuples; None if a member that it cannot do without is not readable."""
+        members = self.typed(dict, name, value)
+        if members is None:
+            return None
+        types: dict[str, Any] = dict(kind.__annotations__)
+        defaults: dict[str, Any] = getattr(kind, "_field_defaults", {})
+        more = {key: members[key] for key in members if key not in types or key == "more"}
+        known: dict[str, Any] = {"more": more} if types.pop("more", None) else {}
+        for key in types:
+            found = self.typed(types[key], f"{name}.{key}", members[key]) if key in members else None
+            if found is not None:
+                known[key] = found
+            elif key not in defaults:
+                self.damaged.append(name)
+                return None
+        return kind(**known)
+
+    def typed(self, kind: type[_T], name: str, value: Any) -> _T | None:
+        """Return a value if it is of a type; a time may be written without a fraction."""
+        if kind in (int, float) and isinstance(value, (int, float)) and not isinstance(value, bool):
+            largest = 2**53 if kind is int else 1e15  # NaN and infinity are no times
+            if abs(value) < largest and (kind is float or isinstance(value, int)):
+                return value  # type: ignore[return-value]  # an int is as good as a float
+        elif isinstance(value, kind) and (kind is bool) == isinstance(value, bool):
+            return value
+        self.damaged.append(name)
+        return None
 
 
-def _typed(kind: type[_T], name: str, value: Any) -> _T:
-    if kind in (int, float) and isinstance(value, (int, float)) and not isinstance(value, bool):
-        # A time may be written without a fraction; NaN and infinity are nobody's time.
-        largest = 2**53 if kind is int else 1e15
-        if abs(value) < largest and (kind is float or isinstance(value, int)):
-            return value  # type: ignore[return-value]  # an int is as good as a float
-    elif isinstance(value, kind) and (kind is bool) == isinstance(value, bool):
-        return value
-    raise Unreadable(f"{name} is not of type {kind.__name__}")
+def bounded(text: str) -> str:
+    """Return a text of a stranger's if it is of a reasonable length, else none: the state has a limit."""
+    return text if len(text) <= 8192 else ""
 
 
 def concluded(state: State, result: Result) -> State:
@@ -226,7 +293,7 @@ class Store:
     def __init__(self, path: str, state: State) -> None:
         self.path = path
         self.state = state
-        self._saved: State | None = None if state == State() else state
+        self._saved: State | None = None if state == State() or state.damaged else state
 
     def update(self, **changes: Any) -> None:
         """Change the state in memory; the end of the invocation, or `save`, makes it last."""
@@ -256,8 +323,8 @@ class Store:
 def load(path: str) -> State:
     """Read the state file; none yet is an empty state. Raises `Unreadable` or `errors.DiskError`."""
     try:
-        content = disk.read_own(path)
-    except errors.NotOurs as error:
+        content = disk.read_own(path, LIMIT)
+    except (errors.NotOurs, errors.FileTooLarge) as error:
         unreadable = Unreadable(f"it {error.reason}")
         unreadable.content = error.content
         raise unreadable from error
@@ -268,12 +335,12 @@ def load(path: str) -> State:
         raise
 
 
-def set_aside(path: str, ruins: bytes) -> str:
-    """Keep what an unreadable state file holds under another name, and say which; one kept before is lost.
+def set_aside(path: str, content: bytes) -> str:
+    """Copy the content of an unreadable state file, and return the name of the copy.
 
-    A copy: the file itself stands until the new state takes its place, so that a power cut in between finds
-    the ruins again and not a device that seems to be new.
+    The file itself stays until the new state takes its place, so that a power cut in between does not make
+    the device look new. An older copy is overwritten.
     """
     aside = path + ".unreadable"
-    disk.write_whole(aside, ruins)
+    disk.write_whole(aside, content)
     return aside

@@ -16,6 +16,8 @@ def describe(settings: Settings) -> dict[str, Any]:
         known, trouble = state.load(settings.places.data(state.FILE)), ""
     except state.Unreadable as error:
         known, trouble = State(), f"the state file is unreadable: {error}"
+    if known.damaged:
+        trouble = f"members of the state file are unreadable: {', '.join(known.damaged[:10])}"
     step, wait = plan.due(known, settings, now)
     deployment, handoff, last = known.deployment, known.handoff, known.last_result
     in_hands = handoff.deployment if handoff else now.lock

@@ -230,3 +230,30 @@ def test_a_device_type_file_without_its_line_is_not_a_missing_file(device: Devic
     assert "has no line device_type=" in device.ok("status").out
     (device.data / "device_type").unlink()
     assert "There is no device type" in device.ok("status").out
+
+
+@pytest.mark.parametrize(
+    "damage", [{"hold": None}, {"token": 5}, {"form": []}, {"failures": 1}, {"checked_at": "x"}]
+)
+def test_a_damaged_member_costs_no_result(
+    installing: Device, server: DevServer, damage: dict[str, Any]
+) -> None:
+    deployment = in_hand(installing)
+    server.faults.add(match="PUT */status", status=503)
+    installing.ok("report", "--success")
+    path = installing.data / "mender-oneshot.json"
+    path.write_text(json.dumps(installing.state | {"failures": {}} | damage))
+    assert "unreadable" in installing.ok("status").out
+    done = installing.run("run", "--force")
+    assert (done.code, "cannot be read" in done.err) == (0, True)
+    if "token" in damage:
+        installing.ok("run", "--force")
+    assert server.status(deployment) == "success"
+    assert "unreadable" not in installing.ok("status").out
+
+
+def test_a_state_that_is_too_large_is_set_aside(installing: Device) -> None:
+    deployment = in_hand(installing)
+    (installing.data / "mender-oneshot.json").write_bytes(b"[" * (1 << 21))
+    assert "mender-oneshot.json.unreadable" in installing.run("run").err
+    assert in_hand(installing) == deployment

@@ -30,6 +30,7 @@ from mender_oneshot.state import (
 FULL = State(
     spread=0.25,
     identity_format="list",
+    owner="0123",
     token=Token("header.claims.signature", "https://server", 1_750_000_000.5, 604800, 1_750_604_800),
     form="v1",
     deployment=Deployment(
@@ -57,6 +58,7 @@ MEMBERS: dict[Any, st.SearchStrategy[Any]] = {
     int: numbers,
     bool: st.booleans(),
 }
+NOT_WRITTEN = ("unknown", "damaged")
 anything = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
@@ -66,7 +68,9 @@ anything = st.recursive(
 
 def arbitrary(kind: Any) -> st.SearchStrategy[Any]:
     """One of the small tuples with any values of the right types in it."""
-    return st.tuples(*(MEMBERS[annotation] for annotation in kind.__annotations__.values())).map(kind._make)
+    newer = st.dictionaries(st.sampled_from(["newer", "more"]), anything)
+    kinds = kind.__annotations__.values()
+    return st.tuples(*(MEMBERS.get(annotation, newer) for annotation in kinds)).map(kind._make)
 
 
 def state_of(members: dict[str, Any]) -> State:
@@ -78,6 +82,7 @@ arbitrary_states = st.fixed_dictionaries(
     optional={
         "spread": times,
         "identity_format": texts,
+        "owner": texts,
         "token": st.none() | arbitrary(Token),
         "form": texts,
         "deployment": st.none() | arbitrary(Deployment),
@@ -110,7 +115,8 @@ def test_what_is_written_is_what_is_read(state: State) -> None:
 
 
 def test_every_member_of_the_state_is_tried() -> None:
-    assert all(value != State._field_defaults[name] for name, value in FULL._asdict().items())
+    members = FULL._asdict()
+    assert all(members[name] != State._field_defaults[name] for name in members if name != "damaged")
 
 
 def test_what_is_at_its_default_is_not_written() -> None:
@@ -167,49 +173,140 @@ NOT_A_STATE = {
     "list": b"[]",
     "null": b"null",
     "text": b'"schema"',
-    "no schema": b"{}",
-    "schema text": b'{"schema": "1"}',
-    "schema null": b'{"schema": null}',
-    "schema fraction": b'{"schema": 1.5}',
-    "NaN": b'{"schema": 1, "checked_at": NaN}',
-    "Infinity": b'{"schema": 1, "checked_at": Infinity}',
-    "-Infinity": b'{"schema": 1, "checked_at": -Infinity}',
-    "overflow": b'{"schema": 1, "checked_at": 1e999}',
-    "beyond all time": b'{"schema": 1, "checked_at": 1e15}',
-    "time is text": text(checked_at="5"),
-    "time is true": text(checked_at=True),
-    "time is null": text(checked_at=None),
-    "form is a number": text(form=2),
-    "form is null": text(form=None),
-    "token is null": text(token=None),
-    "token is text": text(token="a.b.c"),
-    "token is empty": text(token={}),
-    "token without a server": text(token={"jwt": "a", "at": 1}),
-    "token of a number": text(token={"jwt": 5, "server": "s", "at": 1}),
-    "deployment is a list": text(deployment=["a"]),
-    "deployment without a link": text(deployment={"id": "d", "artifact_id": "a", "artifact_name": "n"}),
-    "size is a fraction": text(
-        deployment={"id": "d", "artifact_id": "a", "artifact_name": "n", "uri": "u", "size": 1.5}
+}
+DAMAGED: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "NaN": ({"checked_at": float("nan")}, ["checked_at"]),
+    "Infinity": ({"checked_at": float("inf")}, ["checked_at"]),
+    "-Infinity": ({"pauses": [{"at": -float("inf"), "seconds": 1}]}, ["pauses.at", "pauses"]),
+    "beyond all time": ({"checked_at": 1e15}, ["checked_at"]),
+    "time is text": ({"checked_at": "5"}, ["checked_at"]),
+    "time is true": ({"checked_at": True}, ["checked_at"]),
+    "time is null": ({"checked_at": None}, ["checked_at"]),
+    "form is a number": ({"form": 2}, ["form"]),
+    "form is null": ({"form": None}, ["form"]),
+    "identity format is a list": ({"identity_format": []}, ["identity_format"]),
+    "pauses are null": ({"pauses": None}, ["pauses"]),
+    "token is null": ({"token": None}, ["token"]),
+    "token is text": ({"token": "a.b.c"}, ["token"]),
+    "token is empty": ({"token": {}}, ["token"]),
+    "token without a server": ({"token": {"jwt": "a", "at": 1}}, ["token"]),
+    "token of a number": ({"token": {"jwt": 5, "server": "s", "at": 1}}, ["token.jwt", "token"]),
+    "deployment is a list": ({"deployment": ["a"]}, ["deployment"]),
+    "deployment without a link": (
+        {"deployment": {"id": "d", "artifact_id": "a", "artifact_name": "n"}},
+        ["deployment"],
     ),
-    "stalls are true": text(
-        deployment={"id": "d", "artifact_id": "a", "artifact_name": "n", "uri": "u", "stalls": True}
-    ),
-    "results are an object": text(results={}),
-    "results of text": text(results=["success"]),
-    "result incomplete": text(results=[{"deployment": "d"}]),
-    "sent is a number": text(results=[{"deployment": "d", "status": "success", "at": 1, "sent": 1}]),
-    "failures are a list": text(failures=[]),
-    "failure is a number": text(failures={"download": 3}),
-    "failure incomplete": text(failures={"download": {"times": 3}}),
+    "hand-off of a list": ({"handoff": []}, ["handoff"]),
+    "hand-off without a deployment": ({"handoff": {"boot": "b"}}, ["handoff"]),
+    "results are an object": ({"results": {}}, ["results"]),
+    "results of text": ({"results": ["success"]}, ["results"]),
+    "last result incomplete": ({"last_result": {"deployment": "d"}}, ["last_result"]),
+    "failures are a list": ({"failures": []}, ["failures"]),
+    "failure is a number": ({"failures": {"download": 3}}, ["failures"]),
+    "failure incomplete": ({"failures": {"download": {"times": 3}}}, ["failures"]),
 }
 
 
 @pytest.mark.parametrize("content", NOT_A_STATE.values(), ids=NOT_A_STATE.keys())
-def test_what_is_not_a_state_is_unreadable(content: bytes) -> None:
+def test_what_is_not_json_is_unreadable(content: bytes) -> None:
     with pytest.raises(Unreadable) as caught:
         from_json(content)
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 100
+
+
+@pytest.mark.parametrize(("members", "named"), DAMAGED.values(), ids=DAMAGED.keys())
+def test_a_member_that_cannot_be_read_costs_no_other(members: dict[str, Any], named: list[str]) -> None:
+    state = from_json(text(**{**json.loads(to_json(FULL)), **members}))
+    (name,) = members
+    assert state.damaged == tuple(named)
+    assert state == FULL._replace(**{name: State._field_defaults[name]}, damaged=tuple(named))
+
+
+@pytest.mark.parametrize("schema", [None, "1", 1.5, []])
+def test_a_schema_that_cannot_be_read_costs_nothing(schema: object) -> None:
+    known = json.loads(to_json(FULL)) | {"schema": schema}
+    assert from_json(json.dumps(known).encode()) == FULL._replace(damaged=("schema",))
+    del known["schema"]
+    assert from_json(json.dumps(known).encode()) == FULL._replace(damaged=("schema",))
+
+
+@pytest.mark.parametrize(
+    ("member", "value", "expected", "named"),
+    [
+        ("handoff", {"deployment": "d", "uptime": None, "boot": 5}, Handoff("d"), ("boot", "uptime")),
+        ("last_result", {"deployment": "d", "status": "s", "at": "now"}, Result("d", "s"), ("at",)),
+        ("last_result", {"deployment": "d", "status": "s", "sent": 1}, Result("d", "s"), ("sent",)),
+        (
+            "deployment",
+            {"id": "d", "artifact_id": "", "artifact_name": "n", "uri": "u", "size": 1.5, "stalls": True},
+            Deployment("d", "", "n", "u"),
+            ("size", "stalls"),
+        ),
+    ],
+)
+def test_what_a_member_can_do_without_costs_no_member(
+    member: str, value: dict[str, Any], expected: object, named: tuple[str, ...]
+) -> None:
+    state = from_json(text(**{member: value}))
+    assert getattr(state, member) == expected
+    assert sorted(state.damaged) == [f"{member}.{name}" for name in named]
+
+
+def test_of_several_results_the_readable_ones_are_kept() -> None:
+    good = {"deployment": "d1", "status": "success", "at": 1}
+    state = from_json(text(results=[None, good, {"status": "failure"}], past_results=[7, good]))
+    assert state.results == state.past_results == (Result("d1", "success", 1),)
+    assert state.damaged == ("results", "past_results")
+
+
+@given(
+    st.dictionaries(st.sampled_from([name for name in State._fields if name not in NOT_WRITTEN]), anything)
+)
+@examples(deadline=None)
+def test_whatever_is_damaged_the_rest_is_kept(damage: dict[str, Any]) -> None:
+    state = from_json(text(**{**json.loads(to_json(FULL)), **damage}))
+    assert not {name.partition(".")[0] for name in state.damaged} - set(damage)
+    for name in set(State._fields) - set(damage) - {"damaged"}:
+        assert getattr(state, name) == getattr(FULL, name)
+
+
+def test_what_a_newer_version_wrote_into_a_part_stays_with_it() -> None:
+    for name in ("deployment", "handoff", "last_result"):
+        known = json.loads(to_json(FULL))
+        known[name] |= {"newer": [1], "more": 2}
+        state = from_json(json.dumps(known).encode())
+        assert state.damaged == ()
+        assert json.loads(to_json(state._replace(checked_at=9)))[name] == known[name]
+        gone: dict[str, Any] = {name: None}
+        assert name not in json.loads(to_json(state._replace(**gone)))
+
+
+@pytest.mark.parametrize(
+    "big",
+    [
+        {"unknown": {"newer": "é" * 500_000}},
+        {"failures": {"x" * 500_000 + str(one): Failure(1, 1) for one in range(3)}},
+        {"past_results": tuple(Result("d" * 300_000, "success") for _ in range(4))},
+        {"token": Token("t" * 2_000_000, "s", 1)},
+    ],
+    ids=lambda big: next(iter(big)),
+)
+def test_no_more_is_written_than_is_read(big: dict[str, Any], tmp_path: Path) -> None:
+    store = Store(str(tmp_path / states.FILE), State())
+    store.save(results=FULL.results, handoff=FULL.handoff, **big)
+    assert os.path.getsize(store.path) <= states.LIMIT
+    known = states.load(store.path)
+    assert (known.results, known.handoff, known.damaged) == (FULL.results, FULL.handoff, ())
+
+
+def test_a_file_that_is_too_large_is_set_aside(tmp_path: Path) -> None:
+    path = tmp_path / states.FILE
+    path.write_bytes(b" " * states.LIMIT + to_json(FULL))
+    with pytest.raises(Unreadable) as caught:
+        states.load(str(path))
+    assert "larger than" in str(caught.value)
+    assert caught.value.content == b" " * states.LIMIT
 
 
 def readable(content: bytes) -> bool:
@@ -218,7 +315,7 @@ def readable(content: bytes) -> bool:
         state = from_json(content)
     except Unreadable:
         return False
-    assert from_json(to_json(state)) == state
+    assert from_json(to_json(state)) == state._replace(damaged=())
     return True
 
 

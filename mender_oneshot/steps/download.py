@@ -7,7 +7,7 @@ from .. import disk, errors, resume, session
 from ..context import Context, Outcome
 from ..resume import Known, Move
 from ..server import Server
-from ..state import ARTIFACT, PART, Deployment
+from ..state import ARTIFACT, PART, Deployment, bounded
 from ..transport import Response, host
 
 SYNC_BYTES = 1 << 20
@@ -152,8 +152,8 @@ def _request(context: Context, server: Server, part: "Part", known: Known) -> bo
             part.start_over()
             deployment = deployment._replace(
                 size=decision.size,
-                etag=answer.etag,
-                last_modified=answer.last_modified,
+                etag=bounded(answer.etag),
+                last_modified=bounded(answer.last_modified),
                 boot=context.now().boot,
             )
             context.store.save(deployment=deployment)

@@ -14,6 +14,7 @@ from ..state import (
     Deployment,
     Handoff,
     Result,
+    bounded,
     concluded,
 )
 
@@ -135,7 +136,8 @@ def _hand_off(context: Context, deployment: Deployment, program: str) -> None:
     invocation sees an update in other hands and never starts it a second time.
     """
     store, now = context.store, context.now()
-    handoff = Handoff(deployment.id, deployment.artifact_name, now.boot, now.uptime, context.syslog)
+    name = bounded(deployment.artifact_name)
+    handoff = Handoff(deployment.id, name, now.boot, now.uptime, context.syslog)
     deployment = deployment._replace(starts=deployment.starts + 1)
     store.save(handoff=handoff, deployment=deployment)
     try:

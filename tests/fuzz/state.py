@@ -24,7 +24,7 @@ def one(content: bytes) -> None:
     except state.Unreadable:
         return
     again = state.from_json(state.to_json(known))
-    if again != known:
+    if again != known._replace(damaged=()):
         raise AssertionError(f"{again} is not {known}")
 
 
