@@ -9,7 +9,7 @@ import time
 
 from .moment import Moment
 from .settings import Settings
-from .state import Failure, Handoff, Pause, State, Token, final_result
+from .state import Failure, Handoff, Pause, Result, State, Token, final_result
 from .url import host
 
 SMALLEST_BACKOFF = 60.0
@@ -220,6 +220,12 @@ def backoff_remaining(state: State, settings: Settings, step: str, now: float) -
             "send-inventory": settings.inventory_poll_interval,
         }
         wait = max(settings.retry_poll_interval, usual.get(step, 0))
+    return remaining(failed.at, wait, now)
+
+
+def retry_remaining(failed: Result, now: float) -> float:
+    """Seconds until a deployment that failed here, and is offered again, is tried again."""
+    wait = min(SMALLEST_BACKOFF * 2.0 ** min(failed.attempts - 1, 20), LONGEST_HOLD)
     return remaining(failed.at, wait, now)
 
 

@@ -27,7 +27,11 @@ Attributes = dict[str, str | list[str]]
 
 
 class Void(Exception):
-    """The deployment is not ours any more: aborted (409) or unknown (404)."""
+    """The deployment is not ours any more: the server has aborted it (409), or does not know it (404)."""
+
+    def __init__(self, reason: str, *, aborted: bool) -> None:
+        super().__init__(reason)
+        self.aborted = aborted
 
 
 class DeviceChanged(Exception):
@@ -139,7 +143,7 @@ class Server:
         if not answers.own_words(answer):
             raise self._stranger(answer)
         if answer.status in (404, 409):
-            raise Void(answers.own_words(answer))
+            raise Void(answers.own_words(answer), aborted=answer.status == 409)
         self._expect(answer, 204)
 
     def _of(self, deployment: str, what: str) -> str:

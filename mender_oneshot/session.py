@@ -7,9 +7,10 @@ import contextlib
 import logging
 
 from . import disk, errors, plan
-from .context import Context
+from .context import Context, Outcome
 from .server import Server, Void
 from .state import ARTIFACT, PART, Result, concluded
+from .transport import host
 
 log = logging.getLogger(__name__)
 
@@ -26,8 +27,8 @@ def connect(context: Context) -> Server:
     return context.server
 
 
-def report_progress(context: Context, step: str, deployment: str, status: str) -> bool:
-    """Report an intermediate status; False means that the server has aborted the deployment.
+def report_progress(context: Context, step: str, deployment: str, status: str) -> Outcome | None:
+    """Report an intermediate status; return an outcome if the server has no such deployment any more.
 
     Then everything of it has been dropped. Raises an `errors.Error` if no answer comes. Every other answer is
     only logged, as in the reference client: these statuses are optional, and a gateway that blocks them must
@@ -36,13 +37,14 @@ def report_progress(context: Context, step: str, deployment: str, status: str) -
     server = connect(context)
     if plan.asked_pause(context.store.state, step, server.url, context.now().time):
         log.info("The status %s is not sent: the server has asked for a pause.", status)
-        return True
+        return None
     try:
         server.put_status(deployment, status)
     except Void as void:
-        log.info("The server has withdrawn deployment %s (%s); dropping it.", deployment, void)
+        verb = "has aborted" if void.aborted else "does not know"
+        sentence = f"{server_name(context)} {verb} deployment {deployment} ({void}); dropped it."
         drop(context)
-        return False
+        return Outcome("withdrawn", sentence, {"deployment": deployment})
     except errors.Untrusted:
         raise
     except (errors.Refused, errors.BadAnswer, errors.TryLater) as error:
@@ -50,7 +52,23 @@ def report_progress(context: Context, step: str, deployment: str, status: str) -
             raise
         context.keep_away(step, error)
         log.warning("The status %s is not taken: %s", status, error)
-    return True
+    return None
+
+
+def server_name(context: Context) -> str:
+    """Return the host of the server that this invocation talks to."""
+    return host(context.server.url) if context.server else "The server"
+
+
+def aborted(result: Result) -> Outcome:
+    """Say that the server has aborted the deployment of a result, which was dropped."""
+    advice = "; roll the update back" if result.status == "success" else ""
+    return Outcome(
+        "aborted",
+        f"The server has aborted deployment {result.deployment}, so the result {result.status} was dropped"
+        f"{advice}.",
+        {"deployment": result.deployment, "status": result.status},
+    )
 
 
 def drop(context: Context) -> None:

@@ -1,17 +1,18 @@
 """What one invocation leaves for the next: `mender-oneshot.json` in the data directory.
 
 Frozen values, parsed strictly at this border, each by itself: one that cannot be read costs no other. Members
-that a newer version wrote are kept. What the disk can
-tell (how much is downloaded, whether an update is in the sub-updater's hands) is not stored here.
+that a newer version wrote are kept. What the disk can tell (how much is downloaded, whether an update is
+installing) is not stored here.
 """
 
 import errno
 import json
 import os
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from . import disk, errors
+from .typed import Reader
 
 SCHEMA = 1
 FILE = "mender-oneshot.json"
@@ -51,6 +52,7 @@ class Deployment(NamedTuple):
     stalls: int = 0  # attempts to download that brought no new byte, in a row
     verifying: int = 0  # attempts to verify it, in a row, that have not come to an end
     starts: int = 0  # attempts to start the sub-updater
+    server: str = ""  # the URL of the server that offered it; "": not known
     more: Mapping[str, Any] = {}  # members that a newer version wrote
 
 
@@ -73,6 +75,8 @@ class Result(NamedTuple):
     at: float = 0
     sent: bool = False  # the server has the status; the log is still to go
     refusals: int = 0  # answers that were neither yes nor "void"
+    answer: str = ""  # what became of it: DELIVERED, ABORTED or UNKNOWN; "": in the queue, or given up
+    attempts: int = 1  # how many times the deployment has come to a final status here
     more: Mapping[str, Any] = {}
 
 
@@ -132,7 +136,6 @@ class State(NamedTuple):
 REMEMBERED = 8
 """Final statuses that are kept: what a server could offer once more must not be installed once more."""
 
-_T = TypeVar("_T")
 _NOT_WRITTEN = ("unknown", "damaged")
 _PARTS: dict[str, type[Any]] = {
     "token": Token,
@@ -202,7 +205,7 @@ def from_json(content: bytes) -> State:
         raise Unreadable("it is not JSON") from error
     if not isinstance(members, dict):
         raise Unreadable("it is not a JSON object")
-    reader = _Reader()
+    reader = Reader()
     if not isinstance(members.pop("schema", None), int):
         reader.damaged.append("schema")
     known: dict[str, Any] = {}
@@ -223,50 +226,24 @@ def from_json(content: bytes) -> State:
     return State(**known, unknown=members, damaged=tuple(dict.fromkeys(reader.damaged)))
 
 
-class _Reader:
-    """Reads values of stated types, and keeps the names of those that have another one."""
-
-    def __init__(self) -> None:
-        self.damaged: list[str] = []
-
-    def part(self, kind: type[_T], name: str, value: object) -> _T | None:
-        """Read one of the small tuples; None if a member that it cannot do without is not readable."""
-        members = self.typed(dict, name, value)
-        if members is None:
-            return None
-        types: dict[str, Any] = dict(kind.__annotations__)
-        defaults: dict[str, Any] = getattr(kind, "_field_defaults", {})
-        more = {key: members[key] for key in members if key not in types or key == "more"}
-        known: dict[str, Any] = {"more": more} if types.pop("more", None) else {}
-        for key in types:
-            found = self.typed(types[key], f"{name}.{key}", members[key]) if key in members else None
-            if found is not None:
-                known[key] = found
-            elif key not in defaults:
-                self.damaged.append(name)
-                return None
-        return kind(**known)
-
-    def typed(self, kind: type[_T], name: str, value: Any) -> _T | None:
-        """Return a value if it is of a type; a time may be written without a fraction."""
-        if kind in (int, float) and isinstance(value, (int, float)) and not isinstance(value, bool):
-            largest = 2**53 if kind is int else 1e15  # NaN and infinity are no times
-            if abs(value) < largest and (kind is float or isinstance(value, int)):
-                return value  # type: ignore[return-value]  # an int is as good as a float
-        elif isinstance(value, kind) and (kind is bool) == isinstance(value, bool):
-            return value
-        self.damaged.append(name)
-        return None
-
-
 def bounded(text: str) -> str:
     """Return a text of a stranger's if it is of a reasonable length, else none: the state has a limit."""
     return text if len(text) <= 8192 else ""
 
 
+DELIVERED, ABORTED, UNKNOWN = "delivered", "aborted", "unknown"
+"""What became of a result: the server has it, has aborted the deployment, or does not know it."""
+
+
 def concluded(state: State, result: Result) -> State:
-    """Return the state after an update has come to its end; a result of no known deployment goes nowhere."""
+    """Return the state after an update has come to its end; a result of no known deployment goes nowhere.
+
+    The result of an earlier attempt at the same deployment makes way for this one, which counts it.
+    """
     past = (*state.past_results, state.last_result) if state.last_result else state.past_results
+    before = [one for one in past if one.deployment and one.deployment == result.deployment]
+    past = tuple(one for one in past if one not in before)
+    result = result._replace(attempts=1 + max((one.attempts for one in before), default=0))
     return state._replace(
         deployment=None,
         handoff=None,
@@ -279,12 +256,27 @@ def concluded(state: State, result: Result) -> State:
 def final_result(state: State, deployment: str) -> Result | None:
     """Return the final status that a deployment was given, if it was: the first one stands.
 
-    A lock without an id is always another one: nobody can say that it was that of the last time.
+    A lock without an id is always another one: nobody can say that it was that of the last time. A deployment
+    that is tried again has none until that attempt has come to its end.
     """
-    if not deployment:
+    trying = (state.deployment and state.deployment.id, state.handoff and state.handoff.deployment)
+    if not deployment or deployment in trying:
         return None
     known = (*state.past_results, state.last_result)
     return next((result for result in known if result and result.deployment == deployment), None)
+
+
+def answered(state: State, result: Result, answer: str) -> State:
+    """Return the state with what became of the oldest queued result, which leaves the queue."""
+
+    def note(one: Result) -> Result:
+        return one._replace(answer=answer) if one.deployment == result.deployment else one
+
+    return state._replace(
+        results=state.results[1:],
+        last_result=state.last_result and note(state.last_result),
+        past_results=tuple(note(one) for one in state.past_results),
+    )
 
 
 class Store:

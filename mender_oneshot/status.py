@@ -38,7 +38,8 @@ def describe(settings: Settings) -> dict[str, Any]:
         "queued_results": [
             {"deployment": result.deployment, "status": result.status} for result in known.results
         ],
-        "last_result": last and {"deployment": last.deployment, "status": last.status},
+        "last_result": last
+        and {"deployment": last.deployment, "status": last.status, "outcome": last.answer or None},
         "next_step": step,
         "next_in_seconds": round(wait),
         "failures": {name: failure.times for name, failure in failing.items()},
@@ -71,7 +72,7 @@ def lines(facts: dict[str, Any]) -> list[str]:
     for result in facts["queued_results"]:
         said.append(f"to be reported  {result['status']} of deployment {result['deployment']}")
     if facts["last_result"] and not facts["queued_results"]:
-        said.append(f"last result     {facts['last_result']['status']}")
+        said.append(f"last result     {_last_result(**facts['last_result'])}")
     for step, times in facts["failures"].items():
         why = facts["failure_reasons"].get(step)
         said.append(f"failing         {step}, {times} in a row" + (f": {why}" if why else ""))
@@ -80,6 +81,14 @@ def lines(facts: dict[str, Any]) -> list[str]:
     step, wait = facts["next_step"], facts["next_in_seconds"]
     said.append(f"next            {step}, now" if step else f"next            in {wait} s")
     return said
+
+
+def _last_result(deployment: str, status: str, outcome: str | None) -> str:
+    if outcome == state.ABORTED:
+        return f"deployment {deployment} aborted by the server ({status} was reported)"
+    if outcome == state.UNKNOWN:
+        return f"{status}, but the server does not know deployment {deployment}"
+    return status
 
 
 def _read(read: Callable[[Settings], str], settings: Settings) -> tuple[str | None, str | None]:

@@ -9,7 +9,9 @@ import pytest
 from artifacts import make_artifact
 from conftest import Device
 
+from mender_oneshot import plan
 from mender_oneshot.devserver import DevServer
+from mender_oneshot.state import Result
 
 Release = Callable[..., str]
 
@@ -110,12 +112,116 @@ def test_a_deployment_that_is_over_is_never_done_again(
     deployment = release()
     accepted.ok("check-update")
     (accepted.data / "update.lock").write_text(deployment)
-    accepted.ok("report", "--failure")
+    accepted.ok("report", "--success")
     (accepted.data / "update.lock").unlink()
     server.faults.add(match="GET */next", status=200, body=json.dumps(answer(deployment)))
     assert accepted.ok("check-update", "--json").json["outcome"] == "over"
     assert accepted.ok("run", "--json").json["steps"][0]["outcome"] == "delivered"
-    assert server.status_history(deployment) == ["failure", "failure"]
+    assert server.status_history(deployment) == ["success", "success"]
+
+
+def failed(device: Device, server: DevServer, deployment: str) -> None:
+    """The sub-updater has reported a failure, and the server offers the deployment again."""
+    device.ok("report", "--failure")
+    (device.data / "update.lock").unlink()
+    (device.data / "artifact.mender").unlink()
+    server.faults.clear()
+    offer = json.dumps(answer(deployment, source={"uri": f"{server.url}/nothing", "expire": ""}))
+    server.faults.add(match="GET */next", status=200, body=offer, count=None)
+
+
+def handed_off(device: Device, deployment: str) -> None:
+    """An update in the sub-updater's hands."""
+    (device.data / "update.lock").write_text(deployment)
+    (device.data / "artifact.mender").write_bytes(b"")
+    device.alter_state(deployment=None, handoff={"deployment": deployment})
+
+
+def test_an_offer_after_a_failure_is_a_new_attempt(
+    accepted: Device, server: DevServer, release: Release
+) -> None:
+    deployment = release()
+    accepted.ok("check-update")
+    handed_off(accepted, deployment)
+    failed(accepted, server, deployment)
+    accepted.alter_state(checked_at=None)
+    (step,) = accepted.ok("run", "--all", "--only", "update", "--json").json["steps"]
+    assert step["outcome"] == "waiting"
+    assert "is due in" in step["message"]
+    accepted.alter_state(
+        checked_at=None, failures=None, last_result=accepted.state["last_result"] | {"at": 1.0}
+    )
+    (step,) = accepted.ok("run", "--only", "update", "--json").json["steps"]
+    assert (step["outcome"], step["deployment"]) == ("update", deployment)
+    handed_off(accepted, deployment)
+    assert accepted.ok("report", "--success", "--json").json["outcome"] == "delivered"
+    assert server.status_history(deployment)[-2:] == ["failure", "success"]
+    assert accepted.state["last_result"]["attempts"] == 2
+    assert "past_results" not in accepted.state
+
+
+def test_the_attempts_at_one_deployment_have_an_end(
+    accepted: Device, server: DevServer, release: Release
+) -> None:
+    deployment = release()
+    accepted.ok("check-update")
+    handed_off(accepted, deployment)
+    failed(accepted, server, deployment)
+    accepted.alter_state(last_result=accepted.state["last_result"] | {"attempts": 9})
+    assert accepted.ok("check-update", "--json").json["outcome"] == "update"
+    handed_off(accepted, deployment)
+    failed(accepted, server, deployment)
+    assert accepted.state["last_result"]["attempts"] == 10
+    assert accepted.ok("check-update", "--json").json["outcome"] == "over"
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        {"status": "success", "answer": "delivered"},
+        {"status": "failure", "answer": "aborted"},
+        {"status": "failure", "answer": "unknown"},
+        {"status": "failure"},
+    ],
+)
+def test_after_any_other_end_an_offer_is_no_new_attempt(
+    accepted: Device, release: Release, before: dict[str, str]
+) -> None:
+    accepted.alter_state(last_result={"deployment": release(), "at": 1.0} | before)
+    assert accepted.ok("check-update", "--json").json["outcome"] == "over"
+
+
+def test_the_pause_before_an_attempt_grows() -> None:
+    results = [Result("d", "failure", 1000, attempts=count) for count in range(1, 11)]
+    pauses = [plan.retry_remaining(result, 1000) for result in results]
+    assert pauses == [60 * 2**count for count in range(10)]
+
+
+def test_the_same_artifact_of_another_deployment_is_not_fetched_again(
+    accepted: Device, server: DevServer, release: Release
+) -> None:
+    first = release(size=200_000)
+    accepted.ok("check-update")
+    server.faults.add(match=STORAGE, cut_after=100_000)
+    assert accepted.run("download").code == 75
+    server.abort(first)
+    second = server.deploy("release-2")
+    part = (accepted.data / "artifact.part").read_bytes()
+    assert accepted.ok("check-update", "--json").json["deployment"] == second
+    assert (accepted.data / "artifact.part").read_bytes() == part
+    accepted.ok("download")
+
+
+def test_another_server_has_not_withdrawn_what_it_never_had(
+    accepted: Device, release: Release, tmp_path: Path
+) -> None:
+    deployment = release()
+    accepted.ok("check-update")
+    with DevServer(tmp_path / "other", accept_all=True) as other:
+        accepted.configure(ServerURL=other.url, ServerCertificate=str(other.ca))
+        answer = accepted.ok("check-update", "--json").json
+    assert answer["outcome"] == "withdrawn"
+    assert f"Deployment {deployment} came from 127.0.0.1" in answer["message"]
 
 
 def answer(deployment: str = "a-b-c", **artifact: Any) -> dict[str, Any]:
@@ -255,9 +361,9 @@ def test_an_older_deployment_that_is_over_is_not_done_again_either(
     first = release("release-2")
     for deployment in (first, release("release-3")):
         accepted.ok("run", "--all", "--force")
-        accepted.ok("report", "--failure")
+        accepted.ok("report", "--success")
         (accepted.data / "update.lock").unlink()
-        assert server.status(deployment) == "failure"
+        assert server.status(deployment) == "success"
     server.faults.add(match="GET */next", status=200, body=json.dumps(answer(first)))
     assert accepted.ok("check-update", "--json").json["outcome"] == "over"
     assert accepted.run("download").code == 2

@@ -27,6 +27,12 @@ def in_hand(device: Device) -> str:
     return found
 
 
+def in_hand_of(device: Device) -> str:
+    """The deployment whose result is in the queue."""
+    found: str = device.state["results"][0]["deployment"]
+    return found
+
+
 def test_success(installing: Device, server: DevServer) -> None:
     deployment = in_hand(installing)
     answer = installing.ok("report", "--success", "--json").json
@@ -114,23 +120,73 @@ def test_no_update_in_progress(accepted: Device) -> None:
     assert "No update is in progress" in done.err
 
 
-def test_a_sub_updater_of_an_older_deployment_is_not_heard(installing: Device, server: DevServer) -> None:
-    installing.environment["MENDER_DEPLOYMENT_ID"] = "an-older-one"
-    assert installing.run("report", "--success").code == 2
-    assert server.status(in_hand(installing)) == "installing"
+@pytest.mark.parametrize(
+    "progress", ["hand-off and lock", "hand-off", "lock", "lock of one reported", "nothing"]
+)
+@pytest.mark.parametrize("told", ["never heard of", "reported before", "in progress", ""])
+def test_which_deployment_a_report_is_for(
+    installing: Device, server: DevServer, progress: str, told: str
+) -> None:
+    """What an earlier sub-updater left running has its variables, and may report at any time."""
+    current, lock = in_hand(installing), installing.data / "update.lock"
+    before = {"deployment": "older", "status": "success", "at": 1.0, "answer": "delivered"}
+    done = before | {"deployment": current}
+    state = {"last_result": before, "handoff": installing.state["handoff"]}
+    if progress not in ("hand-off and lock", "hand-off"):
+        state["handoff"] = None
+    if progress == "lock of one reported":
+        state |= {"last_result": done, "past_results": [before]}
+    if progress in ("hand-off", "nothing"):
+        lock.unlink()
+    installing.alter_state(**state)
+    ids = {"never heard of": "unknown", "reported before": "older", "in progress": current, "": ""}
+    if ids[told]:
+        installing.environment["MENDER_DEPLOYMENT_ID"] = ids[told]
+    known, asked = installing.state, len(server.requests)
+    answer = installing.run("report", "--success", "--json")
+    if progress == "nothing":
+        expected = (0, "already") if told == "reported before" else (2, None)
+    elif told in ("never heard of", "reported before"):
+        expected = (2, None)
+        assert ids[told] in answer.json["error"]
+        assert current in answer.json["error"]
+        assert "unset MENDER_DEPLOYMENT_ID" in answer.json["error"]
+    else:
+        expected = (0, "already" if progress == "lock of one reported" else "delivered")
+    assert (answer.code, answer.json.get("outcome")) == expected
+    if expected != (0, "delivered"):
+        assert installing.state == known
+        assert len(server.requests) == asked
 
 
-@pytest.mark.parametrize("fault", [{"status": 404}, {"status": 409}])
-def test_a_void_result_is_dropped(installing: Device, server: DevServer, fault: dict[str, int]) -> None:
-    server.faults.add(match="PUT */status", status=fault["status"], body=MENDERS)
-    assert installing.ok("report", "--success", "--json").json["outcome"] == "void"
+@pytest.mark.parametrize(("status", "outcome"), [(404, "void"), (409, "aborted")])
+def test_a_void_result_is_dropped(installing: Device, server: DevServer, status: int, outcome: str) -> None:
+    server.faults.add(match="PUT */status", status=status, body=MENDERS)
+    assert installing.ok("report", "--success", "--json").json["outcome"] == outcome
     (installing.data / "update.lock").unlink()
     installing.ok("run", "--all")
 
 
-def test_aborted_while_the_sub_updater_runs(installing: Device, server: DevServer) -> None:
-    server.abort(in_hand(installing))
-    assert installing.ok("report", "--success", "--json").json["outcome"] == "void"
+@pytest.mark.parametrize("result", ["success", "failure"])
+def test_aborted_while_the_sub_updater_runs(installing: Device, server: DevServer, result: str) -> None:
+    deployment = in_hand(installing)
+    server.abort(deployment)
+    answer = installing.ok("report", f"--{result}", "--json").json
+    assert (answer["outcome"], answer["deployment"], answer["status"]) == ("aborted", deployment, result)
+    assert ("roll the update back" in answer["message"]) == (result == "success")
+    # One that asks again, as after a power cut, learns the same.
+    assert installing.ok("report", f"--{result}", "--json").json["outcome"] == "aborted"
+    assert installing.ok("status", "--json").json["last_result"]["outcome"] == "aborted"
+    (installing.data / "update.lock").unlink()
+    assert f"deployment {deployment} aborted by the server ({result}" in installing.ok("status").out
+
+
+def test_an_abort_that_a_later_run_learns_of(installing: Device, server: DevServer) -> None:
+    server.faults.add(match="PUT */status", status=503)
+    assert installing.ok("report", "--success", "--json").json["outcome"] == "queued"
+    server.abort(in_hand_of(installing))
+    assert installing.ok("run", "--force", "--json").json["steps"][0]["outcome"] == "aborted"
+    assert installing.ok("report", "--success", "--json").json["outcome"] == "aborted"
 
 
 def test_a_result_refused_for_ever_has_an_end(installing: Device, server: DevServer) -> None:

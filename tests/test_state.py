@@ -177,7 +177,10 @@ NOT_A_STATE = {
 DAMAGED: dict[str, tuple[dict[str, Any], list[str]]] = {
     "NaN": ({"checked_at": float("nan")}, ["checked_at"]),
     "Infinity": ({"checked_at": float("inf")}, ["checked_at"]),
-    "-Infinity": ({"pauses": [{"at": -float("inf"), "seconds": 1}]}, ["pauses.at", "pauses"]),
+    "-Infinity": (
+        {"pauses": [{"step": "s", "host": "h", "at": -float("inf"), "seconds": 1}]},
+        ["pauses.at", "pauses"],
+    ),
     "beyond all time": ({"checked_at": 1e15}, ["checked_at"]),
     "time is text": ({"checked_at": "5"}, ["checked_at"]),
     "time is true": ({"checked_at": True}, ["checked_at"]),

@@ -2,18 +2,32 @@
 
 import logging
 
-from .. import deployment_log, device, disk, errors, liveness, session
+from .. import deployment_log, device, disk, errors, liveness, plan, session
 from ..answers import Unusable
 from ..context import Context, Outcome
 from ..server import DeviceChanged
-from ..state import ARTIFACT, PART, UPDATE_LOCK, Deployment, Result, final_result
+from ..state import ARTIFACT, DELIVERED, PART, UPDATE_LOCK, Deployment, Result, final_result
+from ..transport import host
 
 log = logging.getLogger(__name__)
+
+MOST_ATTEMPTS = 10
+"""Attempts at a deployment that the server offers again after each failure."""
 
 NOTHING = Outcome("nothing", "There is no update for this device.", {"deployment": None})
 
 
 def run(context: Context) -> Outcome:
+    """Ask, and note what is to be done."""
+    return _check(context, paced=False)
+
+
+def run_paced(context: Context) -> Outcome:
+    """The same for `run`, which waits before it tries a deployment again that has failed."""
+    return _check(context, paced=True)
+
+
+def _check(context: Context, paced: bool) -> Outcome:
     """Ask, and note what is to be done.
 
     Asked while a deployment is in hand, the answer renews its link, replaces it, or withdraws it.
@@ -37,8 +51,9 @@ def run(context: Context) -> Outcome:
     provides = device.provides(context.settings) | {"device_type": device.device_type(context.settings)}
     # Only a deployment in hand fixes the form: the server itself may have changed since the last one.
     form = store.state.form if store.state.deployment or store.state.form == "v1" else ""
+    server = session.connect(context)
     try:
-        found, form = session.connect(context).next_deployment(provides, form)
+        found, form = server.next_deployment(provides, form)
     except Unusable as error:
         raise _fail(context, error) from error
     except DeviceChanged:
@@ -50,7 +65,9 @@ def run(context: Context) -> Outcome:
             {"deployment": None},
         )
     store.update(form=form, checked_at=context.now().time)
-    return _take(context, found)
+    if found is None:
+        return _nothing(context, server.url)
+    return _take(context, found._replace(server=server.url), paced)
 
 
 def _fail(context: Context, unusable: Unusable) -> errors.BadAnswer:
@@ -71,24 +88,46 @@ def _fail(context: Context, unusable: Unusable) -> errors.BadAnswer:
     return error
 
 
-def _take(context: Context, found: Deployment | None) -> Outcome:
-    """Fit the answer to what is in hand."""
-    store, held = context.store, context.store.state.deployment
-    if found is None:
-        if held is None:
-            return NOTHING
-        session.drop(context)
-        return Outcome(
-            "withdrawn", f"The server has withdrawn deployment {held.id}; dropped it.", {"deployment": None}
+def _nothing(context: Context, url: str) -> Outcome:
+    """Drop the deployment in hand, if there is one: the server does not offer it any more."""
+    held = context.store.state.deployment
+    if held is None:
+        return NOTHING
+    session.drop(context)
+    if held.server and held.server != url:
+        sentence = (
+            f"Deployment {held.id} came from {host(held.server)}, and {host(url)} offers none; dropped it."
         )
-    over = final_result(store.state, found.id)
-    if over:
-        return _repeat(context, over)
-    if held and (held.id, held.artifact_id) == (found.id, found.artifact_id):
-        store.save(deployment=held._replace(uri=found.uri, expires=found.expires))
     else:
-        # First the files, then the state: what lies there always belongs to the deployment in the state.
-        disk.remove(context.data(ARTIFACT), context.data(PART))
+        sentence = f"{host(url)} does not offer deployment {held.id} any more; dropped it."
+    return Outcome("withdrawn", sentence, {"deployment": None})
+
+
+def _take(context: Context, found: Deployment, paced: bool) -> Outcome:
+    """Fit the offer to what is in hand."""
+    store, held = context.store, context.store.state.deployment
+    over = final_result(store.state, found.id)
+    if over and (over.status != "failure" or over.answer != DELIVERED or over.attempts >= MOST_ATTEMPTS):
+        return _repeat(context, over)
+    wait = plan.retry_remaining(over, context.now().time) if over and paced else 0
+    if over and wait:
+        return Outcome(
+            "waiting",
+            f"Deployment {over.deployment} has failed {over.attempts} times here and is offered again; the "
+            f"next attempt is due in {wait:.0f} s.",
+            {"deployment": None},
+        )
+    if held and (held.id, held.artifact_id) == (found.id, found.artifact_id):
+        store.save(deployment=held._replace(uri=found.uri, expires=found.expires, server=found.server))
+    else:
+        if held and _same_artifact(held, found):
+            log.info("Deployment %s has the same artifact as %s; keeping what is here.", found.id, held.id)
+            found = found._replace(
+                etag=held.etag, last_modified=held.last_modified, size=held.size, boot=held.boot
+            )
+        else:
+            # First the files, then the state: what lies there always belongs to the deployment in the state.
+            disk.remove(context.data(ARTIFACT), context.data(PART))
         deployment_log.reset(context.settings.log_directory, context.settings.places.datastore)
         store.save(deployment=found)
         log.info("Deployment %s offers %s.", found.id, found.artifact_name)
@@ -96,8 +135,17 @@ def _take(context: Context, found: Deployment | None) -> Outcome:
     return Outcome("update", f"There is an update: {found.artifact_name} (deployment {found.id}).", facts)
 
 
+def _same_artifact(held: Deployment, found: Deployment) -> bool:
+    """Say whether two deployments of one server have the same artifact, whose bytes never change."""
+    return bool(held.artifact_id) and (held.server, held.artifact_id, held.artifact_name) == (
+        found.server,
+        found.artifact_id,
+        found.artifact_name,
+    )
+
+
 def _repeat(context: Context, over: Result) -> Outcome:
-    """Answer an offer of a deployment that is over with the result it had: it is never installed twice."""
+    """Answer an offer of a deployment that is over with the result that it had."""
     context.store.save(results=(over._replace(sent=False, refusals=0),))
     return Outcome(
         "over",

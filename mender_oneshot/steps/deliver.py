@@ -5,7 +5,7 @@ import logging
 from .. import deployment_log, errors, session
 from ..context import Context, Outcome
 from ..server import Server, TooLarge, Void
-from ..state import Result
+from ..state import ABORTED, DELIVERED, UNKNOWN, Result, answered
 
 MAX_REFUSALS = 10
 MAX_LOG_ATTEMPTS = 50
@@ -20,9 +20,13 @@ def run(context: Context) -> Outcome:
     try:
         return _deliver(context, result)
     except Void as void:
-        _done(context)
+        if void.aborted:
+            _done(context, ABORTED)
+            return session.aborted(result)
+        _done(context, UNKNOWN)
         sentence = (
-            f"The result of deployment {result.deployment} is void for the server ({void}); dropped it."
+            f"The server does not know deployment {result.deployment} ({void}); dropped the result "
+            f"{result.status}."
         )
         return Outcome("void", sentence, _facts(result))
     except (errors.Refused, errors.BadAnswer, errors.TryLater, errors.TimeOver) as error:
@@ -38,7 +42,7 @@ def run(context: Context) -> Outcome:
         # Nothing else may be asked while a result waits, so a "no" for ever must have an end.
         if result.refusals + 1 >= limit:
             log.error("%s", error)
-            _done(context)
+            _done(context, DELIVERED if result.sent else "")
             what = "log" if result.sent else "result"
             sentence = (
                 f"The server has not taken the {what} of {result.deployment} {limit} times; dropped it."
@@ -59,7 +63,7 @@ def _deliver(context: Context, result: Result) -> Outcome:
             context.store.save()
     if result.status == "failure":
         _send_log(context, server, result)
-    _done(context)
+    _done(context, DELIVERED)
     return Outcome(
         "delivered", f"Reported {result.status} for deployment {result.deployment}.", _facts(result)
     )
@@ -82,8 +86,10 @@ def _note(context: Context, result: Result) -> None:
     context.store.update(results=(result, *context.store.state.results[1:]))
 
 
-def _done(context: Context) -> None:
-    context.store.save(results=context.store.state.results[1:])
+def _done(context: Context, answer: str) -> None:
+    store = context.store
+    store.state = answered(store.state, store.state.results[0], answer)
+    store.save()
 
 
 def _facts(result: Result) -> dict[str, str]:

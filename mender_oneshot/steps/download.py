@@ -33,8 +33,9 @@ def run(context: Context) -> Outcome:
         raise errors.Needs(
             "check-update", errors.TryLater("The artifact's link has expired; asking again later.")
         )
-    if not session.report_progress(context, "download", deployment.id, "downloading"):
-        return Outcome("withdrawn", f"The server has withdrawn deployment {deployment.id}; dropped it.")
+    gone = session.report_progress(context, "download", deployment.id, "downloading")
+    if gone:
+        return gone
     part = Part(context.data(PART))
     try:
         before = part.size

@@ -66,8 +66,9 @@ def run(context: Context) -> Outcome:
     except errors.SettingsError:
         context.store.update(deployment=deployment)  # a key that is missing says nothing of the artifact
         raise
-    if not _announce(context, deployment):
-        return Outcome("withdrawn", f"The server has withdrawn deployment {deployment.id}; dropped it.")
+    gone = _announce(context, deployment)
+    if gone:
+        return gone
     _hand_off(context, deployment._replace(artifact_name=name), program)
     facts = {"deployment": deployment.id, "artifact_name": name}
     return Outcome("handed-off", f"Handed {name} to the sub-updater {program}.", facts)
@@ -108,8 +109,8 @@ def _verify(context: Context) -> str:
     return verified.name
 
 
-def _announce(context: Context, deployment: Deployment) -> bool:
-    """Report `installing`; False where the server has withdrawn the deployment.
+def _announce(context: Context, deployment: Deployment) -> Outcome | None:
+    """Report `installing`; return an outcome if the server has no such deployment any more.
 
     A server out of reach does not hold up an artifact that is here and verified: the reference client goes on
     as well (device-api.md section 3.2), and the result waits in its queue.
@@ -126,7 +127,7 @@ def _announce(context: Context, deployment: Deployment) -> bool:
         if problem is None:
             raise
     log.warning("The server does not know that the installation begins: %s", problem)
-    return True
+    return None
 
 
 def _hand_off(context: Context, deployment: Deployment, program: str) -> None:
