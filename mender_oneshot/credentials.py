@@ -1,11 +1,17 @@
-"""What a token was asked with besides the identity: the device key, the tenant token and the tier."""
+"""What a token was asked with: the identity, the device key, the tenant token and the tier."""
 
 import hashlib
+import json
+import logging
 
-from . import disk, errors, plan
+from . import device, disk, errors, plan
 from .moment import Moment
 from .settings import Settings
-from .state import Token
+from .state import State, Token
+
+Identity = dict[str, str | list[str]]
+
+log = logging.getLogger(__name__)
 
 UNREADABLE = "?"
 """The digest if the key file cannot be read just now."""
@@ -32,3 +38,30 @@ def current(settings: Settings) -> str:
 def digest(content: bytes) -> str:
     """Return a digest that is short enough for the state."""
     return hashlib.sha256(content).hexdigest()[:32]
+
+
+def mark(identity: Identity) -> str:
+    """Return a digest of an identity, in the form that the server gets."""
+    return digest(id_data(identity).encode())
+
+
+def id_data(identity: Identity) -> str:
+    """Write an identity as the server gets it."""
+    return json.dumps(identity, separators=(",", ":"), sort_keys=True)
+
+
+def identity_form(settings: Settings, known: State) -> str:
+    """Return the form of the identity, "list" or "string"."""
+    return settings.identity_format or known.identity_format or "string"
+
+
+def is_another_device(settings: Settings, known: State) -> bool:
+    """Run the identity script and say whether the state belongs to another device; False if it fails."""
+    if not known.owner:
+        return False
+    try:
+        identity = device.identity(settings, identity_form(settings, known))
+    except (errors.SettingsError, errors.TryLater) as error:
+        log.warning("Cannot tell whether this is still the same device: %s", error)
+        return False
+    return mark(identity) != known.owner

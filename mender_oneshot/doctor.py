@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import NamedTuple
 
-from . import credentials, device, disk, errors, libraries, moment, owner, plan, script, state, trust
+from . import credentials, device, disk, errors, libraries, moment, plan, script, state, trust
 from .settings import Settings, no_server
 
 CLOCK_TOLERANCE = 3600.0
@@ -122,8 +122,8 @@ def _identity(settings: Settings) -> str:
         known = state.load(settings.places.data(state.FILE))
     except state.Unreadable:
         known = state.State()
-    found = device.identity(settings, owner.identity_form(settings, known))
-    if known.owner not in ("", owner.mark(found)):
+    found = device.identity(settings, credentials.identity_form(settings, known))
+    if known.owner not in ("", credentials.mark(found)):
         raise errors.SettingsError(
             "The state belongs to a device with another identity; the next run sets it aside and authorizes "
             "as a new device. If this is the same device, correct the identity script."

@@ -4,35 +4,16 @@ A copy of the data directory, as of an SD card or an image, must not act as the 
 """
 
 import contextlib
-import json
 import logging
 import os
 
 from . import credentials, deployment_log, device, disk, errors, state
 from .context import Context, Outcome
-from .settings import Settings
 from .state import ARTIFACT, PART, UPDATE_LOCK, Handoff, State
 
 ASIDE = f"{state.FILE}.other-device"
 
 log = logging.getLogger(__name__)
-
-Identity = dict[str, str | list[str]]
-
-
-def mark(identity: Identity) -> str:
-    """Return a digest of an identity, in the form that the server gets."""
-    return credentials.digest(id_data(identity).encode())
-
-
-def id_data(identity: Identity) -> str:
-    """Write an identity as the server gets it."""
-    return json.dumps(identity, separators=(",", ":"), sort_keys=True)
-
-
-def identity_form(settings: Settings, known: State) -> str:
-    """Return the form of the identity, "list" or "string"."""
-    return settings.identity_format or known.identity_format or "string"
 
 
 def confirm(context: Context) -> Outcome | None:
@@ -44,7 +25,7 @@ def confirm(context: Context) -> Outcome | None:
     if context.confirmed:
         return None
     context.confirmed = True
-    store, settings, now = context.store, context.settings, context.now()
+    store, settings = context.store, context.settings
     token = store.state.token
     used = credentials.current(settings)
     if token and not token.credentials:  # of an older version: whose it is nobody wrote down
@@ -56,15 +37,14 @@ def confirm(context: Context) -> Outcome | None:
         )
         store.update(token=None)
     try:
-        context.identity = device.identity(settings, identity_form(settings, store.state))
+        context.identity = device.identity(settings, credentials.identity_form(settings, store.state))
     except (errors.SettingsError, errors.TryLater) as error:
         log.warning("Cannot tell whether this is still the same device: %s", error)
         return None
-    found = mark(context.identity)
+    found = credentials.mark(context.identity)
     if store.state.owner not in ("", found):
         return _set_aside(context, found)
-    token = store.state.token
-    store.update(owner=found, token=token and token._replace(boot=now.boot))
+    store.update(owner=found)
     return None
 
 

@@ -225,7 +225,7 @@ def backoff_remaining(state: State, settings: Settings, step: str, now: float) -
 
 def retry_remaining(failed: Result, now: float) -> float:
     """Seconds until a deployment that failed here, and is offered again, is tried again."""
-    wait = min(SMALLEST_BACKOFF * 2.0 ** min(failed.attempts - 1, 20), LONGEST_HOLD)
+    wait = min(SMALLEST_BACKOFF * 2.0 ** min(failed.attempts - 1, 20), LONGEST_PAUSE)
     return remaining(failed.at, wait, now)
 
 

@@ -107,7 +107,6 @@ class Token(NamedTuple):
     lifetime: float = 0  # seconds; 0: the token does not say
     expires: float = 0  # seconds since 1970 by the server's clock; 0: the token does not say
     credentials: str = ""  # digest of the key and the settings that it was asked for with
-    boot: str = ""  # the kernel's boot id when the identity was last compared
 
 
 class State(NamedTuple):

@@ -15,6 +15,8 @@ from mender_oneshot.state import Result
 
 Release = Callable[..., str]
 
+STORAGE = "GET /storage/*"
+
 
 def nexts(server: DevServer) -> list[tuple[str, int]]:
     return [(f"{s.method} {s.path[13:15]}", s.status) for s in server.requests if s.path.endswith("/next")]

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 from conftest import Device
+from terminalpeer import need_the_extra
 
 from mender_oneshot.devserver import DevServer
 
@@ -217,3 +218,18 @@ def test_two_devices_from_one_image_both_come_in(before: tuple[Device, str], ser
     assert len(server.devices) == 2
     assert first.state["token"]["jwt"] == token
     assert second.state["spread"] != first.state["spread"]
+
+
+@pytest.mark.parametrize("change", ["identity", "tenant", "key"])
+def test_the_terminal_does_not_use_the_token_of_another(
+    before: tuple[Device, str], server: DevServer, change: str
+) -> None:
+    device, token = before
+    need_the_extra(device.python)
+    (device.conf / "mender-connect.conf").write_text('{"RemoteTerminal": "True"}')
+    OTHERS[change](device)
+    asked = len(server.requests)
+    device.run("terminal", "--wait", "15")
+    seen = server.requests[asked:]
+    assert seen[0].path.endswith("/auth_requests")
+    assert not [one for one in seen if token in str(one.headers)]

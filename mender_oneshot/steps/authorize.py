@@ -4,7 +4,7 @@ import base64
 import json
 import logging
 
-from .. import credentials, device, errors, keys, owner, plan
+from .. import credentials, device, errors, keys, plan
 from ..context import Context, Outcome
 from ..moment import Moment
 from ..server import Server
@@ -52,12 +52,11 @@ def run(context: Context) -> Outcome:
             ):
                 refusal = error
             continue
-        now = context.now()
-        token = read(jwt, url, now)._replace(credentials=credentials.current(settings), boot=now.boot)
+        token = read(jwt, url, context.now())._replace(credentials=credentials.current(settings))
         # A new token may mean that the server lost our record: the inventory goes again, and `next` is asked
         # in its newer form again, unless a deployment is under way.
         form = context.store.state.form if context.store.state.deployment else ""
-        identity = owner.mark(context.identity) if context.identity else ""
+        identity = credentials.mark(context.identity) if context.identity else ""
         context.store.save(token=token, owner=identity, inventory_digest="", form=form)
         return Outcome("authorized", f"{host(url)} has accepted this device.", {"server": url})
     for one in refusals:
@@ -71,7 +70,7 @@ def run(context: Context) -> Outcome:
 def request(context: Context) -> tuple[bytes, str]:
     """Return the body of the request, and the signature over exactly these bytes."""
     settings = context.settings
-    form = owner.identity_form(settings, context.store.state)
+    form = credentials.identity_form(settings, context.store.state)
     # Before a key is made: a data directory without a device type may be an empty one in place of this
     # device's, whose partition is not mounted.
     device.device_type(settings)
@@ -85,7 +84,7 @@ def request(context: Context) -> tuple[bytes, str]:
     if key is None:
         raise errors.DiskError(f"The device key {settings.key_file} is gone again; look at the file system.")
     members = {
-        "id_data": owner.id_data(identity),
+        "id_data": credentials.id_data(identity),
         "pubkey": keys.public_pem(key),
         "tenant_token": settings.tenant_token,
     }

@@ -121,6 +121,7 @@ class Service:
         self._host.abandon = self._abandon
         self._handlers[CONTROL] = self._control.handle
         self._connections = 0
+        self._is_same_device = False  # the identity was compared with that of the state
         self._trouble: errors.TryLater | None = None
         self._leaving = False
         self._often = False  # ticks come each second
@@ -208,12 +209,15 @@ class Service:
         known = self._known()
         now = moment.look(self._settings.places)
         good = credentials.token_is_good(known.token, self._settings, now)
-        if not good or (known.token and known.token.boot not in ("", now.boot)):
-            # After a boot this may be another device (a copied disk): auth compares the identity.
-            with self._signals.interrupting():
+        with self._signals.interrupting():
+            if good and not self._is_same_device:
+                good = not credentials.is_another_device(self._settings, known)
+            if not good:
+                # Sets aside what belongs to another device.
                 authorize(self._request, self._seconds_to_wait(), fresh=False)
-            known = self._known()
-            good = credentials.token_is_good(known.token, self._settings, now)
+                known = self._known()
+                good = credentials.token_is_good(known.token, self._settings, now)
+        self._is_same_device = True
         if known.token is None or not good:
             raise errors.TryLater(
                 "There is no token although the device is authorized; the next run tries again."
