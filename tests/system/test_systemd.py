@@ -38,9 +38,13 @@ SETTINGS = {
 
 # Says from where it looks how much of the machine it could spoil.
 INVENTORY = """#!/bin/sh
-for place in etc usr boot home; do
+for place in etc usr boot home root var/lib/dpkg var/lib/systemd var/spool/cron run/systemd/system; do
     if touch "/$place/spoilt" 2>/dev/null; then echo "could_spoil=/$place"; fi
 done
+mknod /tmp/disk b 8 0 2>/dev/null && echo could_spoil=devices
+mount -t tmpfs none /tmp 2>/dev/null && echo could_spoil=mounts
+echo 1 2>/dev/null >/proc/sys/kernel/panic && echo could_spoil=kernel
+chown 1 /tmp 2>/dev/null && echo could_spoil=owners
 echo "python=$(python3 --version)"
 echo "board=$(cat /proc/sys/kernel/hostname)"
 """
@@ -55,6 +59,7 @@ if [ "$MENDER_ARTIFACT_NAME" = release-2 ]; then
     systemctl --no-block reboot 2> /dev/null  # without a logind it says so
     exec sleep infinity
 fi
+echo "$no_proxy $(umask)" > /run/told
 mkfifo /run/go /run/late
 (read -r go < /run/late; echo "said in the background") &
 read -r go < /run/go
@@ -109,6 +114,9 @@ def root(tmp_path: Path) -> Iterator[Path]:
         write(made / "etc/systemd/system/release-works.service", COMMIT)
         for unit in UNITS:
             write(made / f"etc/systemd/system/{unit}.timer.d/soon.conf", SOON)
+        write(made / "etc/proxies", "no_proxy=s3cret.invalid\n", 0o600)
+        with_proxies = "[Service]\nEnvironmentFile=/etc/proxies\n"
+        write(made / f"etc/systemd/system/{UNITS[0]}.service.d/proxies.conf", with_proxies)
         timers = [f"{unit}.timer" for unit in UNITS]
         enable = ["systemctl", f"--root={made}", "--quiet", "enable", *timers, "release-works.service"]
         subprocess.run(enable, check=True)
@@ -240,6 +248,11 @@ def the_sub_updater_outlives_our_unit(machine: Machine, server: DevServer, tmp_p
     machine.run("systemctl", "stop", *(f"{unit}.{kind}" for unit in UNITS for kind in ("timer", "service")))
     unit = f"mender-sub-updater-{deployment}.service"
     assert machine.run("systemctl", "is-active", unit).stdout == "active\n"
+    # A proxy may have a password: it reaches the sub-updater, and nobody else.
+    assert machine.run("cat", "/run/told").stdout == "s3cret.invalid 0022\n"
+    assert "s3cret" not in machine.run("systemctl", "show", unit).stdout
+    assert "s3cret" not in machine.run("cat", f"/run/systemd/transient/{unit}").stdout
+    assert not list((machine.root / "data/mender").glob("*.env"))
     machine.run("sh", "-c", "echo > /run/go")
     server.wait_for(lambda one: b'"success"' in one.body and deployment in one.path)
     until(
