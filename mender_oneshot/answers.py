@@ -10,11 +10,12 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
 from .moment import is_deployment_id
 from .state import Deployment
 from .tar import is_clean
+from .url import origin
 
 LONGEST_WISH = 1e10
 LONGEST_MEMBER = 8192
@@ -179,9 +180,4 @@ def scheme(url: str) -> str:
 
 def is_url(text: str) -> bool:
     """Say whether a text is an http or https URL that every parser takes apart in the same way."""
-    try:
-        visible = text.isascii() and text.isprintable() and not set(text) & set(" \\")
-        parts = urlsplit(text)
-        return visible and parts.scheme in ("https", "http") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        return False
+    return origin(text) is not None

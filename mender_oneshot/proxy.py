@@ -1,28 +1,11 @@
 """Proxies: which one the environment names for a URL, and how it is addressed."""
 
 import os
+from collections.abc import Mapping
 from typing import NamedTuple
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
-from . import errors
-
-
-def proxy_for(url: str) -> str:
-    """Return the proxy that the environment names for a URL, "" for none.
-
-    `no_proxy` may be separated by blanks, as in the C++ client, or by commas.
-    """
-    if not any(name.lower().endswith("_proxy") for name in os.environ):
-        return ""
-    import urllib.request  # dear, and hardly any device has a proxy
-
-    proxies: dict[str, str] = urllib.request.getproxies_environment()
-    proxies["no"] = ",".join(proxies.get("no", "").replace(",", " ").split())
-    parts = urlsplit(url)
-    # typeshed does not know this one; the documentation does not either, but every Unix has it.
-    if urllib.request.proxy_bypass_environment(parts.netloc.rpartition("@")[2], proxies):  # type: ignore[attr-defined]
-        return ""
-    return proxies.get(parts.scheme) or proxies.get("all") or ""
+from . import errors, url
 
 
 class Proxy(NamedTuple):
@@ -33,18 +16,85 @@ class Proxy(NamedTuple):
     login: str
 
 
+def proxy_for(target: str) -> str:
+    """Return the proxy that the environment names for a URL, "" for none."""
+    return choose(target, os.environ)
+
+
+def choose(target: str, environment: Mapping[str, str]) -> str:
+    """Return the proxy that an environment names for a URL, "" for none.
+
+    Small letters come before capitals, as everywhere. HTTP_PROXY is left out if it may be a header of a
+    request to a web server that started us (CGI).
+    """
+    where = url.origin(target)
+    if where is None or not any(name.lower().endswith("_proxy") for name in environment):
+        return ""
+    named = ""
+    for kind in (where.scheme, "all"):
+        capitals = f"{kind}_proxy".upper()
+        if kind == "http" and "REQUEST_METHOD" in environment:
+            capitals = ""
+        named = named or environment.get(f"{kind}_proxy", environment.get(capitals, "")).strip()
+    listed = environment.get("no_proxy", environment.get("NO_PROXY", ""))
+    return "" if is_direct(where.host, where.port, listed) else named
+
+
+def is_direct(host: str, port: int, listed: str) -> bool:
+    """Say whether a host is on a list like `no_proxy`, separated by commas or blanks.
+
+    As curl and Go read it: a name stands for itself and what is below it, with or without a dot before it;
+    an address, or a network (10.0.0.0/8, fd00::/8), for addresses; each may have a port; * is everything.
+    """
+    host = host.partition("%")[0].rstrip(".").lower()
+    return any(_covers(entry.lower(), host, port) for entry in listed.replace(",", " ").split())
+
+
+def _covers(entry: str, host: str, port: int) -> bool:
+    if entry == "*":
+        return True
+    entry, wanted = _without_port(entry)
+    if wanted and wanted != str(port):
+        return False
+    from ipaddress import ip_address, ip_network  # only if there is a proxy
+
+    try:
+        address = ip_address(host)
+    except ValueError:
+        name = entry.removeprefix("*").strip(".")
+        return bool(name) and (host == name or host.endswith(f".{name}"))
+    try:
+        return address in ip_network(entry.partition("%")[0], strict=False)
+    except ValueError:
+        return False
+
+
+def _without_port(entry: str) -> tuple[str, str]:
+    """Split the port off; an address of IPv6 that is to have one is in brackets."""
+    if entry.startswith("["):
+        inside, _, rest = entry[1:].partition("]")
+        return inside + (rest if rest.startswith("/") else ""), rest[1:] if rest.startswith(":") else ""
+    if entry.count(":") == 1:
+        name, _, port = entry.partition(":")
+        return name, port
+    return entry, ""
+
+
 def read_proxy(proxy: str) -> Proxy:
     """Take the address of a proxy apart; raises `errors.SettingsError`, which does not repeat it."""
-    try:
-        parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-        login, _, address = parts.netloc.rpartition("@")
-        if not parts.hostname:
-            raise ValueError("no host")
-        return Proxy(parts.scheme, address, unquote(login))
-    except ValueError as error:
-        raise not_a_proxy() from error
+    scheme, _, rest = proxy.partition("://") if "://" in proxy else ("http", "", proxy)
+    # A password may hold anything, escaped or not.
+    login, _, address = rest.rpartition("@")
+    address = address.partition("/")[0]
+    if scheme.lower() not in url.PORTS:
+        raise errors.SettingsError(
+            "The proxy in the environment is neither of the kind http:// nor https://; correct http(s)_proxy."
+        )
+    if url.origin(f"{scheme}://{address}") is None:
+        raise not_a_proxy()
+    return Proxy(scheme.lower(), address, unquote(login))
 
 
 def not_a_proxy() -> errors.SettingsError:
-    """Say that the proxy in the environment makes no sense."""
-    return errors.SettingsError("The proxy in the environment is not a URL; mend http(s)_proxy.")
+    """Say that the proxy in the environment is no URL."""
+    return errors.SettingsError("The proxy in the environment is not a URL; correct http(s)_proxy.")

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from . import disk, errors
+from .url import origin, to_ascii
 
 
 class Places(NamedTuple):
@@ -330,11 +331,14 @@ def _settle(places: Places, merged: dict[str, Any], warnings: list[str]) -> Sett
     servers = []
     for url in [first, *others] if first else others:
         url = url.rstrip("/")
-        scheme, _, rest = url.partition("://")
-        address = rest.partition("/")[0].rpartition("@")[2]
-        host = address.rpartition("]")[0][1:] if address.startswith("[") else address.partition(":")[0]
-        if scheme.lower() not in ("https", "http") or not host or not url.isprintable() or " " in url:
+        ascii_url = to_ascii(url)
+        if not ascii_url:
+            raise errors.SettingsError(
+                f'The server "{url}" has letters in it that DNS does not have; write its name as xn--...'
+            )
+        if origin(ascii_url) is None:
             raise errors.SettingsError(f'The server "{url}" is not a URL; write it as https://host.')
+        url = ascii_url
         if url not in servers:
             servers.append(url)
     verify_key = merged.pop("artifact_verify_key", "")

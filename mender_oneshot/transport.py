@@ -5,8 +5,10 @@ Nobody above sees a library's exception or an errno of the network, also not whi
 nothing of Mender.
 """
 
+import base64
 import http.client
 import logging
+import socket
 import ssl
 from collections.abc import Iterator, Mapping
 from types import TracebackType
@@ -14,10 +16,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import urllib3
+import urllib3.connection
 import urllib3.exceptions
 from urllib3.exceptions import HTTPError
 
-from . import __version__, errors, proxy, trust
+from . import __version__, errors, proxy, reach, trust
 from .settings import Settings
 from .trust import host as host
 
@@ -116,8 +119,62 @@ class Transport:
         return Response(url, response)
 
 
+class _Connecting:
+    """Our way to a host in place of urllib3's: several addresses share the time, and a proxy is named."""
+
+    def _new_conn(self) -> socket.socket:
+        connection: Any = self
+        try:
+            # The name as it was written: urllib3's own takes the dot at the end away.
+            found = socket.getaddrinfo(
+                connection._dns_host.strip("[]"), connection.port, type=socket.SOCK_STREAM
+            )
+            stream = reach.connect([(one[0], one[4]) for one in found], CONNECT_SECONDS)
+        except OSError as error:
+            if connection.proxy is None:
+                raise
+            raise trust.ProxyFailed(f"the proxy cannot be reached: {trust.why(error)}") from error
+        stream.settimeout(connection.timeout)
+        for option in connection.socket_options or ():
+            stream.setsockopt(*option)
+        return stream
+
+    def _tunnel(self) -> None:
+        try:
+            super()._tunnel()  # type: ignore[misc]
+        except (http.client.HTTPException, OSError) as error:
+            if "Tunnel connection failed" in str(error):
+                raise
+            self.close()  # type: ignore[attr-defined]
+            broken = isinstance(error, (http.client.RemoteDisconnected, OSError))
+            reason = f"the proxy opens no tunnel: {trust.why(error)}" if broken else trust.NO_PROXY
+            raise trust.ProxyFailed(reason) from error
+
+
+class _Plain(_Connecting, urllib3.connection.HTTPConnection):
+    pass
+
+
+class _Secure(_Connecting, urllib3.connection.HTTPSConnection):
+    pass
+
+
+class _PlainPool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _Plain
+
+
+class _SecurePool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _Secure
+
+
 def _connect_through(named: str, url: str, context: trust.Context) -> urllib3.PoolManager:
     """Make the connections to the host of a URL, straight ("") or through the proxy named."""
+    manager = _manager(named, url, context)
+    manager.pool_classes_by_scheme = {"http": _PlainPool, "https": _SecurePool}
+    return manager
+
+
+def _manager(named: str, url: str, context: trust.Context) -> urllib3.PoolManager:
     parts = urlsplit(url)
     checked: Any = trust.ForHost(context, parts.hostname or "")
     # urllib3 1.26 would put its own verify_mode into the context, were it not told the same twice.
@@ -130,7 +187,8 @@ def _connect_through(named: str, url: str, context: trust.Context) -> urllib3.Po
     if parts.scheme.lower() != "https":
         checked = for_proxy  # no tunnel: the proxy is all there is to check
     try:
-        headers = urllib3.make_headers(proxy_basic_auth=login) if login else None
+        coded = base64.b64encode(login.encode("utf-8", "surrogateescape")).decode()
+        headers = {"Proxy-Authorization": f"Basic {coded}"} if login else None
         return urllib3.ProxyManager(
             f"{scheme}://{address}",
             proxy_headers=headers,
@@ -147,12 +205,21 @@ def in_words(url: str, error: BaseException) -> errors.Error:
     where = host(url)
     for _ in range(20):
         if isinstance(error, ssl.SSLCertVerificationError):
-            return trust.certificate_error(where, error)
+            return trust.certificate_error(_whose(url, error), error)
+        if isinstance(error, trust.ProxyFailed):
+            break
         cause = _cause(error)
         if cause is None:
             break
         error = cause
     return trust.no_answer(where, _why(error))
+
+
+def _whose(url: str, error: ssl.SSLCertVerificationError) -> str:
+    """Name the host whose certificate was rejected: the server, or a proxy before it."""
+    name = getattr(error, "name", "")
+    same = name in ("", trust.server_name(urlsplit(url).hostname or ""))
+    return host(url) if same else f"the proxy {name}"
 
 
 def _why(error: BaseException) -> str:

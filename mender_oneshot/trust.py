@@ -23,6 +23,8 @@ SECURITY_LEVEL = 2
 OTHER_KEY = ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED")
 WEAK = ("EE_KEY_TOO_SMALL", "CA_KEY_TOO_SMALL", "CA_MD_TOO_WEAK")
 
+NO_PROXY = "the proxy does not answer as a proxy does; correct http(s)_proxy"
+
 _ALERTS = {
     "CERTIFICATE_REQUIRED": "it asks for a client certificate; set HttpsClient",
     "UNKNOWN_CA": "it does not trust the certificate in HttpsClient.Certificate",
@@ -44,11 +46,17 @@ def server_name(name: str) -> str:
 class Rejected(ssl.SSLCertVerificationError):
     """The certificate was rejected.
 
-    `chain` is what the server sent, the leaf first; `anchors` is what it was compared with.
+    `name` is whose certificate was expected, `chain` is what was sent, the leaf first, and `anchors` is what
+    that was compared with.
     """
 
+    name = ""
     chain: tuple[certificate.Details, ...] = ()
     anchors = Anchors()
+
+
+class ProxyFailed(OSError):
+    """The proxy is at fault; the text is for people."""
 
 
 class Context(ssl.SSLContext):
@@ -80,7 +88,7 @@ class _Object(ssl.SSLObject):
 def _rejected(error: ssl.SSLCertVerificationError, connection: Any) -> Rejected:
     found = Rejected(*error.args)
     found.verify_code, found.verify_message = error.verify_code, error.verify_message
-    found.anchors = connection.context.anchors
+    found.name, found.anchors = connection.server_hostname or "", connection.context.anchors
     try:
         # Python has no public way before 3.13, and then one that gives bytes only.
         found.chain = tuple(one.get_info() for one in connection._sslobj.get_unverified_chain() or ())
@@ -254,9 +262,21 @@ def why(error: BaseException) -> str:
         return known or f"TLS fails ({reason})"
     if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno)
+    if isinstance(error, ProxyFailed):
+        return str(error)
     if isinstance(error, OSError) and "Tunnel connection failed" in str(error):
-        return "the proxy does not let us through" + (" without a login" if " 407 " in str(error) else "")
+        return _no_tunnel(str(error))
     return type(error).__name__
+
+
+def _no_tunnel(text: str) -> str:
+    """Put into words what a proxy answered to CONNECT: "Tunnel connection failed: 403 Forbidden"."""
+    status = next((word for word in text.split() if word.isdigit()), "0")
+    if status == "407":
+        return "the proxy does not let us through without a login, or with this one; correct http(s)_proxy"
+    if status == "0":
+        return NO_PROXY
+    return f"the proxy does not let us through (it answered {status})"
 
 
 def no_answer(where: str, reason: str) -> errors.TryLater:

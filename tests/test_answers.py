@@ -134,6 +134,12 @@ HOSTILE: list[tuple[str, Any]] = [
             *(
                 "file:///etc/shadow",
                 "ftp://s/a",
+                "https://a\\@s/a",
+                "https://s/a\\b",
+                "https://a@b@s/a",
+                "https://s:0/a",
+                "https://s<t/a",
+                "https://s..t/a",
                 "javascript:alert(1)",
                 "data:,a",
                 "gopher://s",

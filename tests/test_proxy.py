@@ -4,21 +4,30 @@ import base64
 import contextlib
 import select
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from certificates import issue
 from conftest import Device
 
 from mender_oneshot.devserver import DevServer
+from mender_oneshot.proxy import choose, is_direct
 
 
 class Proxy:
     """A proxy that tunnels (CONNECT) on loopback and remembers the heads of the requests it got."""
 
-    def __init__(self, answer: bytes = b"HTTP/1.1 200 Connection established\r\n\r\n") -> None:
+    def __init__(
+        self,
+        answer: bytes = b"HTTP/1.1 200 Connection established\r\n\r\n",
+        context: ssl.SSLContext | None = None,
+    ) -> None:
         self.heads: list[str] = []
         self._answer = answer
+        self._context = context
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         self._threads = [threading.Thread(target=self._listen)]
@@ -41,6 +50,12 @@ class Proxy:
                 self._threads[-1].start()
 
     def _tunnel(self, client: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            if self._context:
+                client = self._context.wrap_socket(client, server_side=True)
+            self._serve(client)
+
+    def _serve(self, client: socket.socket) -> None:
         with client, contextlib.suppress(OSError):
             head = b""
             while b"\r\n\r\n" not in head:
@@ -53,6 +68,8 @@ class Proxy:
                 while True:
                     for source in select.select(list(ways), [], [])[0]:
                         piece = source.recv(65536)
+                        while isinstance(source, ssl.SSLSocket) and source.pending():
+                            piece += source.recv(65536)
                         if not piece:
                             return
                         ways[source].sendall(piece)
@@ -81,7 +98,9 @@ def test_through_a_proxy_with_a_login(device: Device, server: DevServer, proxy: 
     assert "p%40ss" not in done.err
 
 
-@pytest.mark.parametrize("no_proxy", ["127.0.0.1", "example.com,127.0.0.1", "example.com 127.0.0.1", "*"])
+@pytest.mark.parametrize(
+    "no_proxy", ["127.0.0.1", "example.com,127.0.0.1", "example.com 127.0.0.1", "*", "127.0.0.0/8"]
+)
 def test_no_proxy_by_blanks_or_commas(
     accepted: Device, server: DevServer, proxy: Proxy, no_proxy: str
 ) -> None:
@@ -90,15 +109,185 @@ def test_no_proxy_by_blanks_or_commas(
     assert not proxy.heads
 
 
-def test_a_proxy_that_says_no(device: Device) -> None:
-    with Proxy(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n") as proxy:
-        device.environment["https_proxy"] = f"http://127.0.0.1:{proxy.port}"
+REFUSALS = {
+    "407": (
+        b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n",
+        "does not let us through without a login",
+    ),
+    "403": (
+        b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n",
+        "does not let us through (it answered 403)",
+    ),
+    "502": (
+        b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n",
+        "does not let us through (it answered 502)",
+    ),
+    "garbage": (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "does not answer as a proxy does"),
+    "silence and an end": (b"", "opens no tunnel"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_a_proxy_that_says_no(device: Device, name: str) -> None:
+    answer, words = REFUSALS[name]
+    with Proxy(answer) as proxy:
+        device.environment["https_proxy"] = f"http://us%23er:p%40ss@127.0.0.1:{proxy.port}"
         # urllib3 leaves the socket to the garbage collector here.
         device.environment["PYTHONWARNINGS"] = "error,ignore::ResourceWarning"
         done = device.run("auth")
     assert done.code == 75
-    assert "without a login" in done.err
+    assert f"the proxy {words}" in done.err
+    assert "p@ss" not in done.err
+    assert "p%40ss" not in done.err
     assert len(done.err.splitlines()) == 1
+
+
+def test_a_proxy_that_is_not_there(device: Device) -> None:
+    device.environment["https_proxy"] = "http://user:secret@127.0.0.1:1"
+    done = device.run("auth")
+    assert done.code == 75
+    assert "the proxy cannot be reached: Connection refused" in done.err
+    assert "secret" not in done.err
+
+
+PROXY = issue("proxy", names=("127.0.0.1",))
+
+
+@pytest.fixture
+def secure(tmp_path: Path) -> Iterator[Proxy]:
+    """A proxy that is spoken to in TLS."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    (tmp_path / "proxy.pem").write_bytes(PROXY.key_pem + PROXY.pem)
+    context.load_cert_chain(tmp_path / "proxy.pem")
+    with Proxy(context=context) as running:
+        yield running
+
+
+def test_a_proxy_spoken_to_in_tls(accepted: Device, server: DevServer, secure: Proxy, tmp_path: Path) -> None:
+    both = tmp_path / "both.pem"
+    both.write_bytes(Path(server.ca).read_bytes() + PROXY.pem)
+    accepted.environment["https_proxy"] = f"https://user:secret@127.0.0.1:{secure.port}"
+    accepted.configure(ServerCertificate=str(both))
+    accepted.ok("check-update")
+    assert secure.heads
+    assert not [head for head in secure.heads if "Bearer" in head]
+
+
+def test_a_proxy_in_tls_that_is_not_trusted(accepted: Device, server: DevServer, secure: Proxy) -> None:
+    accepted.environment["https_proxy"] = f"https://user:secret@127.0.0.1:{secure.port}"
+    accepted.environment["PYTHONWARNINGS"] = "error,ignore::ResourceWarning"
+    done = accepted.run("check-update")
+    assert done.code == 69, done
+    assert "it is self-signed" in done.err
+    assert "secret" not in done.err
+    assert not secure.heads
+
+
+LOGINS = [
+    ("user:p%40ss", "user:p@ss"),
+    ("user:p@ss", "user:p@ss"),
+    ("user:p/a#s?s", "user:p/a#s?s"),
+    ("us%3Aer:", "us:er:"),
+    ("user:100%", "user:100%"),
+    ("user:p://x", "user:p://x"),
+    ("b%C3%A4r:\u20ac", "b\u00e4r:\u20ac"),
+]
+
+
+@pytest.mark.parametrize(("written", "meant"), LOGINS)
+def test_logins_of_all_sorts(device: Device, proxy: Proxy, written: str, meant: str) -> None:
+    device.environment["https_proxy"] = f"http://{written}@127.0.0.1:{proxy.port}"
+    assert device.run("auth").code == 77
+    login = base64.b64encode(meant.encode()).decode()
+    assert all(f"basic {login}".lower() in head.lower() for head in proxy.heads)
+
+
+# host, port, no_proxy, whether it is bypassed
+DIRECT = [
+    ("board.example.com", 443, "", False),
+    ("board.example.com", 443, "*", True),
+    ("board.example.com", 443, "a,*,b", True),
+    ("board.example.com", 443, "example.com", True),
+    ("board.example.com", 443, ".example.com", True),
+    ("board.example.com", 443, "*.example.com", True),
+    ("board.example.com", 443, "EXAMPLE.com", True),
+    ("Board.Example.COM", 443, "example.com", True),
+    ("board.example.com.", 443, "example.com", True),
+    ("board.example.com", 443, "example.com.", True),
+    ("board.example.com", 443, ".example.com.", True),
+    ("board.example.com", 443, "other.org example.com", True),
+    ("board.example.com", 443, "  other.org ,\texample.com ,", True),
+    ("board.example.com", 443, "example.com:443", True),
+    ("board.example.com", 8443, "example.com:443", False),
+    ("example.com", 443, "example.com", True),
+    ("example.com", 443, ".example.com", True),
+    ("badexample.com", 443, "example.com", False),
+    ("example.com", 443, "board.example.com", False),
+    ("example.com", 443, "com", True),
+    ("example.com", 443, ".", False),
+    ("example.com", 443, "*.", False),
+    ("example.com", 443, ",, ,", False),
+    ("example.com", 443, "10.0.0.0/8", False),
+    ("127.0.0.1", 443, "127.0.0.1", True),
+    ("127.0.0.1", 443, "127.0.0.1:443", True),
+    ("127.0.0.1", 443, "127.0.0.1:80", False),
+    ("127.0.0.1", 443, "127.0.0.0/8", True),
+    ("127.0.0.1", 443, "127.0.0.9/8", True),
+    ("127.0.0.1", 443, "127.0.0.1/32", True),
+    ("127.0.0.1", 443, "0.0.0.0/0", True),
+    ("127.0.0.1", 443, "10.0.0.0/8", False),
+    ("127.0.0.1", 443, "127.0.0.0/33", False),
+    ("127.0.0.1", 443, "127.0.0.0/", False),
+    ("127.0.0.1", 443, "127.0.0", False),
+    ("127.0.0.1", 443, "0.0.1", False),
+    ("127.0.0.1", 443, "::/0", False),
+    ("127.0.0.1", 443, "localhost", False),
+    ("localhost", 443, "localhost", True),
+    ("localhost", 443, "127.0.0.0/8", False),
+    ("::1", 443, "::1", True),
+    ("::1", 443, "[::1]", True),
+    ("::1", 443, "[::1]:443", True),
+    ("::1", 443, "[::1]:80", False),
+    ("::1", 443, "0:0:0:0:0:0:0:1", True),
+    ("::1", 443, "::/0", True),
+    ("fd00::7", 443, "fd00::/8", True),
+    ("fd00::7", 443, "[fd00::]/8", True),
+    ("fe80::1%25eth0", 443, "fe80::/10", True),
+    ("fe80::1%eth0", 443, "fe80::1", True),
+    ("2001:db8::1", 443, "fd00::/8", False),
+    ("2001:db8::1", 443, "10.0.0.0/8", False),
+]
+
+
+@pytest.mark.parametrize(("host", "port", "listed", "direct"), DIRECT)
+def test_no_proxy(host: str, port: int, listed: str, direct: bool) -> None:
+    assert is_direct(host, port, listed) == direct
+
+
+CHOICES: list[tuple[str, dict[str, str], str]] = [
+    ("https://h", {"https_proxy": "a", "HTTPS_PROXY": "b"}, "a"),
+    ("https://h", {"HTTPS_PROXY": "b"}, "b"),
+    ("https://h", {"http_proxy": "a"}, ""),
+    ("http://h", {"https_proxy": "a"}, ""),
+    ("http://h", {"HTTP_PROXY": "a"}, "a"),
+    ("http://h", {"HTTP_PROXY": "a", "REQUEST_METHOD": "GET"}, ""),
+    ("http://h", {"http_proxy": "a", "REQUEST_METHOD": "GET"}, "a"),
+    ("https://h", {"ALL_PROXY": "a"}, "a"),
+    ("https://h", {"all_proxy": "a", "https_proxy": "b"}, "b"),
+    ("HTTPS://h", {"https_proxy": "a"}, "a"),
+    ("https://h", {"https_proxy": ""}, ""),
+    ("https://h", {"https_proxy": "", "HTTPS_PROXY": "b"}, ""),
+    ("https://h", {"https_proxy": " a "}, "a"),
+    ("https://h", {"https_proxy": "a", "NO_PROXY": "h"}, ""),
+    ("https://h", {"https_proxy": "a", "no_proxy": "", "NO_PROXY": "h"}, "a"),
+    ("https://[::1]:8", {"https_proxy": "a", "no_proxy": "[::1]:8"}, ""),
+    ("https://h", {"socks_proxy": "a"}, ""),
+]
+
+
+@pytest.mark.parametrize(("url", "environment", "expected"), CHOICES)
+def test_which_proxy(url: str, environment: dict[str, str], expected: str) -> None:
+    assert choose(url, environment) == expected
 
 
 @pytest.mark.parametrize("address", ["http://", "::::", "socks5://127.0.0.1:1", "http://[bad"])

@@ -199,9 +199,39 @@ def test_what_is_no_url_is_refused(tmp_path: Path, key: str, url: str) -> None:
         configured(tmp_path, {key: url if key == "ServerURL" else several(url)})
 
 
-@pytest.mark.parametrize("url", ["https:///path", "https://:443", "https://[::1", "https://a b"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https:///path", "https://:443", "https://[::1", "https://a b", "https://a\\@b/", "https://a\\b", "https://a@b@c",
+        "https://a/b\\c", "https://a..b", "https://.a", "https://a:b", "https://a:0", "https://a:65536", "https://[a]",
+        "https://[::1]x", "https://a[b", "https://a<b", "https://a|b", "https://a%00b", "https://a\tb", "https://*.a",
+        "https://" + "a" * 64,
+    ],
+)  # fmt: skip
 def test_a_url_without_a_proper_host_is_refused(tmp_path: Path, url: str) -> None:
     with pytest.raises(SettingsError):
+        configured(tmp_path, {"ServerURL": url})
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("https://ger\u00e4t.example", "https://xn--gert-noa.example"),
+        ("https://GER\u00c4T.example:8443/a", "https://xn--gert-noa.example:8443/a"),
+        ("https://\u4f8b\u3048.jp", "https://xn--r8jz45g.jp"),
+        ("https://my_board.lan.test", "https://my_board.lan.test"),
+        ("https://[FE80::1%25eth0]:8443", "https://[FE80::1%25eth0]:8443"),
+    ],
+)
+def test_names_of_all_languages(tmp_path: Path, written: str, meant: str) -> None:
+    assert configured(tmp_path, {"ServerURL": written}).servers == (meant,)
+
+
+@pytest.mark.parametrize(
+    "url", ["https://stra\u00dfe.example", "https://a\u200db.example", "https://a/\u00e4"]
+)
+def test_names_that_two_standards_read_differently(tmp_path: Path, url: str) -> None:
+    with pytest.raises(SettingsError, match="xn--"):
         configured(tmp_path, {"ServerURL": url})
 
 

@@ -580,7 +580,7 @@ def test_past_a_proxy(ready: Device, server: DevServer) -> None:
     [
         ("http://127.0.0.1:1", 75, "Connection refused"),
         ("https://127.0.0.1:1", 78, "of the kind http:// only"),
-        ("socks5://127.0.0.1:1", 78, "of the kind http:// only"),
+        ("socks5://127.0.0.1:1", 78, "neither of the kind http:// nor https://"),
         ("http://", 78, "is not a URL"),
     ],
 )

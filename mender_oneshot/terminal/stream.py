@@ -8,7 +8,7 @@ import socket
 import time
 from urllib.parse import urlsplit
 
-from .. import errors, proxy, trust
+from .. import errors, proxy, reach, trust
 from ..settings import Settings
 from .loop import Signals, Stopped
 from .names import Address, Lookup, plain
@@ -127,14 +127,8 @@ def _to(host: str, port: int, end: float, signals: Signals) -> socket.socket:
     """Connect to the first address that answers; raises `OSError`."""
     address = plain(host, port)
     addresses = [address] if address else _look_up(host, port, end, signals)
-    problem: OSError = socket.gaierror("no address")
-    for tried, address in enumerate(addresses):
-        try:
-            # One that is silent must not take the time of the others.
-            return _to_one(address, left(end) / (len(addresses) - tried), signals)
-        except OSError as error:
-            problem = error
-    raise problem
+    with signals.interrupting():
+        return reach.connect(addresses, left(end))
 
 
 def _look_up(host: str, port: int, end: float, signals: Signals) -> list[Address]:
@@ -149,15 +143,3 @@ def _look_up(host: str, port: int, end: float, signals: Signals) -> list[Address
     if not answers:
         raise Stopped
     return answers[0]
-
-
-def _to_one(where: Address, seconds: float, signals: Signals) -> socket.socket:
-    stream = socket.socket(where.family, socket.SOCK_STREAM)
-    try:
-        stream.settimeout(seconds)
-        with signals.interrupting():
-            stream.connect(where.address)
-    except BaseException:
-        stream.close()
-        raise
-    return stream

@@ -1,0 +1,81 @@
+"""Connecting to a host that has several addresses, some of which may be dead."""
+
+import errno
+import os
+import select
+import socket
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+STAGGER_SECONDS = 0.25
+"""How long one address has before the next is tried beside it (RFC 8305 section 5)."""
+
+Target = tuple[int, Any]
+"""The family of `socket`, and the address as it wants it."""
+
+
+def alternate(targets: Sequence[Target]) -> list[Target]:
+    """Put the families one after the other by turns, for one of them may be dead as a whole."""
+    first = [target for target in targets if target[0] == targets[0][0]]
+    others = [target for target in targets if target[0] != targets[0][0]]
+    both = min(len(first), len(others))
+    turns = [target for pair in zip(first, others, strict=False) for target in pair]
+    return turns + first[both:] + others[both:]
+
+
+def connect(targets: Sequence[Target], seconds: float) -> socket.socket:
+    """Connect to the address that answers first and return the socket; raises `OSError`.
+
+    A dead address costs a quarter of a second, not the time of the others. The time limit is for all.
+    """
+    end = time.monotonic() + seconds
+    waiting = deque(alternate(targets))
+    trying: dict[int, socket.socket] = {}
+    poller = select.poll()
+    problem: OSError = socket.gaierror("no address")
+    turn = 0.0
+    try:
+        while waiting or trying:
+            now = time.monotonic()
+            if now >= end:
+                raise TimeoutError
+            if waiting and (now >= turn or not trying):
+                turn = now + STAGGER_SECONDS
+                try:
+                    stream = _begin(waiting.popleft())
+                except OSError as error:
+                    problem = error
+                    continue
+                trying[stream.fileno()] = stream
+                poller.register(stream, select.POLLOUT)
+            until = min(turn, end) if waiting else end
+            for descriptor, _ in poller.poll(max(0.0, until - time.monotonic()) * 1000 + 1):
+                poller.unregister(descriptor)
+                stream = trying.pop(descriptor)
+                code = stream.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                if not code:
+                    stream.setblocking(True)
+                    return stream
+                stream.close()
+                problem = OSError(code, os.strerror(code))
+                turn = 0.0
+        raise problem
+    finally:
+        for stream in trying.values():
+            stream.close()
+
+
+def _begin(target: Target) -> socket.socket:
+    """Start to connect; raises `OSError` if that fails at once."""
+    stream = socket.socket(target[0], socket.SOCK_STREAM)
+    try:
+        stream.setblocking(False)
+        code = stream.connect_ex(target[1])
+        if code not in (0, errno.EINPROGRESS, errno.EINTR):
+            raise OSError(code, os.strerror(code))
+    except BaseException:
+        stream.close()
+        raise
+    return stream
