@@ -228,19 +228,19 @@ def test_the_name_is_that_of_what_was_verified(
 # What becomes of an installation that ends half-way.
 
 BAD_BLOCK = """\
-import builtins, errno
-def opening(path, *words, plain=open, **options):
-    if str(path).endswith("artifact.mender"):
+import builtins, errno, os
+def opening(file, *words, plain=open, **options):
+    if isinstance(file, int) and os.readlink(f"/proc/self/fd/{file}").endswith("artifact.mender"):
         raise OSError(errno.EIO, "Input/output error")
-    return plain(path, *words, **options)
+    return plain(file, *words, **options)
 builtins.open = opening
 """
 NO_MEMORY = """\
 import builtins, os
-def opening(path, *words, plain=open, **options):
-    if str(path).endswith("artifact.mender"):
+def opening(file, *words, plain=open, **options):
+    if isinstance(file, int) and os.readlink(f"/proc/self/fd/{file}").endswith("artifact.mender"):
         os.kill(os.getpid(), 9)
-    return plain(path, *words, **options)
+    return plain(file, *words, **options)
 builtins.open = opening
 """
 SLOW_START = """\
