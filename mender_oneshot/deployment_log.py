@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import time
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
@@ -21,6 +22,8 @@ BODY_LIMIT = 999_744
 
 _LINE_LIMIT = 16_384
 _FILE_LIMIT = 2 << 20
+_FRAME = 512
+"""Bytes for the frame of the body, and for the entry that tells what is missing."""
 
 Message = dict[str, str]
 
@@ -49,12 +52,24 @@ class Handler(logging.Handler):
             size = os.fstat(descriptor).st_size
             if size and os.pread(descriptor, 1, size - 1) != b"\n":
                 line = "\n" + line  # a power cut has torn the last one
-            if size < _FILE_LIMIT:
-                os.write(descriptor, line.encode())
-        except OSError:
+            if size >= _FILE_LIMIT:
+                descriptor = self._trim(descriptor)
+            os.write(descriptor, line.encode())
+        except (OSError, errors.NoSpace, errors.DiskError):
             return
         finally:
             os.close(descriptor)
+
+    def _trim(self, descriptor: int) -> int:
+        """Keep the newer half of the log, since the newest lines tell why an update failed; return it, open.
+
+        The whole is rewritten once in a megabyte, and replaced: a power cut leaves the old log or the new.
+        """
+        kept = _end_of(descriptor, _FILE_LIMIT // 2)
+        disk.write_whole(self.path, kept)
+        fresh = disk.open_own(self.path, os.O_RDWR)
+        os.close(descriptor)
+        return fresh
 
 
 def reset(log_directory: str, datastore: str) -> None:
@@ -70,20 +85,34 @@ def reset(log_directory: str, datastore: str) -> None:
             log.warning("%s", error)
 
 
-def collect(log_directory: str, datastore: str, at: float) -> list[Message]:
-    """Gather the entries to upload: ours, then the sub-updater's; `at` dates the lines that have no time."""
-    messages: list[Message] = []
-    for path, read in ((f"{log_directory}/{FILE}", _own), (f"{datastore}/{SUB_UPDATER_FILE}", _lines)):
-        try:
-            messages += read(_tail(path), at)
-        except errors.NotOurs as error:
-            messages.append(_message(at, "warning", f"{path} is left out: it {error.reason}."))
-    return fit(messages or [_message(at, "error", "The update failed and left no log.")])
+def collect(log_directory: str, datastore: str, at: float, limit: int = BODY_LIMIT) -> list[Message]:
+    """Gather the entries to upload, ours and then the sub-updater's, the newest that fit into `limit` bytes.
+
+    Of our own at least a quarter of that, however much the sub-updater wrote: they may tell the reason.
+    Lines without a time get the time `at`.
+    """
+    ours = _read(f"{log_directory}/{FILE}", _own, at)
+    theirs = _read(f"{datastore}/{SUB_UPDATER_FILE}", _lines, at)
+    if not (ours or theirs):
+        ours = [_message(at, "error", "The update failed and left no log.")]
+    theirs = fit(theirs, limit - min(_size(ours), limit // 4) - _FRAME)
+    return fit(ours, limit - _size(theirs)) + theirs
+
+
+def _read(path: str, entries: Callable[[str, float], list[Message]], at: float) -> list[Message]:
+    try:
+        return entries(_tail(path), at)
+    except errors.NotOurs as error:
+        return [_message(at, "warning", f"{path} is left out: it {error.reason}.")]
+
+
+def _size(messages: list[Message]) -> int:
+    return sum(len(json.dumps(message)) + 2 for message in messages)
 
 
 def fit(messages: list[Message], limit: int = BODY_LIMIT) -> list[Message]:
     """Keep the newest entries whose JSON body stays within `limit` bytes, and say so where some had to go."""
-    room = limit - 512  # the frame of the body, and the entry that tells what is missing
+    room = limit - _FRAME
     kept: list[Message] = []
     for message in reversed(messages):
         room -= len(json.dumps(message)) + 2
@@ -149,16 +178,18 @@ def _tail(path: str) -> str:
     except OSError:
         return ""
     try:
-        size = os.fstat(descriptor).st_size
-        content = os.pread(descriptor, BODY_LIMIT, max(0, size - BODY_LIMIT))
+        return _end_of(descriptor, BODY_LIMIT).decode("utf-8", "replace")
     except OSError:
         return ""
     finally:
         os.close(descriptor)
-    if size > BODY_LIMIT:
-        # From the start of a line on, if there is one.
-        content = content.partition(b"\n")[2] or content
-    return content.decode("utf-8", "replace")
+
+
+def _end_of(descriptor: int, limit: int) -> bytes:
+    """Return the last bytes of a file, from the start of a line if there is one; raises `OSError`."""
+    size = os.fstat(descriptor).st_size
+    content = os.pread(descriptor, limit, max(0, size - limit))
+    return content if size <= limit else content.partition(b"\n")[2] or content
 
 
 def _message(at: float, level: str, message: str) -> Message:

@@ -169,12 +169,29 @@ def test_long_lines_are_cut(logs: Logs) -> None:
 
 
 def test_the_newest_entries_are_kept(logs: Logs) -> None:
+    """Of both logs: the reason of a failure may be the last line of either."""
     ours = b"".join(line(f"ours {number}") for number in range(20_000))
     theirs = b"".join(b"theirs %d\n" % number for number in range(20_000))
-    first, *rest = logs.said(ours, theirs)
-    assert "older entries were left out" in first
-    assert rest == [f"theirs {number}" for number in range(20_000 - len(rest), 20_000)]
+    said = logs.said(ours, theirs)
+    middle = said.index("ours 19999") + 1
+    for name, (first, *rest), share in (("ours", said[:middle], 0.24), ("theirs", said[middle:], 0.74)):
+        assert "older entries were left out" in first
+        assert rest == [f"{name} {number}" for number in range(20_000 - len(rest), 20_000)]
+        assert sum(len(text) + 80 for text in rest) > BODY_LIMIT * share
     assert len(body(logs.upload(ours, theirs))) > BODY_LIMIT * 0.99
+
+
+@pytest.mark.parametrize("limit", [BODY_LIMIT, BODY_LIMIT // 8])
+@pytest.mark.parametrize("ours", [1, 20_000])
+@pytest.mark.parametrize("theirs", [1, 20_000])
+def test_the_last_line_of_each_log_is_uploaded(logs: Logs, ours: int, theirs: int, limit: int) -> None:
+    logs.ours.write_bytes(line("old") * ours + line("the reason"))
+    logs.theirs.write_bytes(b"old\n" * theirs + b"another reason\n")
+    messages = collect(str(logs.directory), str(logs.directory), AT, limit)
+    assert len(body(messages)) <= limit
+    said = [entry["message"] for entry in messages]
+    assert said[-1] == "another reason"
+    assert "the reason" in said
 
 
 def test_only_the_end_of_a_huge_log_is_read_from_the_start_of_a_line(logs: Logs) -> None:
@@ -329,11 +346,18 @@ def test_what_is_said_is_read_again(tmp_path: Path) -> None:
     assert (tmp_path / "deployment.log").stat().st_mode & 0o777 == 0o600
 
 
-def test_the_log_does_not_grow_for_ever(tmp_path: Path) -> None:
+def test_the_log_does_not_grow_for_ever_and_keeps_its_newest_lines(tmp_path: Path) -> None:
     handler = Handler(str(tmp_path))
-    for _ in range(30):
-        handler.handle(record("%s", "x" * 100_000))
-    assert (tmp_path / "deployment.log").stat().st_size < (2 << 20) + 110_000
+    for number in range(70):
+        handler.handle(record("%d %s", number, "x" * 100_000))
+        assert (tmp_path / "deployment.log").stat().st_size < (2 << 20) + 110_000
+    handler.handle(record("%s", "the reason"))
+    kept = [json.loads(text)["message"] for text in (tmp_path / "deployment.log").read_text().splitlines()]
+    assert kept.pop() == "the reason"
+    numbers = [int(text.split()[0]) for text in kept]
+    assert len(numbers) >= 10
+    assert numbers == list(range(70 - len(numbers), 70))
+    assert os.listdir(tmp_path) == ["deployment.log"]
 
 
 @pytest.mark.parametrize("make", [*ODD, directory])

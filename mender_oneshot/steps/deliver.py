@@ -72,10 +72,10 @@ def _deliver(context: Context, result: Result) -> Outcome:
 def _send_log(context: Context, server: Server, result: Result) -> None:
     """Upload the log; where it is too large in spite of all, its last part, and else none."""
     settings = context.settings
-    messages = deployment_log.collect(settings.log_directory, settings.places.datastore, result.at)
+    places = settings.log_directory, settings.places.datastore
     for limit in (deployment_log.BODY_LIMIT, deployment_log.BODY_LIMIT // 8):
         try:
-            server.put_log(result.deployment, deployment_log.fit(messages, limit))
+            server.put_log(result.deployment, deployment_log.collect(*places, result.at, limit))
         except TooLarge:
             continue
         return
