@@ -1,5 +1,7 @@
 """Where the log goes: stderr, the journal, the syslog, a file."""
 
+import contextlib
+import errno
 import logging
 import os
 import sys
@@ -67,8 +69,22 @@ class _StderrHandler(_PatientHandler, logging.StreamHandler[TextIO]):
         self.setFormatter(_StderrFormatter(is_journal(2)))
 
 
-class _FileHandler(_PatientHandler, logging.FileHandler):
-    """Logs to a file."""
+class _FileHandler(_PatientHandler, logging.StreamHandler[TextIO]):
+    """Logs to a file; raises `OSError` if it cannot be opened.
+
+    O_NONBLOCK, since neither opening nor writing may wait for the reader of a FIFO or for a device.
+    """
+
+    def __init__(self, path: str) -> None:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+        descriptor = os.open(path, flags, 0o666)
+        super().__init__(os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace"))
+
+    def close(self) -> None:
+        """Close the file; what it did not take is lost."""
+        with contextlib.suppress(OSError):
+            self.stream.close()
+        super().close()
 
 
 class _SyslogHandler(_StderrHandler):
@@ -102,10 +118,13 @@ def configure(request: Request, chosen: Settings) -> None:
         root.handlers[0].setLevel(configured)
     if request.log_file:
         try:
-            handler = _FileHandler(request.log_file, encoding="utf-8", errors="backslashreplace")
+            handler = _FileHandler(request.log_file)
         except OSError as error:
+            why = error.strerror
+            if error.errno == errno.ENXIO:
+                why = "it is a socket, or a FIFO that no program reads"
             raise errors.SettingsError(
-                f"The log file {request.log_file} cannot be opened ({error.strerror}); check --log-file."
+                f"The log file {request.log_file} cannot be opened ({why}); check --log-file."
             ) from error
         handler.setFormatter(_FileFormatter())
         root.addHandler(handler)

@@ -5,7 +5,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import chdir, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -573,3 +573,50 @@ def test_under_the_journal_lines_have_priorities(device: Device) -> None:
     os.close(writer)
     with os.fdopen(reader) as journal:
         assert journal.read().startswith("<3>")
+
+
+def a_fifo(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def a_socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as made, chdir(path.parent):
+        made.bind(path.name)
+
+
+def a_directory(path: Path) -> None:
+    path.mkdir()
+
+
+def in_no_directory(path: Path) -> None:
+    path.symlink_to("nowhere/log")
+
+
+@pytest.mark.parametrize("make", [a_fifo, a_socket, a_directory, in_no_directory])
+def test_a_log_file_that_cannot_be_one_is_told_at_once(
+    accepted: Device, make: Callable[[Path], None]
+) -> None:
+    path = accepted.root / "log"
+    make(path)
+    done = accepted.run("--log-file", str(path), "--max-runtime", "60", "auth")
+    says(done, 78, f"The log file {path} cannot be opened", "check --log-file")
+
+
+def test_a_log_file_that_nobody_reads_any_more_holds_nothing_up(accepted: Device) -> None:
+    """A FIFO with a reader that never reads: what does not fit into it is lost, and nothing waits."""
+    path = accepted.root / "log"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        full = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+        with suppress(BlockingIOError):
+            while True:
+                os.write(full, bytes(4096))
+        assert accepted.run("-L", str(path), "auth", "--fresh").code == 0
+        os.close(full)
+    finally:
+        os.close(reader)
+
+
+def test_a_log_file_may_be_a_device(accepted: Device) -> None:
+    accepted.ok("--log-file", "/dev/null", "auth", "--fresh")

@@ -3,6 +3,7 @@
 import ast
 import hashlib
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -371,3 +372,29 @@ def test_what_the_security_page_points_to_is_there() -> None:
     shown = re.findall(r"`((?:[a-z]+/)?(?:test_[a-z_]+\.py|fuzz/))`", text)
     assert len(shown) > 10
     assert [name for name in shown if not (REPO / "tests" / name).exists()] == []
+
+
+def test_purge_takes_what_is_ours_and_passes_by_what_it_cannot_remove(tmp_path: Path) -> None:
+    """A directory or a FIFO under one of our names does not leave the package half removed."""
+    script = (PACKAGING / "debian/mender-oneshot.postrm").read_text()
+    data = tmp_path / "data"
+    assert script.count("/var/lib/mender\n") == 1
+    postrm = tmp_path / "postrm"
+    postrm.write_text(script.replace("/var/lib/mender\n", f"{data}\n"))
+    ours = [getattr(state, name) for name in ("FILE", "UPDATE_LOCK", "PART", "ARTIFACT", "SUB_UPDATER_FILE")]
+    ours += [
+        deployment_log.FILE,
+        service.LOCK,
+        state.SUB_UPDATER_LOCK,
+        f"{state.FILE}.new",
+        f"{state.FILE}.new1a",
+    ]
+    for directory in (None, *ours):
+        shutil.rmtree(data, ignore_errors=True)
+        data.mkdir()
+        for name in (*ours, "mender-agent.pem"):
+            (data / name).mkdir() if name == directory else (data / name).touch()
+        os.mkfifo(data / state.LOCK)
+        done = subprocess.run(["sh", str(postrm), "purge"], capture_output=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert {path.name for path in data.iterdir()} == {"mender-agent.pem", directory} - {None}
