@@ -384,7 +384,7 @@ def test_purge_takes_what_is_ours_and_passes_by_what_it_cannot_remove(tmp_path: 
     ours = [getattr(state, name) for name in ("FILE", "UPDATE_LOCK", "PART", "ARTIFACT", "SUB_UPDATER_FILE")]
     ours += [
         deployment_log.FILE,
-        service.LOCK,
+        readiness.LOCK,
         state.SUB_UPDATER_LOCK,
         f"{state.FILE}.new",
         f"{state.FILE}.new1a",
