@@ -28,6 +28,8 @@ JSON_MAX = 256 * 1024  # hostile JSON takes up to 35 times its size once parsed
 # the places where a script can run. The limits end a compression bomb before it has cost any time.
 HEADER_MAX = 16 * 1024 * 1024
 SCRIPTS_MAX = 1000
+# Each is compared with each of the device's provides; mender-artifact writes three.
+CLEARS_MAX = 1000
 
 _HEADERS = tuple("header.tar" + suffix for suffix in SUFFIXES)
 _PAYLOADS = tuple("data/0000.tar" + suffix for suffix in SUFFIXES)
@@ -258,10 +260,18 @@ def _verified(info: dict[str, Any], type_info: dict[str, Any], *, signed: bool) 
         device_types=device_types,
         payload_type=payload_type,
         provides={_text(key, "artifact_provides"): _text(provides[key], key, True) for key in provides},
-        clears_provides=_texts(_given(type_info, "clears_artifact_provides", []), "clears_artifact_provides"),
+        clears_provides=_clears(type_info),
         depends=depends,
         signed=signed,
     )
+
+
+def _clears(type_info: dict[str, Any]) -> tuple[str, ...]:
+    """Return the patterns of the provides that an artifact clears: all of them if it names none."""
+    patterns = _texts(_given(type_info, "clears_artifact_provides", ["*"]), "clears_artifact_provides")
+    if len(patterns) > CLEARS_MAX:
+        raise damaged(f"it clears more than {CLEARS_MAX} patterns of provides")
+    return patterns
 
 
 def _check_device(artifact: Verified, device_type: str, provides: Mapping[str, str]) -> None:

@@ -9,7 +9,7 @@ import logging
 from . import disk, errors, plan
 from .context import Context, Outcome
 from .server import Server, Void
-from .state import ARTIFACT, PART, Result, concluded
+from .state import ARTIFACT, PART, PROVIDES, Result, concluded
 from .transport import host
 
 log = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ def aborted(result: Result) -> Outcome:
 def drop(context: Context) -> None:
     """Forget the deployment in hand and what was downloaded of it."""
     context.store.save(deployment=None)
-    disk.remove(context.data(ARTIFACT), context.data(PART))
+    disk.remove(context.data(ARTIFACT), context.data(PART), context.data(PROVIDES))
 
 
 def save_or_make_room(context: Context) -> None:
@@ -83,7 +83,7 @@ def save_or_make_room(context: Context) -> None:
         context.store.save()
     except errors.NoSpace:
         with contextlib.suppress(errors.Error):
-            disk.remove(context.data(ARTIFACT), context.data(PART))
+            disk.remove(context.data(ARTIFACT), context.data(PART), context.data(PROVIDES))
         context.store.save()
 
 
@@ -96,4 +96,4 @@ def fail(context: Context, error: errors.Error) -> None:
     error.logged = True
     context.store.state = concluded(state, Result(state.deployment.id, "failure", context.now().time))
     save_or_make_room(context)
-    disk.remove(context.data(ARTIFACT), context.data(PART))
+    disk.remove(context.data(ARTIFACT), context.data(PART), context.data(PROVIDES))

@@ -20,6 +20,7 @@ LOCK = "mender-oneshot.lock"
 UPDATE_LOCK = "update.lock"
 PART = "artifact.part"
 ARTIFACT = "artifact.mender"
+PROVIDES = "artifact.provides"
 SUB_UPDATER_FILE = "sub-updater.log"
 SUB_UPDATER_LOCK = "sub-updater.lock"
 LIMIT = 1 << 20

@@ -27,7 +27,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mender_oneshot import artifact, decompress
-from mender_oneshot.artifact import Verified
+from mender_oneshot.artifact import PayloadFile, Verified
 from mender_oneshot.errors import ArtifactRefused
 
 MIB = 1024 * 1024
@@ -151,6 +151,7 @@ def test_all_it_says_of_itself_is_read(workshop: Workshop) -> None:
         "--clears-provides colour.*"
     )
     provides = {"artifact_name": "old-2", "artifact_group": "g1", "shape": "round"}
+    content = (workshop.path / "app").read_bytes()
     assert verify(written, provides=provides) == Verified(
         name="release-1",
         group="stable",
@@ -160,6 +161,7 @@ def test_all_it_says_of_itself_is_read(workshop: Workshop) -> None:
         clears_provides=("colour.*", "rootfs-image.app.*"),
         depends={"artifact_name": ("old-1", "old-2"), "artifact_group": ("g1", "g2"), "shape": ("round",)},
         signed=False,
+        files=(PayloadFile("app", len(content), corpus.sha256(content)),),
     )
     assert "needs shape to be round, and this device has none" in refusal(
         written, provides=provides | {"shape": "none"}
@@ -257,7 +259,10 @@ def test_payload_archives_of_pythons_tarfile_are_read(kind: int) -> None:
 @pytest.mark.parametrize("suffix", ["", ".gz", ".xz"])
 def test_a_whole_artifact(suffix: str) -> None:
     made = Artifact(suffix=suffix, scripts={"ArtifactInstall_Enter_00": b"#!/bin/sh\n"}, meta_data={"a": 1})
-    assert verify(made.bytes()) == Verified("release-1", "", ("board",), "app", {}, (), {}, False)
+    sum_ = corpus.sha256(b"content of app\n")
+    assert verify(made.bytes()) == Verified(
+        "release-1", "", ("board",), "app", {}, ("*",), {}, False, (PayloadFile("app", 15, sum_),)
+    )
 
 
 def test_meta_data_may_be_empty() -> None:

@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 
+import corpus
 import pytest
 from artifacts import make_artifact
 from conftest import REPO
+from corpus import Artifact
 from power import Field
 from realdaemon import mender, need, until, world
 from test_man import small_sub_updaters
@@ -237,7 +239,7 @@ def test_a_boot_with_no_update_in_hand_does_nothing(field: Field, script: Path) 
 GOOD = b"#!/bin/sh\necho release-2\n"
 OLD = "#!/bin/sh\necho release-1\n"
 ONE_FILE = ("ln", "mv", "rm")
-MORE = (*ONE_FILE, "cat", "chmod", "gzip", "grep", "sync", "tar", "timeout")
+MORE = (*ONE_FILE, "cat", "chmod", "cmp", "sync", "timeout")
 
 
 def one_file(field: Field, counted: tuple[str, ...] = ONE_FILE) -> Board:
@@ -270,14 +272,8 @@ def test_one_file_is_replaced(field: Field, tmp_path: Path, compression: str) ->
 @pytest.mark.real
 @pytest.mark.parametrize("compression", ["gz", "xz"])
 def test_one_file_is_replaced_by_busybox_alone(field: Field, tmp_path: Path, compression: str) -> None:
-    need("busybox")
     board = one_file(field, counted=())
-    bare = tmp_path / "bare"
-    bare.mkdir()
-    subprocess.run(["busybox", "--install", "-s", bare], check=True)
-    install = board.device.scripts / "install"
-    text = install.read_text().replace("$PATH", str(bare)).replace("#!/bin/sh", f"#!{bare}/sh")
-    install.write_text(text.replace(f"\n{board.root}/example", f"\nsh {board.root}/example"))
+    bare_busybox(board, tmp_path)
     payload = {"app": GOOD}
     downloaded(
         field, make_artifact(tmp_path / "r", payload=payload, payload_type="app", compression=compression)
@@ -285,6 +281,97 @@ def test_one_file_is_replaced_by_busybox_alone(field: Field, tmp_path: Path, com
     assert board.hand_off() == "done"
     assert board.end_of_story() == "success"
     assert in_place(board) == ("release-2", "release-2")
+
+
+def bare_busybox(board: Board, tmp_path: Path) -> None:
+    """Leave the sub-updater no programs but busybox's."""
+    need("busybox")
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    subprocess.run(["busybox", "--install", "-s", bare], check=True)
+    install = board.device.scripts / "install"
+    text = install.read_text().replace("$PATH", str(bare)).replace("#!/bin/sh", f"#!{bare}/sh")
+    install.write_text(text.replace(f"\n{board.root}/example", f"\nsh {board.root}/example"))
+
+
+EVIL = b"#!/bin/sh\necho evil\n"
+
+
+def two_readings() -> bytes:
+    """An artifact that is read from the true size of its header, or by busybox from a larger one.
+
+    The extra field of the payload's gzip header holds what a reader finds that goes wrong there.
+    """
+    parts = Artifact(
+        files={"app": GOOD},
+        header_info={**corpus.HEADER_INFO, "artifact_provides": {"artifact_name": "release-2"}},
+        suffix=".gz",
+    ).parts()
+    hidden = corpus.compressed(corpus.member("app", EVIL) + corpus.END, ".gz")
+    hidden = corpus.member("data/0000.tar.gz", hidden) + corpus.END
+    stored = parts["data/0000.tar.gz"]
+    # The hidden member must begin at a multiple of 512, as seen from the beginning of the payload.
+    extra = bytes(512 - 12) + hidden
+    stored = stored[:3] + b"\4" + stored[4:10] + len(extra).to_bytes(2, "little") + extra + stored[10:]
+    whole = b"".join(corpus.member(name, content) for name, content in list(parts.items())[:2])
+    head = parts["header.tar.gz"]
+    skipped = len(corpus.padded(head)) + 512 + 512
+    whole += (
+        corpus.pax({"size": str(len(head))}) + corpus.header(b"header.tar.gz", skipped) + corpus.padded(head)
+    )
+    return whole + corpus.member("data/0000.tar.gz", stored) + corpus.END
+
+
+@pytest.mark.real
+def test_what_busybox_would_unpack_from_another_place_is_not_installed(field: Field, tmp_path: Path) -> None:
+    board = one_file(field, counted=())
+    bare_busybox(board, tmp_path)
+    (tmp_path / "r").write_bytes(two_readings())
+    command = f"tar -xOf {tmp_path}/r data/0000.tar.gz | {{}} tar -xzOf - app"
+    seen = [
+        subprocess.run(["sh", "-c", f"{tar} {command.format(tar)}"], capture_output=True).stdout
+        for tar in ("", "busybox")
+    ]
+    assert seen == [GOOD, EVIL]
+    downloaded(field, tmp_path / "r")
+    assert field.device.run("install").code == 65
+    assert board.end_of_story() == "failure"
+    assert in_place(board) == ("release-1", "release-1")
+
+
+@pytest.mark.parametrize("clears", [None, ["rootfs-image.app.*"]], ids=["clears all", "clears its own"])
+def test_what_a_release_provides_is_there_for_the_next(
+    field: Field, tmp_path: Path, clears: list[str] | None
+) -> None:
+    board = one_file(field)
+    info = board.device.conf / "artifact_info"
+    info.write_text("artifact_name=release-1\nrootfs-image.app.old=1\nother=kept\n")
+    version = "rootfs-image.app.version"
+    for number, needs in ((2, None), (3, {version: ["app-2"]}), (4, {version: ["app-2"]})):
+        name = f"release-{number}"
+        type_info = {"type": "app", "artifact_provides": {version: f"app-{number}"}}
+        type_info |= {"artifact_depends": needs} if needs else {}
+        type_info |= {"clears_artifact_provides": clears} if clears else {}
+        made = Artifact(
+            header_info={**corpus.HEADER_INFO, "artifact_provides": {"artifact_name": name}},
+            type_info=type_info,
+            files={"app": GOOD.replace(b"release-2", name.encode())},
+        )
+        (tmp_path / name).write_bytes(made.bytes())
+        field.server.upload(tmp_path / name)
+        field.deploy(name)
+        field.device.ok("check-update")
+        field.device.ok("download")
+        if number == 4:
+            assert (
+                f"needs {version} to be app-2, and this device has app-3" in field.device.run("install").err
+            )
+            continue
+        assert board.hand_off() == "done"
+        field.device.ok("run", "--all", "--force")
+        kept = ["other=kept"] if clears else []
+        assert info.read_text().splitlines() == [f"artifact_name={name}", *kept, f"{version}=app-{number}"]
+    assert "artifact.provides" not in field.left_behind()
 
 
 @pytest.mark.parametrize(
@@ -336,7 +423,7 @@ def test_one_file_whose_name_is_there_already_stays(field: Field, tmp_path: Path
     board = one_file(field)
     downloaded(field, make_artifact(tmp_path / "r", payload={"app": GOOD}, payload_type="app"))
     # Cut when all is done but the report.
-    assert board.hand_off(cut=call_of(board, "mender-oneshot", 1)) == "cut"
+    assert board.hand_off(cut=call_of(board, "mender-oneshot", nth=2)) == "cut"
     (board.device.conf / "artifact_info.new").mkdir()
     assert board.boot() == "done"
     (board.device.conf / "artifact_info.new").rmdir()

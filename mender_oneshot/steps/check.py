@@ -6,7 +6,7 @@ from .. import deployment_log, device, disk, errors, liveness, plan, session
 from ..answers import Unusable
 from ..context import Context, Outcome
 from ..server import DeviceChanged
-from ..state import ARTIFACT, DELIVERED, PART, UPDATE_LOCK, Deployment, Result, final_result
+from ..state import ARTIFACT, DELIVERED, PART, PROVIDES, UPDATE_LOCK, Deployment, Result, final_result
 from ..transport import host
 
 log = logging.getLogger(__name__)
@@ -127,7 +127,7 @@ def _take(context: Context, found: Deployment, paced: bool) -> Outcome:
             )
         else:
             # First the files, then the state: what lies there always belongs to the deployment in the state.
-            disk.remove(context.data(ARTIFACT), context.data(PART))
+            disk.remove(context.data(ARTIFACT), context.data(PART), context.data(PROVIDES))
         deployment_log.reset(context.settings.log_directory, context.settings.places.datastore)
         store.save(deployment=found)
         log.info("Deployment %s offers %s.", found.id, found.artifact_name)

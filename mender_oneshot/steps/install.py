@@ -4,10 +4,12 @@ import errno
 import logging
 import os
 
-from .. import acceptance, disk, errors, launch, liveness, script, session
+from .. import acceptance, device, disk, errors, launch, liveness, provides, script, session
+from ..artifact import Verified
 from ..context import Context, Outcome
 from ..state import (
     ARTIFACT,
+    PROVIDES,
     SUB_UPDATER_FILE,
     SUB_UPDATER_LOCK,
     UPDATE_LOCK,
@@ -17,6 +19,7 @@ from ..state import (
     bounded,
     concluded,
 )
+from ..tar import shown
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 NETWORK = (
@@ -54,12 +57,13 @@ def run(context: Context) -> Outcome:
     launch.check_process()
     try:
         _count(context, deployment)
-        name = _verify(context)
+        verified = _verify(context)
         deployment = deployment._replace(verifying=0)
         context.store.update(deployment=deployment)
         disk.require_target(program)
         if obstacle := script.obstacle(program):
             raise errors.Refused(_cannot_be_started(program, obstacle))
+        info = _artifact_info(context, verified)
     except (errors.ArtifactRefused, errors.Refused) as error:
         session.fail(context, error)
         raise
@@ -69,6 +73,8 @@ def run(context: Context) -> Outcome:
     gone = _announce(context, deployment)
     if gone:
         return gone
+    disk.write_whole(context.data(PROVIDES), info)
+    name = verified.name
     _hand_off(context, deployment._replace(artifact_name=name), program)
     facts = {"deployment": deployment.id, "artifact_name": name}
     return Outcome("handed-off", f"Handed {name} to the sub-updater {program}.", facts)
@@ -95,8 +101,8 @@ def _count(context: Context, deployment: Deployment) -> None:
     context.store.save(deployment=deployment._replace(verifying=deployment.verifying + 1))
 
 
-def _verify(context: Context) -> str:
-    """Verify the artifact and return its name; what is verified here is what is handed off."""
+def _verify(context: Context) -> Verified:
+    """Verify the artifact and return what it says of itself."""
     path = context.data(ARTIFACT)
     try:
         with open(disk.open_to_read(path), "rb") as file:
@@ -106,7 +112,14 @@ def _verify(context: Context) -> str:
             disk.remove(path)  # fetched again it lies elsewhere on the disk
         raise disk.failure(f"read {path}", error) from error
     log.info("%s is intact%s.", verified.name, " and signed" if verified.signed else "")
-    return verified.name
+    return verified
+
+
+def _artifact_info(context: Context, verified: Verified) -> bytes:
+    """Return what the sub-updater is to make `artifact_info` of when the artifact is installed."""
+    for key in provides.unwritable(verified):
+        log.warning("The artifact provides %s, which artifact_info cannot hold; left it out.", shown(key))
+    return provides.artifact_info(device.provides(context.settings), verified)
 
 
 def _announce(context: Context, deployment: Deployment) -> Outcome | None:

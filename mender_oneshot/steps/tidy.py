@@ -4,7 +4,7 @@ import logging
 
 from .. import disk, liveness, plan, session
 from ..context import Context, Outcome
-from ..state import ARTIFACT, PART, UPDATE_LOCK, Handoff, Result, concluded, final_result
+from ..state import ARTIFACT, PART, PROVIDES, UPDATE_LOCK, Handoff, Result, concluded, final_result
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ def run(context: Context) -> Outcome:
             "The sub-updater of the last update is still running; its files stay until it has ended.",
         )
     # First what takes up room: the state may need it.
-    disk.remove(context.data(UPDATE_LOCK), context.data(ARTIFACT), context.data(PART))
+    disk.remove(context.data(UPDATE_LOCK), context.data(ARTIFACT), context.data(PART), context.data(PROVIDES))
     store.update(handoff=None)
     final = final_result(state, now.lock) if now.lock else None
     if final:

@@ -206,7 +206,7 @@ class Field:
 
     def left_behind(self) -> set[str]:
         """Files in the data directory that a device at rest has no use for."""
-        usual = {STATE, "mender-oneshot.lock", "mender-agent.pem", "device_type"}
+        usual = {STATE, "mender-oneshot.lock", "sub-updater.lock", "mender-agent.pem", "device_type"}
         return set(os.listdir(self.data)) - usual - {"deployment.log", "sub-updater.log"}
 
 

@@ -1,0 +1,63 @@
+"""What a device provides after an artifact is installed, as the lines of `artifact_info`."""
+
+from collections.abc import Iterator, Mapping
+
+from .artifact import Verified
+from .tar import damaged
+
+# What `device.provides` reads of an artifact_info.
+SIZE_MAX = 64 * 1024
+
+_RESERVED = ("artifact_name", "artifact_group")
+
+
+def artifact_info(installed: Mapping[str, str], artifact: Verified) -> bytes:
+    """Return the content of `artifact_info` for a device with these provides and this artifact.
+
+    `artifact_name` comes first. What the artifact clears is left out, unless the artifact provides it again.
+    Raises `errors.ArtifactRefused` if the result is too large to be read again.
+    """
+    kept = {key: value for key, value in installed.items() if not _is_cleared(key, artifact.clears_provides)}
+    group = artifact.group or kept.get("artifact_group", "")
+    provides = {"artifact_name": artifact.name} | ({"artifact_group": group} if group else {})
+    for key, value in {**kept, **artifact.provides}.items():
+        if key not in _RESERVED and _is_line(key, value):
+            provides[key] = value
+    content = "".join(f"{key}={value}\n" for key, value in provides.items()).encode()
+    if len(content) > SIZE_MAX:
+        raise damaged(f"with it the device would provide more than {SIZE_MAX} bytes")
+    return content
+
+
+def unwritable(artifact: Verified) -> Iterator[str]:
+    """Yield the provides of an artifact that no `key=value` line can hold, or that would name another one."""
+    for key, value in artifact.provides.items():
+        if key in _RESERVED or not _is_line(key, value):
+            yield key
+
+
+def _is_line(key: str, value: str) -> bool:
+    # Blanks at the ends are not read, and the first "=" ends the key.
+    return "=" not in key and f"{key}={value}" == f"{key}={value}".strip()
+
+
+def _is_cleared(key: str, patterns: tuple[str, ...]) -> bool:
+    # "*" clears everything but name and group; the group is cleared by a pattern that means it.
+    return any(_matches(pattern, key) for pattern in patterns if pattern != "*" or key not in _RESERVED)
+
+
+def _matches(pattern: str, key: str) -> bool:
+    """Match a whole key; `*` stands for any characters. Linear in the key, unlike a regular expression."""
+    first, *rest = pattern.split("*")
+    if not rest:
+        return key == pattern
+    *middle, last = rest
+    at, end = len(first), len(key) - len(last)
+    if at > end or not key.startswith(first) or not key.endswith(last):
+        return False
+    for part in middle:
+        found = key.find(part, at, end)
+        if found < 0:
+            return False
+        at = found + len(part)
+    return True
