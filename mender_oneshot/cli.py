@@ -71,7 +71,7 @@ def _execute(request: Request, results: _Results) -> int:
 
     error: errors.Error | None = None
     try:
-        chosen = settings.load(settings.find_places(request.config, request.fallback_config, request.data))
+        chosen = _load(request)
         logs.configure(request, chosen)
         if request.command == "doctor":
             return _examine(request, chosen, results)
@@ -98,6 +98,18 @@ def _execute(request: Request, results: _Results) -> int:
     elif not done and error is None and sys.stdout.isatty() and not request.syslog:
         results.say("Nothing is due; see mender-oneshot status.")
     return code
+
+
+def _load(request: Request) -> Settings:
+    """Read the configuration; a user who may not read it can still look at what everybody may see."""
+    places = settings.find_places(request.config, request.fallback_config, request.data)
+    try:
+        return settings.load(places)
+    except errors.SettingsError as error:
+        if os.geteuid() == 0 or request.command not in ("status", "show-artifact"):
+            raise
+        log.warning("%s", error)
+        return Settings(places)
 
 
 def _terminal(request: Request, chosen: Settings) -> Outcome:
@@ -155,11 +167,12 @@ def _as_json(request: Request, done: list[Done], error: errors.Error | None, cod
 
 
 def _show(request: Request, chosen: Settings, results: _Results) -> int:
-    from . import status  # which looks at what steps left
+    from . import device, status  # which look at what steps left
 
-    facts = status.describe(chosen)
     if request.command == "show-artifact":
-        facts = {"artifact_name": facts["artifact_name"] or "unknown"}
+        facts = {"artifact_name": device.provides(chosen)["artifact_name"]}
+    else:
+        facts = status.describe(chosen)
     if request.json:
         results.say(json.dumps({"schema": SCHEMA, **facts}))
     elif request.command == "show-artifact":

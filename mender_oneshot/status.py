@@ -8,19 +8,26 @@ from . import credentials, device, errors, moment, plan, state
 from .settings import Settings
 from .state import State
 
+_YES_OR_NO = {True: "yes", False: "no", None: "unknown"}
+
 
 def describe(settings: Settings) -> dict[str, Any]:
     """Return everything known of this device, without its secrets, for `--json` and for `lines`."""
     now = moment.look(settings.places)
+    hidden = False  # the state is root's alone, and this user is another
     try:
         known, trouble = state.load(settings.places.data(state.FILE)), ""
     except state.Unreadable as error:
         known, trouble = State(), f"the state file is unreadable: {error}"
+    except errors.DiskError as error:
+        if os.geteuid() == 0:
+            raise
+        known, trouble, hidden = State(), str(error), True
     if known.damaged:
         trouble = f"members of the state file are unreadable: {', '.join(known.damaged[:10])}"
-    step, wait = plan.due(known, settings, now)
+    step, wait = (None, None) if hidden else plan.due(known, settings, now)
     deployment, handoff, last = known.deployment, known.handoff, known.last_result
-    in_hands = handoff.deployment if handoff else now.lock
+    in_hands = None if hidden else handoff.deployment if handoff else now.lock
     reported = None if handoff or not now.lock else state.final_result(known, now.lock)
     failing = {name: failure for name, failure in known.failures.items() if failure.failed}
     device_type, no_device_type = _read(device.device_type, settings)
@@ -29,7 +36,7 @@ def describe(settings: Settings) -> dict[str, Any]:
         "device_type_problem": no_device_type,
         "artifact_name": _read(lambda s: device.provides(s)["artifact_name"], settings)[0],
         "servers": list(settings.servers),
-        "authorized": credentials.token_is_good(known.token, settings, now),
+        "authorized": None if hidden else credentials.token_is_good(known.token, settings, now),
         "deployment": deployment and {"id": deployment.id, "artifact_name": deployment.artifact_name},
         "downloaded_bytes": _size(settings, now) if deployment else 0,
         "artifact_bytes": deployment.size if deployment and deployment.size >= 0 else None,
@@ -41,7 +48,7 @@ def describe(settings: Settings) -> dict[str, Any]:
         "last_result": last
         and {"deployment": last.deployment, "status": last.status, "outcome": last.answer or None},
         "next_step": step,
-        "next_in_seconds": round(wait),
+        "next_in_seconds": None if wait is None else round(wait),
         "failures": {name: failure.times for name, failure in failing.items()},
         "failure_reasons": {name: failure.why for name, failure in failing.items() if failure.why},
         "trouble": trouble or None,
@@ -54,7 +61,7 @@ def lines(facts: dict[str, Any]) -> list[str]:
         f"device type     {facts['device_type'] or 'not set: ' + facts['device_type_problem']}",
         f"artifact        {facts['artifact_name'] or 'unknown'}",
         f"server          {', '.join(facts['servers']) or 'none configured'}",
-        f"authorized      {'yes' if facts['authorized'] else 'no'}",
+        f"authorized      {_YES_OR_NO[facts['authorized']]}",
     ]
     if facts["deployment"]:
         size = facts["artifact_bytes"]
@@ -79,7 +86,8 @@ def lines(facts: dict[str, Any]) -> list[str]:
     if facts["trouble"]:
         said.append(f"trouble         {facts['trouble']}")
     step, wait = facts["next_step"], facts["next_in_seconds"]
-    said.append(f"next            {step}, now" if step else f"next            in {wait} s")
+    soon = "unknown" if wait is None else f"in {wait} s"
+    said.append(f"next            {step}, now" if step else f"next            {soon}")
     return said
 
 

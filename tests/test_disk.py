@@ -394,24 +394,52 @@ def test_a_file_in_place_of_the_data_directory_is_an_error(file: Path) -> None:
         sentence(caught, path)
 
 
-@pytest.mark.parametrize(
-    ("code", "kind", "exit_code"),
-    [
-        ("ENOSPC", NoSpace, 73),
-        ("EDQUOT", NoSpace, 73),
-        ("EROFS", NoSpace, 73),
-        ("EFBIG", NoSpace, 73),
-        ("EIO", DiskError, 74),
-        ("EACCES", DiskError, 74),
-        ("ENOTDIR", DiskError, 74),
-    ],
-)
-def test_the_exit_codes(code: str, kind: type[Error], exit_code: int) -> None:
+# An error of the system, its exit code, and what to do about it.
+WORDS = [
+    ("ENOSPC", 73, "make room"),
+    ("EDQUOT", 73, "raise the disk quota"),
+    ("EROFS", 73, "mount it read-write"),
+    ("EFBIG", 73, "ulimit -f"),
+    ("EIO", 74, "dmesg"),
+    ("EMFILE", 74, "ulimit -n"),
+    ("ENFILE", 74, "too many files are open"),
+    ("ENOMEM", 74, "out of memory"),
+    ("ENAMETOOLONG", 74, "choose a shorter path"),
+    ("ENOENT", 74, "create its directory"),
+    ("ENOTDIR", 74, "part of the path is a file"),
+    ("EISDIR", 74, "remove the directory"),
+    ("ELOOP", 74, "form a loop"),
+    ("ENOLCK", 74, "its file system has no locks"),
+    ("EOPNOTSUPP", 74, "its file system cannot do that"),
+    ("ESTALE", 74, "mount the network file system again"),
+    ("EACCES", 74, "security modules" if os.geteuid() == 0 else "run this as root"),
+    ("EPERM", 74, "chattr -i" if os.geteuid() == 0 else "run this as root"),
+    ("EPROTO", 74, "check the file system"),
+]
+
+
+@pytest.mark.parametrize(("code", "exit_code", "advice"), WORDS)
+def test_each_kind_of_trouble_has_its_own_remedy(code: str, exit_code: int, advice: str) -> None:
     error = disk.failure("write /d/x", OSError(getattr(errno, code), "secret text"))
-    assert type(error) is kind
+    assert type(error) is (NoSpace if exit_code == 73 else DiskError)
     assert error.exit_code == exit_code
-    assert str(error).startswith("Cannot write /d/x: ")
+    assert str(error).startswith(f"Cannot write /d/x: {os.strerror(getattr(errno, code))}; ")
+    assert advice in str(error)
     assert "secret" not in str(error)
+    assert [remedy for _, _, remedy in WORDS if remedy in str(error)] == [advice]
+
+
+@ROOT
+def test_an_immutable_file_is_named_as_one(file: Path) -> None:
+    if subprocess.run(["chattr", "+i", str(file)], capture_output=True, check=False).returncode:
+        pytest.skip("this file system has no immutable files")
+    try:
+        with pytest.raises(DiskError) as caught:
+            disk.write_whole(str(file), b"new")
+        assert "chattr -i" in sentence(caught, file)
+    finally:
+        subprocess.run(["chattr", "-i", str(file)], check=True)
+    assert alone(file)
 
 
 # The lock.
