@@ -13,6 +13,7 @@ import sys
 
 from . import errors
 from .oserrors import failure as failure
+from .oserrors import require_file_size as require_file_size
 
 STATE_RESERVE = 1 << 20
 """Bytes that a download leaves free, so that the state can always be written."""

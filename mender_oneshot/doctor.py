@@ -3,6 +3,7 @@
 Asks the server a question, runs the scripts; changes nothing.
 """
 
+import errno
 import os
 import stat
 import time
@@ -79,9 +80,13 @@ def _data_directory(settings: Settings) -> str:
     if not os.path.isdir(path):
         disk.require_data_directory(path)
         raise errors.SettingsError(f"There is no data directory {path}; make it, or let a first run do so.")
+    if os.statvfs(path).f_flag & os.ST_RDONLY:
+        raise disk.failure(f"write to the data directory {path}", OSError(errno.EROFS, ""))
     if not os.access(path, os.W_OK):
         raise errors.SettingsError(f"The data directory {path} cannot be written to; run this as root.")
     free = disk.free(path)
+    if not free:  # not a byte, or not an inode
+        raise disk.failure(f"write to {path}", OSError(errno.ENOSPC, "", f"{path}/"))
     if free < LITTLE_SPACE:
         raise errors.NoSpace(f"{path} has only {free} bytes left; make room for an artifact.")
     return f"{path} has {free / 1e6:.0f} MB left for an artifact."

@@ -47,6 +47,18 @@ def failure(doing: str, error: OSError) -> errors.Error:
     return kind(f"Cannot {doing}: {why}; {_advice(code, error.filename)}.")
 
 
+def require_file_size(path: str, size: int) -> None:
+    """Raise `errors.NoSpace` if this process may not write files of `size` bytes (RLIMIT_FSIZE)."""
+    import resource  # only a download needs it
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if limit != resource.RLIM_INFINITY and size > limit:
+        raise errors.NoSpace(
+            f"Cannot write {path}: it would have {size} bytes, and a file may have {limit}; "
+            f"{_ADVICE[errno.EFBIG]}."
+        )
+
+
 def _advice(code: int, path: object) -> str:
     if code in (errno.EACCES, errno.EPERM):
         return _permission(code)

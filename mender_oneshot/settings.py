@@ -199,7 +199,7 @@ def parse(path: str, content: bytes, warnings: list[str]) -> dict[str, Any]:
         known = _KNOWN.get(name.lower())
         if known is None:
             warnings.append(unknown(path, name))
-        elif known in _FIELDS:
+        elif known in _FIELDS and value is not None:  # null is as good as no value, as in the other clients
             kind, field = _FIELDS[known]
             if not _fits(known, kind, value):
                 raise errors.SettingsError(wrong(path, text, trail, known, _expected(known, kind)))
@@ -232,7 +232,7 @@ def _entries(path: str, text: str, values: Mapping[str, Any]) -> Iterable[tuple[
         elif isinstance(value, dict):
             for inner, inner_value in value.items():
                 yield f"{section}.{inner}", [key, inner], inner_value
-        else:
+        elif value is not None:
             raise errors.SettingsError(wrong(path, text, [key], section, "an object"))
 
 

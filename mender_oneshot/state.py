@@ -305,7 +305,7 @@ class Store:
         """
         try:
             if disk.free(os.path.dirname(self.path)) < SPARE:
-                raise OSError(errno.ENOSPC, "")
+                raise OSError(errno.ENOSPC, "", self.path)
         except OSError as error:
             raise disk.failure(f"write {self.path}", error) from error
         disk.write_whole(self.path, to_json(self.state))

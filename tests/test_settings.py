@@ -271,11 +271,11 @@ def test_hardware_keys_are_refused_not_ignored(tmp_path: Path, section: str) -> 
 TEXTS = ["ServerURL", "ArtifactVerifyKey", *(key for key, _, value, _ in SCALARS if isinstance(value, str))]
 NUMBERS = [key for key, *_ in SCALARS if key.endswith(("Seconds", "Count"))]
 LISTS = ["Servers", "ArtifactVerifyKeys"]
-NOT_TEXT: list[Any] = [5, 1.5, True, None, [], {}, ["https://a"]]
-NOT_NUMBERS: list[Any] = ["5", "", 1.5, 5.0, True, None, [], {}, -1, 2**31 + 1, 10**30]
-NOT_BOOLEANS: list[Any] = [0, 1, "true", "", None, [], {}]
-NOT_OBJECTS: list[Any] = ["/c", 1, True, None, [], [{}]]
-NOT_LISTS: list[Any] = ["/a", 5, True, None, {}, [5], [None], [[]], [{}], [{"URL": "https://a"}]]
+NOT_TEXT: list[Any] = [5, 1.5, True, [], {}, ["https://a"]]
+NOT_NUMBERS: list[Any] = ["5", "", 1.5, 5.0, True, [], {}, -1, 2**31 + 1, 10**30]
+NOT_BOOLEANS: list[Any] = [0, 1, "true", "", [], {}]
+NOT_OBJECTS: list[Any] = ["/c", 1, True, [], [{}]]
+NOT_LISTS: list[Any] = ["/a", 5, True, {}, [5], [None], [[]], [{}], [{"URL": "https://a"}]]
 WRONG: list[tuple[str, Any]] = [
     *((key, value) for key in TEXTS for value in NOT_TEXT),
     *((key, value) for key in NUMBERS for value in NOT_NUMBERS),
@@ -538,3 +538,38 @@ def test_the_places_follow_the_environment(monkeypatch: pytest.MonkeyPatch) -> N
     assert find_places(datastore="/x").fallback == "/x/mender.conf"
     monkeypatch.chdir("/tmp")
     assert find_places(datastore="x").datastore == "/tmp/x"
+
+
+# Forms that the readers of the Go and the C++ client take without a word.
+TAKEN_ELSEWHERE = [
+    ('{"ServerURL": "https://a", "TenantToken": null}', {"tenant_token": ""}),
+    ('{"ServerURL": "https://a", "Servers": null}', {"servers": ("https://a",)}),
+    ('{"ServerURL": "https://a", "HttpsClient": null, "Security": null}', {"client_key": ""}),
+    ('{"ServerURL": "https://a", "HttpsClient": {"Certificate": null, "Key": null}}', {"client_key": ""}),
+    ('{"ServerURL": "https://a", "SkipVerify": null}', {"skip_verify": False}),
+    ('{"ServerURL": "https://a", "ArtifactVerifyKeys": null}', {"artifact_verify_keys": ()}),
+    ('{"ServerURL": "https://a", "RetryPollCount": null}', {"retry_poll_count": 0}),
+    ('{"ServerURL": "https://a", "ServerURL": "https://b"}', {"servers": ("https://b",)}),
+    ('{"ServerURL": "https:\\/\\/a"}', {"servers": ("https://a",)}),
+    ('\ufeff {"ServerURL": "https://a"} \r\n\t', {"servers": ("https://a",)}),
+    ('{"ServerURL": "https://a", "ModuleTimeoutSeconds": null}', {"servers": ("https://a",)}),
+]
+
+
+@pytest.mark.parametrize(("text", "fields"), TAKEN_ELSEWHERE)
+def test_what_the_other_clients_take_is_taken(tmp_path: Path, text: str, fields: dict[str, Any]) -> None:
+    (tmp_path / "mender.conf").write_text(text)
+    settings = load(find_places(str(tmp_path / "mender.conf"), datastore=str(tmp_path / "data")))
+    assert settings.warnings == ()
+    assert {name: getattr(settings, name) for name in fields} == fields
+
+
+@pytest.mark.parametrize(
+    "member",
+    ['"UpdatePollIntervalSeconds": 1.5', '"UpdatePollIntervalSeconds": true', '"RetryPollCount": "1"']
+    + ['"ArtifactVerifyKeys": [null]', '"Servers": [null]', '"HttpsClient": []', '"TenantToken": 1'],
+)
+def test_a_value_of_the_wrong_type_is_still_rejected_by_its_place(tmp_path: Path, member: str) -> None:
+    (tmp_path / "mender.conf").write_text(f'{{"ServerURL": "https://a",\n {member}}}')
+    with pytest.raises(SettingsError, match="line 2, column "):
+        load(find_places(str(tmp_path / "mender.conf"), datastore=str(tmp_path / "data")))

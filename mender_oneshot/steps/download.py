@@ -1,5 +1,6 @@
 """Fetch the artifact of the deployment in hand, from where the last invocation came to."""
 
+import errno
 import logging
 import os
 
@@ -213,12 +214,15 @@ class Part:
             os.close(self._descriptor)
 
     def make_room(self, size: int) -> None:
-        """Raise `errors.NoSpace` where the rest of the object, and the state after it, will not fit."""
+        """Raise `errors.NoSpace` if the rest of the object, and the state after it, will not fit."""
+        disk.require_file_size(self.path, size)
         missing = max(size - self.size, 0) + disk.STATE_RESERVE
         try:
             free = disk.free(self._descriptor)
         except OSError as error:
             raise disk.failure(f"look for room beside {self.path}", error) from error
+        if not free:  # not a byte, or not an inode
+            raise disk.failure(f"write {self.path}", OSError(errno.ENOSPC, "", self.path))
         if free < missing:
             raise errors.NoSpace(
                 f"No room for the artifact: {megabytes(missing)} are needed in {os.path.dirname(self.path)}, "

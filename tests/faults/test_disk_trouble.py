@@ -389,3 +389,32 @@ def test_a_program_hears_of_the_disk_in_json(accepted: Device, disk: Disk) -> No
     answer = accepted.run("run", "--json").json
     assert answer["exit_code"] == FULL
     assert os.strerror(errno.ENOSPC) in answer["error"]
+
+
+def test_a_limit_on_the_size_of_a_file_is_known_before_the_first_byte(
+    offered: Device, server: DevServer
+) -> None:
+    offered.configure(RetryDownloadCount=5)
+    server.faults.add(match="GET /storage/*", cut_after=600_000)
+    assert offered.run("download").code == 75  # now the size is known
+    asked = Traffic(server)
+    limited = ("sh", "-c", 'ulimit -f 2000; exec "$@"', "sh")
+    says(offered.run("download", wrapper=limited), FULL, "a file may have 1024000", "ulimit -f")
+    assert "artifact" not in asked.new()
+    offered.ok("download")
+
+
+@pytest.mark.parametrize(
+    ("trouble", "remedy"),
+    [(read_only, "mount it read-write"), (no_inode, "no free inodes"), (full, "make room")],
+)
+def test_doctor_and_run_name_the_same_remedy(
+    accepted: Device, disk: Disk, trouble: Callable[[Disk], None], remedy: str
+) -> None:
+    due(accepted)
+    trouble(disk)
+    says(accepted.run("run"), FULL, remedy)
+    found = [line for line in accepted.run("doctor").out.splitlines() if " data directory " in line]
+    assert len(found) == 1
+    assert found[0].startswith("WRONG ")
+    assert remedy in found[0]
