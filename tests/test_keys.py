@@ -478,6 +478,22 @@ def test_a_missing_key_for_artifacts_is_a_sentence(tmp_path: Path) -> None:
         keys.load_verify_keys((str(tmp_path / "none.pem"),))
 
 
+@pytest.mark.parametrize("setting", ["ArtifactVerifyKey", "Security"])
+@pytest.mark.parametrize("place", ["key.pem", "secrets/key.pem"])
+def test_a_key_behind_a_dangling_link(accepted: Device, tmp_path: Path, setting: str, place: str) -> None:
+    (tmp_path / place.partition("/")[0]).symlink_to("/data/secrets")
+    path = str(tmp_path / place)
+    accepted.configure(**{setting: {"AuthPrivateKey": path} if setting == "Security" else path})
+    done = accepted.run("doctor", "--json")
+    assert done.code == 78, done
+    found = [check["message"] for check in done.json["checks"] if not check["ok"]]
+    assert [message for message in found if "a link to /data/secrets, which does not exist; mount" in message]
+    if setting == "Security":
+        done = accepted.run("auth", "--fresh")
+        assert done.code == 78, done
+        assert "mount its partition" in done.err
+
+
 def test_a_directory_in_place_of_a_key_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(DiskError):
         keys.load(str(tmp_path))

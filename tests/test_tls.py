@@ -471,6 +471,10 @@ def test_a_passphrase_is_never_asked_for(device: Device, tmp_path: Path) -> None
         os.close(main)
         os.close(side)
     assert done.code == 78, done
+    (finding,) = [
+        check for check in device.run("doctor", "--json").json["checks"] if check["name"] == "configuration"
+    ]
+    assert "HttpsClient.Key" in finding["message"]
     command = done.err.strip().partition("remove it: ")[2]
     unsealing = command.replace("openssl pkey", "openssl pkey -passin pass:secret")
     subprocess.run(["sh", "-ec", unsealing], check=True, capture_output=True)
