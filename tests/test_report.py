@@ -289,7 +289,7 @@ def test_a_device_type_file_without_its_line_is_not_a_missing_file(device: Devic
 
 
 @pytest.mark.parametrize(
-    "damage", [{"hold": None}, {"token": 5}, {"form": []}, {"failures": 1}, {"checked_at": "x"}]
+    "damage", [{"pauses": None}, {"token": 5}, {"form": []}, {"failures": 1}, {"checked_at": "x"}]
 )
 def test_a_damaged_member_costs_no_result(
     installing: Device, server: DevServer, damage: dict[str, Any]
