@@ -75,12 +75,12 @@ def test_no_device_type(accepted: Device) -> None:
 @pytest.mark.parametrize(
     ("text", "mode", "words"),
     [
-        (None, 0, "cannot be started (No such file"),
-        ("#!/bin/sh\necho mac=1\n", 0o644, "Permission denied"),
+        (None, 0, "cannot be started: there is no such file"),
+        ("#!/bin/sh\necho mac=1\n", 0o644, "it is not executable"),
         ("#!/bin/sh\necho broken >&2\nexit 4\n", 0o755, "it ended with 4 (broken)"),
         ("#!/bin/sh\necho no pair\n", 0o755, "printed no key=value"),
         ("#!/bin/sh\nprintf 'mac=\\377'\n", 0o755, "not UTF-8"),
-        ("mac=1\n", 0o755, "Exec format"),
+        ("mac=1\n", 0o755, "does not begin with #!"),
     ],
     ids=["missing", "not executable", "fails", "says nothing", "not text", "no interpreter line"],
 )

@@ -65,15 +65,12 @@ def test_a_failing_script_fails_and_a_good_one_works(device: Device, server: Dev
     assert set(modes.values()) == {0o600}, modes
 
 
-@pytest.mark.parametrize("parent", ["every signal ignored", "every signal blocked", "an alarm"])
-def test_the_time_limit_holds_and_no_other(device: Device, parent: str) -> None:
-    def alarm() -> None:
-        signal.setitimer(signal.ITIMER_REAL, 4)
-
+@pytest.mark.parametrize("parent", ["every signal ignored", "every signal blocked"])
+def test_the_time_limit_holds(device: Device, parent: str) -> None:
     device.environment["PYTHONWARNINGS"] = "error,ignore::ResourceWarning"
     with silent_after(b"") as port:
         device.configure(ServerURL=f"https://127.0.0.1:{port}")
-        done = device.run("--max-runtime", "8", "auth", preexec_fn=PARENTS.get(parent, alarm))
+        done = device.run("--max-runtime", "8", "auth", preexec_fn=PARENTS[parent])
     assert (done.code, "time limit of 8 s" in done.err) == (75, True), done
     assert device.state["failures"]["auth"]["times"] == 1
 
