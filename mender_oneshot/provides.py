@@ -43,7 +43,7 @@ def _is_line(key: str, value: str) -> bool:
 
 def _is_cleared(key: str, patterns: tuple[str, ...]) -> bool:
     # "*" clears everything but name and group; the group is cleared by a pattern that means it.
-    return any(_matches(pattern, key) for pattern in patterns if pattern != "*" or key not in _RESERVED)
+    return any(_matches(pattern, key) for pattern in patterns if pattern.strip("*") or key not in _RESERVED)
 
 
 def _matches(pattern: str, key: str) -> bool:

@@ -773,6 +773,12 @@ def test_there_is_a_limit_to_scripts() -> None:
     assert "more than 1000 scripts" in refusal(Artifact(scripts=more).bytes())
 
 
+def test_there_is_a_limit_to_what_is_cleared() -> None:
+    verify(Artifact(type_info={"type": "app", "clears_artifact_provides": ["a"] * 1000}).bytes())
+    more = Artifact(type_info={"type": "app", "clears_artifact_provides": ["a"] * 1001}).bytes()
+    assert "clears more than 1000 patterns" in refusal(more)
+
+
 def test_there_is_a_limit_to_the_whole_header() -> None:
     made = Artifact(scripts={"ArtifactInstall_Enter_00": bytes(16 * MIB)})
     for suffix in ("", ".gz", ".xz"):

@@ -3,10 +3,12 @@
 import fcntl
 import hashlib
 import json
+import lzma
 import os
 import signal
 import stat
 import subprocess
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -323,6 +325,25 @@ def test_the_deadline_leaves_nothing(device: Device, tmp_path: Path, fifo: Path)
     os.close(keep_open)
     assert done.code == 75
     assert leftovers(tmp_path) == []
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".xz"])
+def test_a_bomb_is_ended_by_a_signal_and_by_the_deadline(device: Device, tmp_path: Path, suffix: str) -> None:
+    # Some GiB of content in some MB: more than can be decompressed in the time given.
+    head = corpus.header(b"app", 1 << 32)
+    pack: Any = zlib.compressobj(9, zlib.DEFLATED, 31) if suffix == ".gz" else lzma.LZMACompressor(preset=0)
+    piece = bytes(1 << 24)
+    stored = pack.compress(head) + b"".join(pack.compress(piece) for _ in range(24))
+    made = tmp_path / "release-2.mender"
+    made.write_bytes(Artifact(files={"app": b""}, suffix=suffix, stored_payload=stored).bytes())
+    for command in (["verify", str(made)], ["extract", str(made), str(tmp_path / "out")]):
+        done = device.run(*command, "--max-runtime", "1")
+        assert done.code in (65, 75)
+        process = device.start(*command)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+        assert process.returncode in (-signal.SIGTERM, 128 + signal.SIGTERM)
+        assert leftovers(tmp_path) == []
 
 
 def test_two_at_once_do_not_mix(device: Device, tmp_path: Path, made: Path, fifo: Path) -> None:
