@@ -11,14 +11,14 @@ but for the window a decompressor must keep (`decompress.XZ_MEMORY_MAX`, `ZSTD_W
 
 import binascii
 import hashlib
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO, NamedTuple
 
+from .artifact_json import as_object, as_text, as_texts, given, parsed, texts_by_key
 from .decompress import SUFFIXES, uncompressed
 from .errors import ArtifactRefused
-from .tar import PIECE, Member, Reader, damaged, is_clean, is_safe_name, shown
+from .tar import PIECE, Member, Reader, damaged, is_safe_name, shown
 
 VERSION_MAX = 1024  # the real one has 31 bytes
 SIGNATURE_MAX = 8 * 1024  # RSA of 16384 bits makes 2732 bytes
@@ -138,7 +138,7 @@ def _expect(member: Member | None, *names: str) -> Member:
 
 
 def _check_version(data: bytes) -> None:
-    version = _object(_json(data, "version"), "version")
+    version = as_object(parsed(data, "version"), "version")
     if version != {"format": "mender", "version": 3}:
         raise ArtifactRefused(
             f"The artifact says {shown(data.decode())} of its format, "
@@ -205,19 +205,19 @@ def _read_header(stored: Iterator[bytes], name: str) -> tuple[dict[str, Any], di
     """The JSON objects header-info and type-info of a header.tar; the scripts and meta-data only pass by."""
     header = Reader(_at_most(HEADER_MAX, uncompressed(stored, name), name), name)
     _expect(header.next(), "header-info")
-    info = _object(_json(header.content(JSON_MAX), "header-info"), "header-info")
+    info = as_object(parsed(header.content(JSON_MAX), "header-info"), "header-info")
     scripts: set[str] = set()
     while (member := header.next()) and re.fullmatch("scripts/[^/]+", member.name):
         if member.name in scripts or len(scripts) == SCRIPTS_MAX:
             raise damaged(f"{name} has {shown(member.name)} twice, or more than {SCRIPTS_MAX} scripts")
         scripts.add(member.name)
     _expect(member, "headers/0000/type-info")
-    type_info = _object(_json(header.content(JSON_MAX), "type-info"), "type-info")
+    type_info = as_object(parsed(header.content(JSON_MAX), "type-info"), "type-info")
     if member := header.next():
         _expect(member, "headers/0000/meta-data")
         # Empty in every rootfs-image that mender-artifact writes.
         if data := header.content(JSON_MAX):
-            _object(_json(data, "meta-data"), "meta-data")
+            as_object(parsed(data, "meta-data"), "meta-data")
         if extra := header.next():
             raise damaged(f"{shown(extra.name)} stands after the meta-data in {name}")
     return info, type_info
@@ -235,31 +235,31 @@ def _verified(info: dict[str, Any], type_info: dict[str, Any], *, signed: bool) 
     payloads = info.get("payloads")
     if not isinstance(payloads, list) or len(payloads) != 1:
         raise damaged("its header-info does not name exactly one payload")
-    payload_type = _object(payloads[0], "payload of header-info").get("type")
+    payload_type = as_object(payloads[0], "payload of header-info").get("type")
     if payload_type is not None:
-        payload_type = _text(payload_type, "payload type")
+        payload_type = as_text(payload_type, "payload type")
     # mender-artifact leaves the type of a rootfs-image empty; the reference client puts up with that too
     # (src/artifact/v3/header/header.cpp, "workaround").
     named_again = type_info.get("type", "")
     if named_again != payload_type and (named_again, payload_type) != ("", "rootfs-image"):
         raise damaged("its header-info and its type-info name different payload types")
 
-    named = _object(info.get("artifact_provides"), "artifact_provides")
-    depends = _texts_by_key(info.get("artifact_depends"), "artifact_depends")
+    named = as_object(info.get("artifact_provides"), "artifact_provides")
+    depends = texts_by_key(info.get("artifact_depends"), "artifact_depends")
     if not depends.get("device_type"):
         raise damaged("its header-info names no device type")
-    for key, texts in _texts_by_key(_given(type_info, "artifact_depends", {}), "artifact_depends").items():
+    for key, texts in texts_by_key(given(type_info, "artifact_depends", {}), "artifact_depends").items():
         # Named in both places, both must hold. A set: two long lists would take minutes.
         allowed = set(texts)
         depends[key] = tuple(text for text in depends.get(key, texts) if text in allowed)
     device_types = depends.pop("device_type")
-    provides = _object(_given(type_info, "artifact_provides", {}), "artifact_provides")
+    provides = as_object(given(type_info, "artifact_provides", {}), "artifact_provides")
     return Verified(
-        name=_text(named.get("artifact_name"), "artifact_name"),
-        group=_text(_given(named, "artifact_group", ""), "artifact_group", True),
+        name=as_text(named.get("artifact_name"), "artifact_name"),
+        group=as_text(given(named, "artifact_group", ""), "artifact_group", True),
         device_types=device_types,
         payload_type=payload_type,
-        provides={_text(key, "artifact_provides"): _text(provides[key], key, True) for key in provides},
+        provides={as_text(key, "artifact_provides"): as_text(provides[key], key, True) for key in provides},
         clears_provides=_clears(type_info),
         depends=depends,
         signed=signed,
@@ -268,7 +268,7 @@ def _verified(info: dict[str, Any], type_info: dict[str, Any], *, signed: bool) 
 
 def _clears(type_info: dict[str, Any]) -> tuple[str, ...]:
     """Return the patterns of the provides that an artifact clears: all of them if it names none."""
-    patterns = _texts(_given(type_info, "clears_artifact_provides", ["*"]), "clears_artifact_provides")
+    patterns = as_texts(given(type_info, "clears_artifact_provides", ["*"]), "clears_artifact_provides")
     if len(patterns) > CLEARS_MAX:
         raise damaged(f"it clears more than {CLEARS_MAX} patterns of provides")
     return patterns
@@ -313,54 +313,3 @@ def _check_payload(
         discard(member.name, pieces)
         _check_sum(sums, listed_as, digest.hexdigest())
         yield PayloadFile(member.name, member.size, digest.hexdigest())
-
-
-def _json(data: bytes, what: str) -> object:
-    try:
-        return json.loads(data.decode(), object_pairs_hook=_unique, parse_constant=_unknown)
-    except (ValueError, RecursionError):  # the latter for a nesting of a thousand or so
-        raise damaged(f"its {what} is not JSON with unique keys") from None
-
-
-def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """An object; keys that are there twice are refused, for readers differ in which one they take."""
-    known = dict(pairs)
-    if len(known) != len(pairs):
-        raise ValueError
-    return known
-
-
-def _unknown(_constant: str) -> object:
-    raise ValueError  # NaN and the like, which only Python calls JSON
-
-
-def _given(values: dict[str, Any], key: str, otherwise: object) -> object:
-    """What stands there; null is as good as nothing, as in Go, the language of the programs that write it."""
-    return otherwise if values.get(key) is None else values[key]
-
-
-def _object(value: object, what: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise damaged(f"its {what} is not a JSON object")
-    return value
-
-
-def _text(value: object, what: str, may_be_empty: bool = False) -> str:
-    if not isinstance(value, str) or not is_clean(value) or not (value or may_be_empty):
-        raise damaged(f"its {shown(what)} is missing or not a plain text")
-    return value
-
-
-def _texts(value: object, what: str) -> tuple[str, ...]:
-    if not isinstance(value, list):
-        raise damaged(f"its {shown(what)} is not a list of texts")
-    return tuple(_text(item, what) for item in value)
-
-
-def _texts_by_key(value: object, what: str) -> dict[str, tuple[str, ...]]:
-    """Conditions: each a text, or a list of texts of which one must fit."""
-    conditions = _object(value, what)
-    return {
-        _text(key, what): _texts([item] if isinstance(item, str) else item, what)
-        for key, item in conditions.items()
-    }
