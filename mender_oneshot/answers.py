@@ -28,6 +28,7 @@ class Answer(NamedTuple):
     status: int
     headers: Mapping[str, str]  # names in lower case
     body: bytes
+    proxy: str = ""  # a proxy that may have answered itself
 
 
 class Unusable(ValueError):
@@ -164,7 +165,7 @@ def http_date(text: str) -> float | None:
 
 def redirect_target(base: str, location: str) -> str:
     """Return where a redirect leads, "" if that is not an http or https URL of a usable length."""
-    if len(location) > LONGEST_MEMBER:
+    if not location.strip() or len(location) > LONGEST_MEMBER:
         return ""
     try:
         target = urljoin(base, location.strip())

@@ -1,7 +1,8 @@
 """What to do with the answer to a request for an artifact: append, start over, or something else.
 
-Pure: functions of the headers and of what is on disk. A splice of two objects must be impossible, so every
-doubt means starting over. RFC 9110: sections 8.8.3 (ETag), 13.1.5 (If-Range), 14.4 (Content-Range).
+Pure: functions of the headers and of what is on disk. Bytes are joined as long as nothing speaks against it:
+the artifact has checksums of its own, and what was joined without a strong validator and fails them is
+fetched anew, once. RFC 9110: sections 8.8.3 (ETag), 13.1.5 (If-Range), 14.4 (Content-Range).
 """
 
 import re
@@ -11,6 +12,9 @@ from typing import NamedTuple
 
 MAX_SIZE = 1 << 50
 LONGEST_VALUE = 512
+ENOUGH = 32768
+MAGIC = b"version"
+"""How an artifact begins: with the name of its first member."""
 
 
 class Answer(NamedTuple):
@@ -43,6 +47,7 @@ class Known(NamedTuple):
     size: int = -1
     etag: str = ""
     last_modified: str = ""
+    refused: int = 0  # conditions, the strongest first, that this object's hosts have not honoured
 
 
 class Move(Enum):
@@ -51,6 +56,7 @@ class Move(Enum):
     APPEND = "write the body behind the bytes on disk"
     FRESH = "write the body from the first byte on"
     AGAIN = "forget the bytes on disk and ask for the whole object"
+    WEAKER = "ask for the rest again, under the next condition"
     COMPLETE = "everything is on disk"
     EXPIRED = "ask the server for a new link"
     ENCODED = "something on the way changed the body's encoding"
@@ -58,75 +64,130 @@ class Move(Enum):
 
 
 class Decision(NamedTuple):
-    """A move, and the size of the whole object in bytes (-1: unknown)."""
+    """A move, the size of the whole object in bytes (-1: unknown), and the part of it that the body is."""
 
     move: Move
     size: int = -1
+    start: int = 0
+    end: int = -1  # the byte after the last one; -1: unknown
 
 
-def validator(known: Known) -> str:
-    """Return what `If-Range` can hold: a strong ETag, else the date, else "": then nothing may be resumed."""
+def conditions(known: Known) -> list[str]:
+    """Return what `If-Range` may hold, the strongest first; "" is a range without a condition.
+
+    A strong ETag, the date, nothing. Nodes of a CDN have ETags of their own, and some answer 200 to any ETag,
+    so each is tried in turn; the artifact's own checksums decide in the end. Without a condition only the
+    length tells one object from another, so it has to be known.
+    """
+    found = []
     if known.etag.startswith('"') and known.etag.endswith('"') and len(known.etag) > 1:
-        return known.etag
-    return known.last_modified
+        found.append(known.etag)
+    if known.last_modified:
+        found.append(known.last_modified)
+    if known.size >= 0:
+        found.append("")
+    return found
+
+
+def condition(known: Known) -> str | None:
+    """Return the condition that comes next, None if the rest cannot be asked for."""
+    left = conditions(known)[known.refused :]
+    return left[0] if known.offset > 0 and left else None
 
 
 def can_resume(known: Known) -> bool:
     """Say whether asking for the rest makes sense."""
-    return known.offset > 0 and known.size >= 0 and validator(known) != ""
+    return condition(known) is not None
+
+
+def is_strong(known: Known) -> bool:
+    """Say whether the next condition is a strong ETag, by which two objects cannot be mixed up."""
+    return bool(known.etag) and condition(known) == known.etag
+
+
+def is_progress(brought: int, size: int) -> bool:
+    """Say whether an attempt brought enough bytes to count: a hundredth of the object, or 32 KiB.
+
+    A host that gives one byte to each attempt would else hold a deployment for good.
+    """
+    return brought >= (ENOUGH if size < 0 else min(ENOUGH, max(1, size // 100)))
 
 
 def decide(answer: Answer, known: Known) -> Decision:
     """Decide what to do with an answer; `known.offset` is 0 where the whole object was asked for."""
-    if answer.status in (403, 404, 410):
+    if answer.status in (400, 401, 403, 404, 410):
         return Decision(Move.EXPIRED)
     if answer.status == 416 and known.offset:
         total = unsatisfied_range(answer.content_range)
-        return Decision(Move.COMPLETE if known.offset == total == known.size else Move.AGAIN, known.size)
-    if answer.status not in (200, 206):
+        return Decision(Move.COMPLETE if known.offset == total == known.size else Move.AGAIN)
+    if answer.status not in (200, 203, 206):
         return Decision(Move.REFUSED)
     if answer.encoding.lower() not in ("", "identity"):
         return Decision(Move.ENCODED)
-    if answer.status == 200:
-        return Decision(Move.FRESH, content_length(answer.length))
-    if not known.offset:
-        return Decision(Move.REFUSED)
-    return Decision(Move.APPEND if _continues(answer, known) else Move.AGAIN, known.size)
-
-
-def _continues(answer: Answer, known: Known) -> bool:
-    """Say whether a 206 is the rest of the very object whose beginning is on disk."""
+    if answer.status != 206:
+        size = content_length(answer.length)
+        if known.offset and size == known.size >= 0 and _has_weaker(known):
+            return Decision(Move.WEAKER)
+        return Decision(Move.FRESH, size, 0, size)
     span = content_range(answer.content_range)
-    if span is None or span != (known.offset, known.size - 1, known.size):
+    if span is None:
+        return Decision(Move.AGAIN if known.offset else Move.REFUSED)
+    first, last, size = span
+    if not known.offset:
+        return Decision(Move.FRESH, size, 0, last + 1) if first == 0 and size >= 0 else Decision(Move.REFUSED)
+    if not _fits(answer, known, first, last, size):
+        return Decision(Move.AGAIN)
+    if not _agrees(answer, known):
+        return Decision(Move.WEAKER if _has_weaker(known) else Move.AGAIN)
+    return Decision(Move.APPEND, known.size if known.size >= 0 else size, first, last + 1)
+
+
+def _has_weaker(known: Known) -> bool:
+    return can_resume(known._replace(refused=known.refused + 1))
+
+
+def _agrees(answer: Answer, known: Known) -> bool:
+    """Say whether what the condition was about has the same value in the answer, if the answer has it."""
+    asked = condition(known)
+    theirs = answer.etag if is_strong(known) else answer.last_modified
+    return not asked or not theirs or asked == theirs
+
+
+def _fits(answer: Answer, known: Known, first: int, last: int, size: int) -> bool:
+    """Say whether a 206 joins the bytes on disk; it may begin earlier, and end before the object does."""
+    total = known.size if known.size >= 0 else size
+    if first > known.offset or last < known.offset or not last < total or size not in (-1, total):
         return False
-    if answer.length and content_length(answer.length) != known.size - known.offset:
-        return False
-    # Each of the two that both sides name has to agree; a weak ETag alone says nothing of bytes.
-    return all(
-        ours == theirs
-        for ours, theirs in ((known.etag, answer.etag), (known.last_modified, answer.last_modified))
-        if ours and theirs
-    )
+    return not answer.length or content_length(answer.length) == last - first + 1
 
 
 def content_length(text: str) -> int:
-    """Read `Content-Length`; -1 for anything that is not a plausible number of bytes."""
-    text = text.strip()
-    if not re.fullmatch("[0-9]{1,19}", text):
+    """Read `Content-Length`; -1 for anything that is not a plausible number of bytes.
+
+    The same number several times, as a list, is that number (RFC 9110 section 8.6).
+    """
+    values = {value.strip() for value in text.split(",")}
+    text = values.pop()
+    if values or not re.fullmatch("[0-9]{1,19}", text):
         return -1
     return int(text) if int(text) <= MAX_SIZE else -1
 
 
 def content_range(text: str) -> tuple[int, int, int] | None:
-    """Read `Content-Range: bytes first-last/size`; None for anything else, "*" as the size included."""
-    found = re.fullmatch(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19})", text.strip(), re.IGNORECASE)
+    """Read `Content-Range: bytes first-last/size` as three numbers, -1 for an unknown size ("*").
+
+    The spellings that curl accepts: "bytes=", and no unit. None for anything else.
+    """
+    pattern = r"(?:bytes)?[\s:=]*([0-9]{1,19})\s*-\s*([0-9]{1,19})\s*/\s*([0-9]{1,19}|\*)"
+    found = re.fullmatch(pattern, text.strip(), re.IGNORECASE)
     if found is None:
         return None
-    first, last, size = (int(number) for number in found.groups())
-    return (first, last, size) if first <= last < size <= MAX_SIZE else None
+    first, last = int(found[1]), int(found[2])
+    size = -1 if found[3] == "*" else int(found[3])
+    return (first, last, size) if first <= last < (MAX_SIZE if size < 0 else size) <= MAX_SIZE else None
 
 
 def unsatisfied_range(text: str) -> int:
     """Read the size in `Content-Range: bytes */size` of a 416; -1 for anything else."""
-    found = re.fullmatch(r"bytes \*/([0-9]{1,19})", text.strip(), re.IGNORECASE)
+    found = re.fullmatch(r"(?:bytes)?[\s:=]*\*\s*/\s*([0-9]{1,19})", text.strip(), re.IGNORECASE)
     return int(found[1]) if found else -1

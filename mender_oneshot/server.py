@@ -156,15 +156,23 @@ class Server:
         `errors.BadAnswer`. What the answer means is left to `resume.decide`.
         """
         headers = {"Accept-Encoding": "identity"}
-        if resume.can_resume(known):
-            headers |= {"Range": f"bytes={known.offset}-", "If-Range": resume.validator(known)}
+        condition = resume.condition(known)
+        if condition is not None:
+            headers["Range"] = f"bytes={known.offset}-"
+        if condition:
+            headers["If-Range"] = condition
         for _ in range(REDIRECTS + 1):
-            response = self._transport.send("GET", uri, None, headers)
+            name = f"{host(uri)}, the storage in the server's link"
+            response = self._transport.send("GET", uri, None, headers, name)
             if response.status not in (301, 302, 303, 307, 308):
                 return response
             with response:
                 target = answers.redirect_target(uri, response.headers.get("location", ""))
-            if not target or (answers.scheme(uri) == "https" and answers.scheme(target) != "https"):
+            if not target:
+                raise errors.BadAnswer(
+                    f"The artifact's link at {host(uri)} redirects to no http(s) URL; it is not followed."
+                )
+            if answers.scheme(uri) == "https" and answers.scheme(target) != "https":
                 raise errors.BadAnswer(
                     f"The artifact's link at {host(uri)} redirects away from https; it is not followed."
                 )
@@ -175,6 +183,8 @@ class Server:
 
     def artifact_error(self, uri: str, response: Response) -> errors.Error:
         """Put an answer that no artifact can come from into words; a pause is one of the link's own host."""
+        if response.status == 407 and response.proxy:
+            return errors.TryLater(_login_wanted(response.proxy))
         said = f"{host(response.url)} answered {response.status} instead of the artifact"
         if response.status in (408, 429) or response.status >= 500:
             then, wish = _waiting(response.headers)
@@ -201,7 +211,7 @@ class Server:
         with self._transport.send(method, self.url + path, body, headers) as response:
             content = response.read(ANSWER_LIMIT + 1)
         short = f"{method} .../{path.partition('?')[0].rpartition('/')[2]}"
-        answer = Answer(short, response.status, response.headers, content)
+        answer = Answer(short, response.status, response.headers, content, response.proxy)
         if len(content) > ANSWER_LIMIT:
             raise self._unexpected(answer, "an answer of a sensible size")
         if token and answers.refuses_token(answer):
@@ -239,6 +249,8 @@ class Server:
 
     def _stranger(self, answer: Answer) -> errors.NotTheServer:
         """Return the error for an answer that is not in the form of a Mender server."""
+        if answer.status == 407 and answer.proxy:
+            return errors.NotTheServer(_login_wanted(answer.proxy), None, host(self.url))
         redirect = self._redirect(answer)
         if redirect:
             return errors.NotTheServer(f"{redirect}; the next run tries again.", None, host(self.url))
@@ -263,7 +275,8 @@ class Server:
 
     def _said(self, answer: Answer) -> str:
         words = answers.reason(answer)
-        return f"{host(self.url)} answered {answer.status}" + (f" ({words})" if words else "")
+        through = f" through the proxy {answer.proxy}" if answer.proxy else ""
+        return f"{host(self.url)} answered {answer.status}" + (f" ({words})" if words else "") + through
 
 
 def _not_accepted(url: str, reason: str) -> errors.NotAccepted:
@@ -275,6 +288,12 @@ def _not_accepted(url: str, reason: str) -> errors.NotAccepted:
             "Devices > Pending, the next run goes on by itself."
         )
     return errors.NotAccepted(message)
+
+
+def _login_wanted(proxy: str) -> str:
+    return (
+        f"The proxy {proxy} asks for a login (407); put it into http_proxy, as http://user:password@{proxy}."
+    )
 
 
 def _bare(url: str) -> str:

@@ -54,6 +54,9 @@ class Deployment(NamedTuple):
     verifying: int = 0  # attempts to verify it, in a row, that have not come to an end
     starts: int = 0  # attempts to start the sub-updater
     server: str = ""  # the URL of the server that offered it; "": not known
+    refused: int = 0  # conditions of `resume` that the object's hosts have not honoured
+    spliced: bool = False  # bytes were joined without a strong validator
+    restarted: bool = False  # fetched anew after a splice that failed its checksums
     more: Mapping[str, Any] = {}  # members that a newer version wrote
 
 

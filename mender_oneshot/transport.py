@@ -10,6 +10,7 @@ import http.client
 import logging
 import socket
 import ssl
+import time
 from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any
@@ -21,11 +22,14 @@ import urllib3.exceptions
 from urllib3.exceptions import HTTPError
 
 from . import __version__, errors, proxy, reach, trust
+from .reply import HeadTooLarge, Reply
 from .settings import Settings
 from .trust import host as host
 
 CONNECT_SECONDS = 30.0
 READ_SECONDS = 60.0
+WHOLE_SECONDS = 300.0
+"""How long a whole answer of the API may take, however steadily it comes."""
 PIECE = 65536
 
 # A clock that is wrong is told of by the certificate, where it matters, and in our own words.
@@ -33,6 +37,7 @@ urllib3.disable_warnings(urllib3.exceptions.SystemTimeWarning)
 # SkipVerify is reported once, and in our own words.
 urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
 
+_TOO_MUCH = (HeadTooLarge, http.client.LineTooLong)
 _FAILURES = (HTTPError, http.client.HTTPException, OSError, UnicodeError)
 
 log = logging.getLogger(__name__)
@@ -41,8 +46,12 @@ log = logging.getLogger(__name__)
 class Response:
     """An answer whose body has not been read yet; a context manager that closes what is left of it."""
 
-    def __init__(self, url: str, response: Any) -> None:
+    def __init__(self, url: str, response: Any, name: str = "", way: str = "") -> None:
         self.url = url
+        self.name = name or host(url)
+        self.proxy = way
+        """The proxy that may have answered itself, for there is no tunnel through it; "" for none."""
+        self._end = time.monotonic() + WHOLE_SECONDS
         # urllib3 2 has a base class that 1.26 lacks, so there is no type that holds in both worlds.
         self._response = response
         self.status: int = response.status
@@ -57,14 +66,28 @@ class Response:
         self._response.close()
 
     def read(self, limit: int) -> bytes:
-        """Return the whole body, or its first `limit` bytes, and free the connection for the next request."""
-        try:
-            content: bytes = self._response.read(limit) or b""
-        except _FAILURES as error:
-            raise in_words(self.url, error) from error
-        if len(content) < limit:
-            self._response.release_conn()
-        return content
+        """Return the whole body, or its first `limit` bytes, and free the connection for the next request.
+
+        Read in pieces: a body in chunks of one byte would else become as many objects.
+        """
+        content = bytearray()
+        for piece in self.pieces():
+            content += piece
+            if len(content) >= limit:
+                return bytes(content[:limit])
+            if time.monotonic() > self._end:
+                raise trust.no_answer(self.name, f"it takes more than {WHOLE_SECONDS:.0f} s")
+        if self._is_short(len(content)):
+            raise trust.no_answer(self.name, "the connection broke off")
+        self._response.release_conn()
+        return bytes(content)
+
+    def _is_short(self, size: int) -> bool:
+        """Say whether a body has fewer bytes than its head promised; urllib3 1.26 does not look."""
+        promised = self.headers.get("content-length", "")
+        if "transfer-encoding" in self.headers or self.status in (204, 304) or not promised.isdecimal():
+            return False
+        return len(promised) < 20 and size < int(promised)
 
     def pieces(self) -> Iterator[bytes]:
         """Yield the body as it comes in, at most 64 KiB at once, without waiting for a piece to fill.
@@ -77,7 +100,7 @@ class Response:
             try:
                 piece: bytes = read1(PIECE)
             except _FAILURES as error:
-                raise in_words(self.url, error) from error
+                raise in_words(self.url, error, self.name) from error
             if not piece:
                 return
             yield piece
@@ -95,8 +118,13 @@ class Transport:
         for pool in self._pools.values():
             pool.clear()
 
-    def send(self, method: str, url: str, body: bytes | None, headers: Mapping[str, str]) -> Response:
-        """Send one request, redirects not followed; raises an `errors.Error` where no answer comes."""
+    def send(
+        self, method: str, url: str, body: bytes | None, headers: Mapping[str, str], name: str = ""
+    ) -> Response:
+        """Send one request, redirects not followed; raises an `errors.Error` if no answer comes.
+
+        `name` is what messages call the host of the URL.
+        """
         log.debug("%s %s", method, url.partition("?")[0])
         named = proxy.proxy_for(url)
         way = (named, host(url))
@@ -115,12 +143,15 @@ class Transport:
                 decode_content=False,
             )
         except _FAILURES as error:
-            raise in_words(url, error) from error
-        return Response(url, response)
+            raise in_words(url, error, name) from error
+        plain = bool(named) and not url.lower().startswith("https:")
+        return Response(url, response, name, proxy.read_proxy(named).address if plain else "")
 
 
 class _Connecting:
     """Our way to a host in place of urllib3's: several addresses share the time, and a proxy is named."""
+
+    response_class = Reply
 
     def _new_conn(self) -> socket.socket:
         connection: Any = self
@@ -200,10 +231,15 @@ def _manager(named: str, url: str, context: trust.Context) -> urllib3.PoolManage
         raise proxy.not_a_proxy() from error
 
 
-def in_words(url: str, error: BaseException) -> errors.Error:
+def in_words(url: str, error: BaseException, name: str = "") -> errors.Error:
     """Put a failure of the network or of TLS into words."""
-    where = host(url)
+    where = name or host(url)
     for _ in range(20):
+        if isinstance(error, _TOO_MUCH) or type(error) is http.client.HTTPException:
+            return errors.BadAnswer(
+                f"{where} answered with more or longer header lines than a client accepts; check the server, "
+                "and what is in between."
+            )
         if isinstance(error, ssl.SSLCertVerificationError):
             return trust.certificate_error(_whose(url, error), error)
         if isinstance(error, trust.ProxyFailed):
@@ -237,6 +273,8 @@ def _cause(error: BaseException) -> BaseException | None:
     Not as far as what we were at when it happened: that is one of ours.
     """
     context = None if error.__suppress_context__ else error.__context__
+    if isinstance(error, http.client.HTTPException) and isinstance(context, ValueError):
+        return None  # a chunk without a length: how `http.client` notices a broken connection
     for candidate in (getattr(error, "reason", None), *error.args, error.__cause__, context):
         ours = isinstance(candidate, (errors.Error, errors.Needs))
         if isinstance(candidate, BaseException) and candidate is not error and not ours:

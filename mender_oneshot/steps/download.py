@@ -3,6 +3,8 @@
 import errno
 import logging
 import os
+from collections.abc import Iterator
+from itertools import chain
 
 from .. import disk, errors, resume, session
 from ..context import Context, Outcome
@@ -44,12 +46,12 @@ def run(context: Context) -> Outcome:
         part.finish(context.data(ARTIFACT))
     except (errors.Error, errors.Needs) as error:
         _drop_what_cannot_be_resumed(context, part)
-        _count(context, error, progress=part.size > before and not part.started_over)
+        _count(context, error, progress=_is_progress(context, part, before))
         raise
     finally:
         part.close()
     deployment = context.store.state.deployment or deployment
-    sentence = f"Downloaded {deployment.artifact_name}, {megabytes(part.size)}."
+    sentence = f"Downloaded {deployment.artifact_name}, {in_words(part.size)}."
     return Outcome("downloaded", sentence, _facts(deployment) | {"bytes": part.size})
 
 
@@ -66,8 +68,19 @@ def _facts(deployment: Deployment) -> dict[str, object]:
 def _drop_what_cannot_be_resumed(context: Context, part: "Part") -> None:
     """Free the disk of bytes that the next attempt would throw away."""
     held = context.store.state.deployment
-    if held and not resume.can_resume(Known(part.size, held.size, held.etag, held.last_modified)):
+    if held and not resume.can_resume(_known(part, held)):
         part.truncate(0)
+
+
+def _known(part: "Part", deployment: Deployment) -> Known:
+    return Known(part.size, deployment.size, deployment.etag, deployment.last_modified, deployment.refused)
+
+
+def _is_progress(context: Context, part: "Part", before: int) -> bool:
+    """Say whether an attempt brought new bytes, and enough of them."""
+    held = context.store.state.deployment
+    size = held.size if held else -1
+    return not part.started_over and resume.is_progress(part.size - before, size)
 
 
 def _count(context: Context, error: errors.Error | errors.Needs, *, progress: bool) -> None:
@@ -105,17 +118,31 @@ def _fetch(context: Context, part: "Part") -> None:
     if part.size and deployment.boot != boot:
         part.truncate(trusted(part.size))
         context.store.save(deployment=deployment._replace(boot=boot))
-    known = Known(part.size, deployment.size, deployment.etag, deployment.last_modified)
-    if known.size >= 0 and known.offset == known.size:
-        return
-    if not (resume.can_resume(known) and known.offset < known.size):
-        known = Known()
     if deployment.size >= 0:
         part.make_room(deployment.size)  # before the server sends what there is no room for
-    if not _request(context, server, part, known):
-        log.info("What is on disk does not fit the object on %s; starting over.", host(deployment.uri))
-        part.start_over()
-        _request(context, server, part, Known())
+    whole = False
+    while True:
+        deployment = context.store.state.deployment or deployment
+        known = _known(part, deployment)
+        if known.size >= 0 and known.offset == known.size:
+            return
+        if whole or not resume.can_resume(known) or 0 <= known.size < known.offset:
+            known = Known()
+        before = part.size
+        move = _request(context, server, part, known)
+        if move is Move.AGAIN:
+            log.info("What is on disk does not fit the object on %s; starting over.", host(deployment.uri))
+            whole = True
+        elif move is Move.WEAKER:
+            context.store.save(deployment=deployment._replace(refused=deployment.refused + 1))
+        else:
+            held = context.store.state.deployment
+            if move is Move.COMPLETE or held is None or held.size < 0 or part.size >= held.size:
+                return
+            whole = False
+            # Less than the rest came, as the answer announced; the next part is asked for at once.
+            if not resume.is_progress(part.size - before, held.size):
+                raise errors.TryLater(f"{host(deployment.uri)} sends too little at a time.")
 
 
 def trusted(size: int) -> int:
@@ -126,19 +153,17 @@ def trusted(size: int) -> int:
     return max(0, size - SYNC_BYTES)
 
 
-def _request(context: Context, server: Server, part: "Part", known: Known) -> bool:
-    """Ask once and write what comes; False means that the bytes on disk are of no use."""
+def _request(context: Context, server: Server, part: "Part", known: Known) -> Move:
+    """Ask once, write what comes, and return what the answer was."""
     deployment = context.store.state.deployment
     if deployment is None:
-        return True
+        return Move.COMPLETE
     where = host(deployment.uri)
     with server.open_artifact(deployment.uri, known) as response:
         answer = resume.answer(response.status, response.headers)
         decision = resume.decide(answer, known)
-        if decision.move is Move.AGAIN:
-            return False
-        if decision.move is Move.COMPLETE:
-            return True
+        if decision.move in (Move.AGAIN, Move.WEAKER, Move.COMPLETE):
+            return decision.move
         if decision.move is Move.EXPIRED:
             error = errors.TryLater(
                 f"{where} answered {answer.status} to a fresh link; the next run asks again."
@@ -150,41 +175,71 @@ def _request(context: Context, server: Server, part: "Part", known: Known) -> bo
             )
         if decision.move is Move.REFUSED:
             raise server.artifact_error(deployment.uri, response)
+        pieces = response.pieces()
         if decision.move is Move.FRESH:
+            pieces = _artifact(response, pieces)
             part.start_over()
             deployment = deployment._replace(
                 size=decision.size,
                 etag=bounded(answer.etag),
                 last_modified=bounded(answer.last_modified),
                 boot=context.now().boot,
+                refused=0,
+                spliced=False,
             )
-            context.store.save(deployment=deployment)
         else:
-            log.info("Resuming at %s of %s.", megabytes(part.size), megabytes(decision.size))
-        _write(context, response, part, decision.size)
-    return True
+            part.truncate(decision.start)
+            spliced = deployment.spliced or not resume.is_strong(known)
+            deployment = deployment._replace(size=decision.size, spliced=spliced)
+            log.info("Resuming at %s of %s.", in_words(part.size), in_words(decision.size))
+        context.store.save(deployment=deployment)
+        _write(context, pieces, part, decision)
+    return decision.move
 
 
-def _write(context: Context, response: Response, part: "Part", size: int) -> None:
-    """Write the body, and raise `errors.TryLater` where it ends before the object does."""
+def _artifact(response: Response, pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield the pieces of an artifact again, once its beginning has been seen.
+
+    Raises `errors.BadAnswer` for a page or an error that was answered with 200: it must not take the place of
+    the bytes on disk.
+    """
+    beginning = b""
+    for piece in pieces:
+        beginning += piece
+        if len(beginning) >= len(resume.MAGIC):
+            break
+    if not beginning.startswith(resume.MAGIC):
+        kind = response.headers.get("content-type", "no content type")[:60]
+        raise errors.BadAnswer(
+            f"{host(response.url)} answered {response.status} with {kind!r}, not an artifact; check the "
+            "storage, and that no portal is in between."
+        )
+    return chain((beginning,), pieces)
+
+
+def _write(context: Context, pieces: Iterator[bytes], part: "Part", decision: resume.Decision) -> None:
+    """Write the body, and raise `errors.TryLater` if it ends before it should."""
+    size, end = decision.size, decision.end
     part.make_room(size)
     try:
-        for piece in response.pieces():
+        for piece in pieces:
             part.append(piece)
-            if part.size > size >= 0:
+            if part.size > end >= 0:
                 part.truncate(0)
                 raise errors.BadAnswer("The artifact is longer than its server said; look at the storage.")
             context.progress(part.size, size)
-        if part.size < size:
+        if part.size < end:
             raise errors.TryLater("The link broke off; the next run goes on there.")
     except (errors.TryLater, errors.TimeOver) as error:
-        total = megabytes(size) if size >= 0 else "an unknown size"
-        raise type(error)(f"At {megabytes(part.size)} of {total}: {error}") from error
+        total = in_words(size) if size >= 0 else "an unknown size"
+        raise type(error)(f"At {in_words(part.size)} of {total}: {error}") from error
 
 
-def megabytes(size: int) -> str:
-    """Write a size for people, in millions of bytes."""
-    return f"{size / 1e6:.1f} MB"
+def in_words(size: int) -> str:
+    """Write a size for people."""
+    if size < 1000:
+        return f"{size} bytes"
+    return f"{size / 1e3:.1f} kB" if size < 100_000 else f"{size / 1e6:.1f} MB"
 
 
 class Part:
@@ -225,8 +280,8 @@ class Part:
             raise disk.failure(f"write {self.path}", OSError(errno.ENOSPC, "", self.path))
         if free < missing:
             raise errors.NoSpace(
-                f"No room for the artifact: {megabytes(missing)} are needed in {os.path.dirname(self.path)}, "
-                f"{megabytes(free)} are free; make room, the next run goes on."
+                f"No room for the artifact: {in_words(missing)} are needed in {os.path.dirname(self.path)}, "
+                f"{in_words(free)} are free; make room, the next run goes on."
             )
 
     def append(self, piece: bytes) -> None:
@@ -254,7 +309,12 @@ class Part:
         self.size = self._synced = size
 
     def start_over(self) -> None:
-        """Throw away what is there; an attempt that has to is one without a new byte, whatever it brings."""
+        """Throw away what is there; an attempt that has to is one without a new byte, whatever it brings.
+
+        Raises `errors.BadAnswer` the second time: such an attempt would never end.
+        """
+        if self.size and self.started_over:
+            raise errors.BadAnswer("The storage gives the same object in parts that do not fit; check it.")
         self.started_over = self.started_over or self.size > 0
         self.truncate(0)
 

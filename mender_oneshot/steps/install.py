@@ -65,6 +65,8 @@ def run(context: Context) -> Outcome:
             raise errors.Refused(_cannot_be_started(program, obstacle))
         info = _artifact_info(context, verified)
     except (errors.ArtifactRefused, errors.Refused) as error:
+        if isinstance(error, errors.ArtifactRefused) and deployment.spliced and not deployment.restarted:
+            raise _download_again(context, deployment, error) from error
         session.fail(context, error)
         raise
     except errors.SettingsError:
@@ -99,6 +101,18 @@ def _count(context: Context, deployment: Deployment) -> None:
             f"Gave up on {deployment.artifact_name}: {allowed} attempts to verify it have ended half-way."
         )
     context.store.save(deployment=deployment._replace(verifying=deployment.verifying + 1))
+
+
+def _download_again(context: Context, deployment: Deployment, error: errors.Error) -> errors.TryLater:
+    """Give an artifact a second chance, once, whose parts were joined without a strong validator."""
+    fresh = deployment._replace(
+        size=-1, etag="", last_modified="", refused=0, spliced=False, restarted=True, stalls=0, verifying=0
+    )
+    context.store.save(deployment=fresh)
+    disk.remove(context.data(ARTIFACT))
+    return errors.TryLater(
+        f"{error} It was joined from several answers of its storage, so the next run downloads it again."
+    )
 
 
 def _verify(context: Context) -> Verified:
