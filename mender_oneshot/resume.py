@@ -100,6 +100,16 @@ def can_resume(known: Known) -> bool:
     return condition(known) is not None
 
 
+def still_refused(known: Known, size: int, answer: Answer) -> int:
+    """Return how many conditions need no second try, now that the object is fetched from its first byte.
+
+    A host that ignored them all is next asked under the last one only: its 200 is then of use at once.
+    """
+    if not known.offset or size != known.size:
+        return 0
+    return max(0, len(conditions(Known(0, size, answer.etag, answer.last_modified))) - 1)
+
+
 def is_strong(known: Known) -> bool:
     """Say whether the next condition is a strong ETag, by which two objects cannot be mixed up."""
     return bool(known.etag) and condition(known) == known.etag

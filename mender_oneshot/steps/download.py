@@ -184,7 +184,7 @@ def _request(context: Context, server: Server, part: "Part", known: Known) -> Mo
                 etag=bounded(answer.etag),
                 last_modified=bounded(answer.last_modified),
                 boot=context.now().boot,
-                refused=0,
+                refused=resume.still_refused(known, decision.size, answer),
                 spliced=False,
             )
         else:
