@@ -118,9 +118,10 @@ def is_strong(known: Known) -> bool:
 def is_progress(brought: int, size: int) -> bool:
     """Say whether an attempt brought enough bytes to count: a hundredth of the object, or 32 KiB.
 
-    A host that gives one byte to each attempt would else hold a deployment for good.
+    A host that gives one byte to each attempt, or an object of unknown size that never ends, would else hold
+    a deployment for good.
     """
-    return brought >= (ENOUGH if size < 0 else min(ENOUGH, max(1, size // 100)))
+    return size >= 0 and brought >= min(ENOUGH, max(1, size // 100))
 
 
 def decide(answer: Answer, known: Known) -> Decision:

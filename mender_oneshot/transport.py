@@ -151,8 +151,6 @@ class Transport:
 class _Connecting:
     """Our way to a host in place of urllib3's: several addresses share the time, and a proxy is named."""
 
-    response_class = Reply
-
     def _new_conn(self) -> socket.socket:
         connection: Any = self
         try:
@@ -183,11 +181,11 @@ class _Connecting:
 
 
 class _Plain(_Connecting, urllib3.connection.HTTPConnection):
-    pass
+    response_class = Reply
 
 
 class _Secure(_Connecting, urllib3.connection.HTTPSConnection):
-    pass
+    response_class = Reply
 
 
 class _PlainPool(urllib3.HTTPConnectionPool):

@@ -45,7 +45,7 @@ def run(context: Context) -> Outcome:
         _fetch(context, part)
         part.finish(context.data(ARTIFACT))
     except (errors.Error, errors.Needs) as error:
-        _drop_what_cannot_be_resumed(context, part)
+        _drop_what_cannot_be_resumed(context, part, error)
         _count(context, error, progress=_is_progress(context, part, before))
         raise
     finally:
@@ -65,10 +65,11 @@ def _facts(deployment: Deployment) -> dict[str, object]:
     return {"deployment": deployment.id, "artifact_name": deployment.artifact_name}
 
 
-def _drop_what_cannot_be_resumed(context: Context, part: "Part") -> None:
-    """Free the disk of bytes that the next attempt would throw away."""
+def _drop_what_cannot_be_resumed(context: Context, part: "Part", error: Exception) -> None:
+    """Free the disk of bytes that the next attempt would throw away, or of an object that may never end."""
     held = context.store.state.deployment
-    if held and not resume.can_resume(_known(part, held)):
+    endless = held and held.size < 0 and isinstance(error, errors.NoSpace)
+    if held and (endless or not resume.can_resume(_known(part, held))):
         part.truncate(0)
 
 
