@@ -329,6 +329,22 @@ def test_the_lock_is_given_way_to_or_waited_for(accepted: Device) -> None:
     assert out == "There is no update for this device.\n"
 
 
+def test_a_person_is_told_that_another_run_is_at_work(accepted: Device) -> None:
+    import fcntl
+    import pty
+
+    reader, terminal = pty.openpty()
+    wrapper = ("bash", "-c", f'exec "$@" 2>&{terminal}', "bash")
+    with (accepted.data / "mender-oneshot.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = accepted.run("run", "--all", wrapper=wrapper, pass_fds=(terminal,))
+    said = os.read(reader, 4096)
+    os.close(reader)
+    os.close(terminal)
+    assert done == Run(75, "", "")
+    assert b"Another invocation is at work" in said
+
+
 def ticks(device: Device) -> list[str]:
     """What the steps of one tick of a timer came to."""
     return [step["outcome"] for step in device.ok("run", "--all", "--json").json["steps"]]

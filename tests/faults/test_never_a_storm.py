@@ -219,7 +219,8 @@ def test_a_hand_off_that_fails_for_ten_deployments(
     days.live(HOUR)
     assert [server.status_history(one) for one in deployments] == [["downloading", "failure"]] * 10
     assert {done.code for _, done in days.runs} <= {0, 69}
-    sentence = f"The sub-updater {accepted.scripts}/install cannot be started: there is no such file; the update has failed."
+    program = f"{accepted.scripts}/install"
+    sentence = f"The sub-updater {program} cannot be started: there is no such file; the update has failed."
     assert days.said() == {sentence}
     assert sum(sentence in done.err for _, done in days.runs) == 10
     assert not (accepted.data / "update.lock").exists()
