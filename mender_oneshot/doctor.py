@@ -161,6 +161,12 @@ def _verify_keys(settings: Settings) -> str:
         if weakness := keys.weakness(keys.load_verify_key(path)):
             raise errors.SettingsError(keys.weak_key_sentence(path, weakness))
     count = len(settings.artifact_verify_keys)
+    try:
+        held = state.load(settings.places.data(state.FILE)).deployment
+    except state.Unreadable:
+        held = None
+    if held and plan.link_is_open(held, settings):
+        raise errors.SettingsError(f"Deployment {held.id}: {plan.OPEN_LINK}")
     return (
         f"Artifacts have to be signed, by one of {count} keys." if count else "Artifacts need no signature."
     )

@@ -9,7 +9,7 @@ import time
 
 from .moment import Moment
 from .settings import Settings
-from .state import Failure, Handoff, Pause, Result, State, Token, final_result
+from .state import Deployment, Failure, Handoff, Pause, Result, State, Token, final_result
 from .url import host
 
 SMALLEST_BACKOFF = 60.0
@@ -227,6 +227,18 @@ def retry_remaining(failed: Result, now: float) -> float:
     """Seconds until a deployment that failed here, and is offered again, is tried again."""
     wait = min(SMALLEST_BACKOFF * 2.0 ** min(failed.attempts - 1, 20), LONGEST_PAUSE)
     return remaining(failed.at, wait, now)
+
+
+OPEN_LINK = (
+    "the server is asked by https, but links to its artifact by plain http, and no ArtifactVerifyKey is set, "
+    "so anybody in between can replace the artifact; set ArtifactVerifyKey, or give the storage https."
+)
+
+
+def link_is_open(deployment: Deployment, settings: Settings) -> bool:
+    """Say whether neither TLS nor a signature protects an artifact that an https server offers."""
+    secure = deployment.server.lower().startswith("https:")
+    return secure and deployment.uri.lower().startswith("http:") and not settings.artifact_verify_keys
 
 
 def failed_again(before: Failure | None, now: float, why: str = "", *, failed: bool = True) -> Failure:

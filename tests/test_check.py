@@ -369,3 +369,41 @@ def test_an_older_deployment_that_is_over_is_not_done_again_either(
     server.faults.add(match="GET */next", status=200, body=json.dumps(answer(first)))
     assert accepted.ok("check-update", "--json").json["outcome"] == "over"
     assert accepted.run("download").code == 2
+
+
+def test_a_link_that_nothing_protects_is_named(accepted: Device, server: DevServer) -> None:
+    """By https from the server, by http from the storage, and no signature to check."""
+    offer = json.dumps(answer(source={"uri": "http://127.0.0.1:9/x"}))
+    server.faults.add(match="GET */next", status=200, body=offer)
+    done = accepted.run("check-update")
+    assert (done.code, len(done.err.splitlines())) == (0, 1)
+    assert (
+        "Deployment a-b-c: the server is asked by https, but links to its artifact by plain http" in done.err
+    )
+    doctor = accepted.run("doctor")
+    assert "set ArtifactVerifyKey, or give the storage https" in doctor.out + doctor.err
+
+
+@pytest.mark.parametrize(
+    ("location", "words"),
+    [
+        (
+            "https://127.0.0.1:1/login?secret=topsecret",
+            "redirects (302) to https://127.0.0.1:1; write that into",
+        ),
+        (
+            "https://portal.example/?secret=topsecret",
+            "to https://portal.example; if that is your Mender server",
+        ),
+        ("/login?secret=topsecret", "answered 302 with"),
+        ("", "answered 302 with"),
+    ],
+)
+def test_a_redirect_is_shown_with_its_host_only(
+    accepted: Device, server: DevServer, location: str, words: str
+) -> None:
+    server.faults.add(count=None, redirect=location, match="* */next")
+    for command in ("check-update", "doctor"):
+        done = accepted.run(command)
+        assert words in done.out + done.err, done
+        assert "topsecret" not in done.out + done.err

@@ -123,7 +123,12 @@ def _take(context: Context, found: Deployment, paced: bool) -> Outcome:
         if held and _same_artifact(held, found):
             log.info("Deployment %s has the same artifact as %s; keeping what is here.", found.id, held.id)
             found = found._replace(
-                etag=held.etag, last_modified=held.last_modified, size=held.size, boot=held.boot
+                etag=held.etag,
+                last_modified=held.last_modified,
+                size=held.size,
+                boot=held.boot,
+                refused=held.refused,
+                spliced=held.spliced,
             )
         else:
             # First the files, then the state: what lies there always belongs to the deployment in the state.
@@ -131,6 +136,8 @@ def _take(context: Context, found: Deployment, paced: bool) -> Outcome:
         deployment_log.reset(context.settings.log_directory, context.settings.places.datastore)
         store.save(deployment=found)
         log.info("Deployment %s offers %s.", found.id, found.artifact_name)
+        if plan.link_is_open(found, context.settings):
+            log.warning("Deployment %s: %s", found.id, plan.OPEN_LINK)
     facts = {"deployment": found.id, "artifact_name": found.artifact_name}
     return Outcome("update", f"There is an update: {found.artifact_name} (deployment {found.id}).", facts)
 
