@@ -965,6 +965,7 @@ def test_rauc_without_its_service_is_a_failure(rauc_board: RaucBoard, rauc_artif
 def test_the_power_fails_while_rauc_installs(rauc_board: RaucBoard, rauc_artifact: Path) -> None:
     downloaded(rauc_board.field, rauc_artifact)
     (rauc_board.root / "cut-inside").touch()
+    rauc_board._fresh(0)
     rauc_board.device.ok("install")
     until((rauc_board.root / "inside").exists, "RAUC begins with the other slot")
     # First the one that would notice the end of the other.
