@@ -393,6 +393,7 @@ def test_verify_shows_what_is_in_an_artifact(device: Device, tmp_path: Path) -> 
         "signed          not checked: no ArtifactVerifyKey is set",
         "provides        rootfs-image.app.version=2",
         "depends         shape=round or flat",
+        "clears          *",
         f"file            {sum_}          7 app",
     ]
     answer = device.ok("verify", str(made), "--json").json
@@ -409,6 +410,6 @@ def test_verify_shows_what_is_in_an_artifact(device: Device, tmp_path: Path) -> 
         "signed": False,
         "provides": {"rootfs-image.app.version": "2"},
         "depends": {"shape": ["round", "flat"]},
-        "clears_provides": [],
+        "clears_provides": ["*"],
         "files": [{"name": "app", "size": 7, "sha256": sum_}],
     }
