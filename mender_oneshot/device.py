@@ -1,4 +1,4 @@
-"""What the device says of itself: identity, inventory, device type, artifact name.
+"""What the device says of itself: identity, device type, artifact name; and how its scripts are run.
 
 Runs the scripts and reads the files; knows nothing of the server.
 """
@@ -14,6 +14,7 @@ from . import disk, errors, script
 from .settings import Settings
 
 SCRIPT_SECONDS = 60.0
+SCRIPT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 OUTPUT_LIMIT = 1 << 20
 
 log = logging.getLogger(__name__)
@@ -31,7 +32,7 @@ def identity(settings: Settings, form: str) -> dict[str, str | list[str]]:
     script = f"{settings.places.scripts_dir}/identity/mender-device-identity"
     disk.require_target(script)
     try:
-        output = run_script(script, SCRIPT_SECONDS).decode()
+        output = run_script(settings, script).decode()
     except (errors.ScriptFailed, UnicodeDecodeError) as error:
         why = "what it prints is not UTF-8" if isinstance(error, UnicodeDecodeError) else error
         raise errors.SettingsError(f"The identity script {script} failed: {why}; mend the script.") from error
@@ -41,39 +42,6 @@ def identity(settings: Settings, form: str) -> dict[str, str | list[str]]:
             f"The identity script {script} printed no key=value line; mend the script."
         )
     return dict(values) if form == "list" else {key: single(value) for key, value in values.items()}
-
-
-def inventory(settings: Settings, *, patient: bool = False) -> dict[str, str | list[str]]:
-    """Run the inventory scripts in order of name and merge what they say; a bad one never spoils the rest.
-
-    With `patient`, raises `errors.TryLater` if a script cannot be started just now.
-    """
-    directory = f"{settings.places.scripts_dir}/inventory"
-    merged: Values = {}
-    disk.require_target(directory)
-    try:
-        names = sorted(os.listdir(directory))
-    except OSError as error:
-        log.warning("No inventory scripts: %s cannot be read (%s).", directory, error.strerror)
-        names = []
-    for name in names:
-        path = f"{directory}/{name}"
-        if not name.startswith("mender-inventory-") or not os.access(path, os.X_OK) or os.path.isdir(path):
-            continue
-        try:
-            output = run_script(path, SCRIPT_SECONDS).decode()
-        except (errors.ScriptFailed, UnicodeDecodeError) as error:
-            why = "what it prints is not UTF-8" if isinstance(error, UnicodeDecodeError) else error
-            log.warning("The inventory script %s is left out: %s.", path, why)
-            continue
-        except errors.TryLater as error:
-            if patient:
-                raise
-            log.warning("The inventory goes without %s: %s", name, error)
-            continue
-        for key, value in parse_key_values(output, strip=True).items():
-            merged.setdefault(key, []).extend(value)
-    return {key: single(value) for key, value in merged.items()}
 
 
 def device_type(settings: Settings) -> str:
@@ -99,7 +67,7 @@ def provides(settings: Settings) -> dict[str, str]:
 def _read_key_values(path: str) -> Values | None:
     try:
         content = disk.read(path, 65536)
-        return None if content is None else parse_key_values(content.decode(), strip=True)
+        return None if content is None else parse_key_values(content.decode("utf-8-sig"), strip=True)
     except errors.SettingsError:
         raise
     except (errors.Error, UnicodeDecodeError) as error:
@@ -114,11 +82,16 @@ def parse_key_values(text: str, *, strip: bool) -> Values:
     """
     values: Values = {}
     for line in text.split("\n"):
-        line = line.strip() if strip else line.removesuffix("\r")
-        key, separator, value = line.partition("=")
-        if separator and key:
-            values.setdefault(key, []).append(value)
+        if pair := parse_line(line, strip=strip):
+            values.setdefault(pair[0], []).append(pair[1])
     return values
+
+
+def parse_line(line: str, *, strip: bool) -> tuple[str, str] | None:
+    """Return key and value of one `key=value` line, None for any other line."""
+    line = line.strip() if strip else line.removesuffix("\r")
+    key, separator, value = line.partition("=")
+    return (key, value) if separator and key else None
 
 
 def single(values: list[str]) -> str | list[str]:
@@ -126,11 +99,29 @@ def single(values: list[str]) -> str | list[str]:
     return values[0] if len(values) == 1 else values
 
 
-def run_script(path: str, seconds: float) -> bytes:
+def script_environment(settings: Settings) -> dict[str, str]:
+    """Return all that a script gets of an environment, whoever called us.
+
+    What a script prints must not depend on the PATH of cron or the language of a login shell: the same device
+    would be two for the server.
+    """
+    places = settings.places
+    return {
+        "PATH": SCRIPT_PATH,
+        "LANG": "C",
+        "LC_ALL": "C",
+        "MENDER_CONF_DIR": places.conf_dir,
+        "MENDER_DATA_DIR": places.scripts_dir,
+        "MENDER_DATASTORE_DIR": places.datastore,
+    }
+
+
+def run_script(settings: Settings, path: str, seconds: float = SCRIPT_SECONDS) -> bytes:
     """Run a script and return what it printed on stdout, at most 1 MiB.
 
-    Over at the script's own end, whatever its children still hold open; at the time limit its whole process
-    group is killed. Raises `errors.ScriptFailed`, with the last it had to say on stderr.
+    It gets `script_environment`, the working directory / and an empty stdin. It is over when the script
+    itself ends, whatever its children hold open; at the time limit its whole process group is killed.
+    Raises `errors.ScriptFailed`, with the last it had to say on stderr, or `errors.TryLater`.
     """
     try:
         process = subprocess.Popen(
@@ -140,6 +131,7 @@ def run_script(path: str, seconds: float) -> bytes:
             stderr=subprocess.PIPE,
             start_new_session=True,
             cwd="/",
+            env=script_environment(settings),
         )
     except OSError as error:
         why = script.explain(path, error)

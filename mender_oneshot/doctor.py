@@ -3,6 +3,7 @@
 Asks the server a question, runs the scripts; changes nothing.
 """
 
+import contextlib
 import errno
 import os
 import stat
@@ -11,7 +12,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import NamedTuple
 
-from . import credentials, device, disk, errors, libraries, moment, plan, script, state, trust
+from . import attributes, credentials, device, disk, errors, libraries, moment, plan, script, state, trust
 from .settings import Settings, no_server
 
 CLOCK_TOLERANCE = 3600.0
@@ -35,13 +36,13 @@ def examine(settings: Settings) -> Iterator[Finding]:
         "device type": lambda settings: f"The device type is {device.device_type(settings)}.",
         "artifact": _artifact,
         "identity": _identity,
-        "inventory": _inventory,
         "device key": _device_key,
         "verify keys": _verify_keys,
         "sub-updater": _sub_updater,
     }
     for name, check in checks.items():
         yield _finding(name, check, settings)
+    yield from _inventory(settings)
     for url in settings.servers:
         yield _finding("server", partial(_server, url), settings)
     yield _finding("authorization", _authorization, settings)
@@ -136,8 +137,22 @@ def _identity(settings: Settings) -> str:
     return f"The identity is {', '.join(f'{name}={value}' for name, value in found.items())}."
 
 
-def _inventory(settings: Settings) -> str:
-    return f"The inventory scripts say {len(device.inventory(settings))} things."
+def _inventory(settings: Settings) -> Iterator[Finding]:
+    """Run the inventory scripts; yield one finding for each file or line that adds nothing."""
+    known: dict[str, str] = {}
+    with contextlib.suppress(errors.Error):  # a finding of another check
+        known = attributes.own(settings)
+    problems: tuple[str, ...] = ()
+
+    def run(settings: Settings) -> str:
+        nonlocal problems
+        found = attributes.collect(settings, known, patient=False)
+        problems = found.problems
+        return f"The inventory has {len(found.attributes)} attributes."
+
+    yield _finding("inventory", run, settings)
+    for problem in problems:
+        yield Finding("inventory", problem, errors.SettingsError(problem))
 
 
 def _device_key(settings: Settings) -> str:

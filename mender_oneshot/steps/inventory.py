@@ -2,56 +2,67 @@
 
 import hashlib
 import json
+import logging
 
-from .. import __version__, device, session
+from .. import attributes, errors, session
+from ..attributes import Inventory
 from ..context import Context, Outcome
 from ..plan import INVENTORY_MAX_AGE, remaining
 
 PATIENCE = 3
 """Attempts in a row that wait for a script to be startable again; the next goes without it."""
 
+log = logging.getLogger(__name__)
+
 
 def run(context: Context) -> Outcome:
     """Run the scripts and send what they say."""
-    attributes = collect(context)
-    return _send(context, attributes, digest(attributes))
+    return _send(context, collect(context))
 
 
 def run_paced(context: Context) -> Outcome:
     """The same for `run`, which does not send what the server had word for word within the last day."""
-    attributes, state, now = collect(context), context.store.state, context.now().time
-    mark = digest(attributes)
-    if mark == state.inventory_digest and remaining(state.inventory_sent_at, INVENTORY_MAX_AGE, now):
+    inventory, state, now = collect(context), context.store.state, context.now().time
+    unchanged = digest(inventory) == state.inventory_digest
+    if unchanged and remaining(state.inventory_sent_at, INVENTORY_MAX_AGE, now):
+        # Once a day is enough for the problems, too, to appear in a journal.
+        _tell(inventory, logging.INFO)
         context.store.update(inventory_at=now)
         return Outcome(
-            "unchanged", "The inventory has not changed; nothing sent.", {"attributes": len(attributes)}
+            "unchanged",
+            "The inventory has not changed; nothing sent.",
+            {"attributes": len(inventory.attributes)},
         )
-    return _send(context, attributes, mark)
+    return _send(context, inventory)
 
 
-def collect(context: Context) -> dict[str, str | list[str]]:
+def collect(context: Context) -> Inventory:
     """Gather the attributes; what we know ourselves wins over a script of the same name.
 
     A script that cannot be started just now is waited for, but not for long.
     """
     settings, failed = context.settings, context.store.state.failures.get("send-inventory")
-    attributes = device.inventory(settings, patient=failed is None or failed.times < PATIENCE)
-    attributes |= device.provides(settings)
-    attributes["device_type"] = device.device_type(settings)
-    attributes["mender_client_version"] = f"mender-oneshot {__version__}"
-    # The server refuses the whole batch for one name that is too long (device-api.md section 2).
-    return {name: value for name, value in attributes.items() if len(name.encode()) <= 1024}
+    patient = failed is None or failed.times < PATIENCE
+    return attributes.collect(settings, attributes.own(settings), patient=patient)
 
 
-def digest(attributes: dict[str, str | list[str]]) -> str:
+def digest(inventory: Inventory) -> str:
     """Sum up an inventory, so that the next invocation can tell whether it has changed."""
-    return hashlib.sha256(json.dumps(attributes, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(inventory.attributes, sort_keys=True).encode()).hexdigest()
 
 
-def _send(context: Context, attributes: dict[str, str | list[str]], mark: str) -> Outcome:
-    session.connect(context).put_inventory(attributes)
-    now = context.now().time
-    context.store.update(inventory_at=now, inventory_sent_at=now, inventory_digest=mark)
-    return Outcome(
-        "sent", f"Sent the inventory: {len(attributes)} attributes.", {"attributes": len(attributes)}
-    )
+def _send(context: Context, inventory: Inventory) -> Outcome:
+    try:
+        session.connect(context).put_inventory(inventory.attributes)
+    except errors.Error:
+        _tell(inventory, logging.INFO)  # the attempt is repeated soon, and would repeat them
+        raise
+    _tell(inventory, logging.WARNING)
+    now, count = context.now().time, len(inventory.attributes)
+    context.store.update(inventory_at=now, inventory_sent_at=now, inventory_digest=digest(inventory))
+    return Outcome("sent", f"Sent the inventory: {count} attributes.", {"attributes": count})
+
+
+def _tell(inventory: Inventory, level: int) -> None:
+    for problem in inventory.problems:
+        log.log(level, "%s", problem)
