@@ -50,6 +50,31 @@ def id_data(identity: Identity) -> str:
     return json.dumps(identity, separators=(",", ":"), sort_keys=True)
 
 
+def identity(settings: Settings, known: State) -> Identity:
+    """Run the identity script; raises `errors.SettingsError` if it says nothing that tells devices apart.
+
+    A server takes all devices with such an identity for one, and accepts one key for it, so no fleet can work
+    with it; but a device that was accepted with it stays accepted (decision 0009).
+    """
+    found = device.identity(settings, identity_form(settings, known))
+    if device.tells_apart(found):
+        return found
+    was_accepted = known.owner == mark(found) or (known.token and not known.owner)
+    if not was_accepted:
+        raise errors.SettingsError(no_identity(settings, found))
+    log.info("%s", no_identity(settings, found))
+    return found
+
+
+def no_identity(settings: Settings, found: Identity) -> str:
+    """Say that an identity does not tell this device from others."""
+    shown = ", ".join(f"{name}={value}" for name, value in found.items())[:200]
+    return (
+        f"The identity script {device.identity_script(settings)} printed {shown}, which does not tell this "
+        "device from others; make it print a serial number or the MAC address of a network interface."
+    )
+
+
 def identity_form(settings: Settings, known: State) -> str:
     """Return the form of the identity, "list" or "string"."""
     return settings.identity_format or known.identity_format or "string"
@@ -60,8 +85,8 @@ def is_another_device(settings: Settings, known: State) -> bool:
     if not known.owner:
         return False
     try:
-        identity = device.identity(settings, identity_form(settings, known))
+        found = identity(settings, known)
     except (errors.SettingsError, errors.TryLater) as error:
         log.warning("Cannot tell whether this is still the same device: %s", error)
         return False
-    return mark(identity) != known.owner
+    return mark(found) != known.owner

@@ -9,6 +9,7 @@ import select
 import signal
 import subprocess
 import time
+from collections.abc import Mapping
 
 from . import disk, errors, script
 from .settings import Settings
@@ -17,9 +18,21 @@ SCRIPT_SECONDS = 60.0
 SCRIPT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 OUTPUT_LIMIT = 1 << 20
 
+PLACEHOLDERS = {
+    *("none", "null", "(null)", "unknown", "undefined", "n/a", "not specified", "not applicable"),
+    *("default string", "system serial number", "to be filled by o.e.m.", "to be filled by oem"),
+    "03000200-0400-0500-0006-000700080009",
+}
+"""Values, in lower case, that say that there is no value; the lower half is what firmware has (SMBIOS)."""
+
 log = logging.getLogger(__name__)
 
 Values = dict[str, list[str]]
+
+
+def identity_script(settings: Settings) -> str:
+    """Return the path of the identity script."""
+    return f"{settings.places.scripts_dir}/identity/mender-device-identity"
 
 
 def identity(settings: Settings, form: str) -> dict[str, str | list[str]]:
@@ -29,19 +42,36 @@ def identity(settings: Settings, form: str) -> dict[str, str | list[str]]:
     (device-api.md section 1.2), "string" being what the C++ and Go clients send, "list" what
     mender-python-client sent.
     """
-    script = f"{settings.places.scripts_dir}/identity/mender-device-identity"
+    script = identity_script(settings)
     disk.require_target(script)
     try:
         output = run_script(settings, script).decode()
     except (errors.ScriptFailed, UnicodeDecodeError) as error:
         why = "what it prints is not UTF-8" if isinstance(error, UnicodeDecodeError) else error
-        raise errors.SettingsError(f"The identity script {script} failed: {why}; mend the script.") from error
+        raise errors.SettingsError(
+            f"The identity script {script} failed: {why}; correct the script."
+        ) from error
     values = parse_key_values(output, strip=form == "list")
     if not values:
         raise errors.SettingsError(
-            f"The identity script {script} printed no key=value line; mend the script."
+            f"The identity script {script} printed no key=value line; correct the script."
         )
     return dict(values) if form == "list" else {key: single(value) for key, value in values.items()}
+
+
+def tells_apart(identity: Mapping[str, str | list[str]]) -> bool:
+    """Return whether an identity has a value that can tell this device from any other."""
+    values = [v for value in identity.values() for v in ([value] if isinstance(value, str) else value)]
+    return not all(says_nothing(value) for value in values)
+
+
+def says_nothing(value: str) -> bool:
+    """Return whether a value is what scripts, drivers and firmware give if they have none."""
+    text = value.strip().lower()
+    digits = text.replace(":", "").replace("-", "")
+    # A MAC address, a serial number or a UUID; a short "0" may be the name of a first device.
+    blank = len(digits) >= 12 and (set(digits) <= {"0"} or set(digits) <= {"f"})
+    return not text or blank or text in PLACEHOLDERS
 
 
 def device_type(settings: Settings) -> str:

@@ -134,6 +134,8 @@ def _identity(settings: Settings) -> str:
             "The state belongs to a device with another identity; the next run sets it aside and authorizes "
             "as a new device. If this is the same device, correct the identity script."
         )
+    if not device.tells_apart(found):
+        raise errors.SettingsError(credentials.no_identity(settings, found))
     return f"The identity is {', '.join(f'{name}={value}' for name, value in found.items())}."
 
 

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import os
 
-from . import credentials, deployment_log, device, disk, errors, state
+from . import credentials, deployment_log, disk, errors, state
 from .context import Context, Outcome
 from .state import ARTIFACT, PART, UPDATE_LOCK, Handoff, State
 
@@ -37,7 +37,7 @@ def confirm(context: Context) -> Outcome | None:
         )
         store.update(token=None)
     try:
-        context.identity = device.identity(settings, credentials.identity_form(settings, store.state))
+        context.identity = credentials.identity(settings, store.state)
     except (errors.SettingsError, errors.TryLater) as error:
         log.warning("Cannot tell whether this is still the same device: %s", error)
         return None

@@ -74,7 +74,7 @@ def request(context: Context) -> tuple[bytes, str]:
     # Before a key is made: a data directory without a device type may be an empty one in place of this
     # device's, whose partition is not mounted.
     device.device_type(settings)
-    identity = context.identity or device.identity(settings, form)
+    identity = context.identity or credentials.identity(settings, context.store.state)
     context.identity = identity
     context.store.update(identity_format=form)
     key = keys.load(settings.key_file)
