@@ -16,19 +16,19 @@ from .request import Request
 
 EXIT_CODES = """\b
 Exit codes:
-  0   done, or nothing to do
-  1   a bug: traceback on stderr
+  0   success, or nothing to do
+  1   bug: traceback on stderr
   2   report, install, download: no update in progress
   16  check-update --exit-code: an update is available
-  64  wrong usage
-  65  the artifact is refused
-  69  the server, or TLS, says no for good
-  73  no space, or a file cannot be created
+  64  usage error
+  65  artifact rejected (corrupt, unsigned or for another device)
+  69  permanent failure: server refused, or TLS verification failed
+  73  no space left, or a file cannot be created
   74  input/output error
-  75  try again later: network, server busy, lock held, time limit
-  76  the server answered something that makes no sense
-  77  the device is not accepted (yet)
-  78  configuration
+  75  temporary failure, try again later: network, server busy, lock held, time limit
+  76  protocol error: unexpected response from the server
+  77  device not accepted (yet)
+  78  configuration error
 """
 
 LONGEST = 10**8
@@ -41,7 +41,7 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name == "daemon":
             ctx.fail(
-                "there is no daemon here; let a timer or cron call 'run' (see cron/ and systemd-timers/)."
+                "there is no daemon here; call 'run' from a timer or cron (see cron/ and systemd-timers/)."
             )
         return super().get_command(ctx, cmd_name)
 
@@ -54,21 +54,21 @@ class _Commands(click.Group):
 )
 @click.option("-c", "--config", metavar="FILE", default="", help="Configuration file.")
 @click.option(
-    "-b", "--fallback-config", metavar="FILE", default="", help="Configuration file of second rank."
+    "-b", "--fallback-config", metavar="FILE", default="", help="Fallback configuration file."
 )
 @click.option("-d", "--data", metavar="DIR", default="", help="Data directory.")
 @click.option(
-    "-l", "--log-level", type=click.Choice(LEVELS, case_sensitive=False), help="What goes to stderr."
+    "-l", "--log-level", type=click.Choice(LEVELS, case_sensitive=False), help="Log level for stderr."
 )
-@click.option("-L", "--log-file", metavar="FILE", default="", help="Append the log to a file as well.")
+@click.option("-L", "--log-file", metavar="FILE", default="", help="Also append the log to a file.")
 @click.option(
     "--syslog",
     is_flag=True,
-    help="Everything to the system's log and nothing to the terminal, as cron wants it.",
+    help="Log to syslog instead of the terminal (for cron).",
 )
-@click.option("--no-syslog", is_flag=True, help="Accepted for the old client's sake; has no effect.")
+@click.option("--no-syslog", is_flag=True, help="Ignored; accepted for compatibility.")
 @click.option("-F", "--forcebootstrap", is_flag=True, hidden=True)
-@click.option("--max-runtime", type=click.IntRange(0, LONGEST), metavar="SECONDS", help="See the commands.")
+@click.option("--max-runtime", type=click.IntRange(0, LONGEST), metavar="SECONDS", help="Time limit for the command.")
 @click.version_option(__version__, "-v", "--version", message="%(version)s")
 @click.pass_context
 def cli(
@@ -83,7 +83,7 @@ def cli(
     forcebootstrap: bool,
     max_runtime: int | None,
 ) -> None:
-    """The Mender device client with no daemon: each call does one step and ends."""
+    """Daemonless Mender device client: each call performs one step and exits."""
     ctx.obj = {
         "config": config,
         "fallback_config": fallback_config,
@@ -112,7 +112,7 @@ def _command(name: str, *options: Any) -> Callable[[Callable[..., Any]], click.C
             members["force"] = words.pop("force", False) or (name == "bootstrap" and members["force"])
             return Request(name, **members)._replace(**function(**words))
 
-        command: Any = click.option("--json", is_flag=True, help="One JSON object on stdout.")(callback)
+        command: Any = click.option("--json", is_flag=True, help="Print one JSON object on stdout.")(callback)
         for option in reversed(options):
             command = option(command)
         return cli.command(name, help=function.__doc__)(command)
@@ -124,44 +124,44 @@ _limit = click.option(
     "--max-runtime",
     type=click.IntRange(0, LONGEST),
     metavar="SECONDS",
-    help="End after so many seconds whatever happens; 0: no limit. Default: 900, of terminal 0.",
+    help="Time limit in seconds (0 = none; default 900, terminal: 0).",
 )
 
 
 @_command(
     "run",
     click.option(
-        "--all", "every_step", is_flag=True, help="Step after step, until nothing is due or one fails."
+        "--all", "every_step", is_flag=True, help="Run all due steps."
     ),
     click.option(
         "--only",
         type=click.Choice(("update", "inventory")),
-        help="Leave the other to a timer of its own.",
+        help="Only run update or inventory steps.",
     ),
     click.option(
-        "--force", is_flag=True, help="Whatever our own intervals; a pause the server wants is kept."
+        "--force", is_flag=True, help="Ignore local intervals (but honor Retry-After)."
     ),
     _limit,
 )
 def _run(every_step: bool, only: str | None) -> dict[str, Any]:
-    """Do the next step that is due."""
+    """Run the next due step."""
     return {"every_step": every_step, "only": only or ""}
 
 
 @_command(
     "bootstrap",
     click.option(
-        "-F", "--force", "--forcebootstrap", "force", is_flag=True, help="A new key, whatever is there."
+        "-F", "--force", "--forcebootstrap", "force", is_flag=True, help="Replace the existing key."
     ),
     _limit,
 )
 def _bootstrap() -> dict[str, Any]:
-    """Make the device key."""
+    """Create the device key."""
     return {}
 
 
 @_command(
-    "auth", click.option("--fresh", is_flag=True, help="Get a new token even if the old one is good."), _limit
+    "auth", click.option("--fresh", is_flag=True, help="Get a new token even if the current one is valid."), _limit
 )
 def _auth(fresh: bool) -> dict[str, Any]:
     """Authorize with the server."""
@@ -170,23 +170,23 @@ def _auth(fresh: bool) -> dict[str, Any]:
 
 @_command("send-inventory", _limit)
 def _send_inventory() -> dict[str, Any]:
-    """Push the inventory."""
+    """Send the inventory."""
     return {}
 
 
 @_command(
     "check-update",
-    click.option("--exit-code", is_flag=True, help="Exit with 16 when there is an update."),
+    click.option("--exit-code", is_flag=True, help="Exit with 16 if an update is available."),
     _limit,
 )
 def _check_update(exit_code: bool) -> dict[str, Any]:
-    """Ask the server for the next deployment."""
+    """Check the server for an update."""
     return {"exit_code": exit_code}
 
 
 @_command("download", _limit)
 def _download() -> dict[str, Any]:
-    """Fetch the artifact of the deployment found, resuming what is there."""
+    """Download the artifact of the current deployment, or resume the download."""
     return {}
 
 
@@ -198,26 +198,26 @@ def _install() -> dict[str, Any]:
 
 @_command("verify", click.argument("file"), _limit)
 def _verify(file: str) -> dict[str, Any]:
-    """Check whether an artifact would be accepted, and show what is in it."""
+    """Check whether this device would accept an artifact, and list its contents."""
     return {"file": file}
 
 
 @_command("extract", click.argument("file"), click.argument("directory"), _limit)
 def _extract(file: str, directory: str) -> dict[str, Any]:
-    """Write the payload files of an accepted artifact to a new directory."""
+    """Verify an artifact and extract its payload files to a new directory."""
     return {"file": file, "directory": directory}
 
 
 @_command(
     "report",
     click.option("--success", is_flag=True, help="The update is installed and works."),
-    click.option("--failure", is_flag=True, help="The update failed; the logs are sent along."),
+    click.option("--failure", is_flag=True, help="The update failed; the logs are uploaded."),
     _limit,
 )
 def _report(success: bool, failure: bool) -> dict[str, Any]:
-    """Report the final status (the sub-updater does)."""
+    """Report the result of the update (used by sub-updaters)."""
     if not success and not failure:
-        raise click.UsageError("Say --success or --failure.")
+        raise click.UsageError("Specify --success or --failure.")
     # Both given means success, as in mender-python-client (device-api.md section 10).
     return {"status": "success" if success else "failure"}
 
@@ -229,14 +229,14 @@ def _report(success: bool, failure: bool) -> dict[str, Any]:
         type=click.IntRange(0, LONGEST),
         metavar="SECONDS",
         default=300,
-        help="Stay reachable for so long while nobody is there; 0: for ever. Default: 300.",
+        help="Wait this many seconds for a session (0 = forever). Default: 300.",
     ),
     click.option(
         "--max-sessions",
         type=click.IntRange(0, LONGEST),
         metavar="NUMBER",
         default=0,
-        help="End after so many sessions; 0: no limit. Default: 0.",
+        help="Exit after this many sessions (0 = no limit). Default: 0.",
     ),
     _limit,
 )
@@ -247,7 +247,7 @@ def _terminal(wait: int, max_sessions: int) -> dict[str, Any]:
 
 @_command("status")
 def _status() -> dict[str, Any]:
-    """Show where the device stands; touches no network."""
+    """Show the current state; makes no network requests."""
     return {}
 
 
@@ -259,7 +259,7 @@ def _show_artifact() -> dict[str, Any]:
 
 @_command("doctor", _limit)
 def _doctor() -> dict[str, Any]:
-    """Check everything that a working device needs; change nothing."""
+    """Diagnose the setup and suggest fixes; changes nothing."""
     return {}
 
 

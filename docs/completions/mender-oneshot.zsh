@@ -5,37 +5,37 @@ local context state state_descr line
 local -A opt_args
 
 local -a commands=(
-    'run:Do the next step that is due.'
-    'bootstrap:Make the device key.'
+    'run:Run the next due step.'
+    'bootstrap:Create the device key.'
     'auth:Authorize with the server.'
-    'send-inventory:Push the inventory.'
-    'check-update:Ask the server for the next deployment.'
-    'download:Fetch the artifact of the deployment found, resuming what is there.'
+    'send-inventory:Send the inventory.'
+    'check-update:Check the server for an update.'
+    'download:Download the artifact of the current deployment, or resume the download.'
     'install:Verify the artifact, then hand it to the sub-updater.'
-    'verify:Check whether an artifact would be accepted, and show what is in it.'
-    'extract:Write the payload files of an accepted artifact to a new directory.'
-    'report:Report the final status (the sub-updater does).'
+    'verify:Check whether this device would accept an artifact, and list its contents.'
+    'extract:Verify an artifact and extract its payload files to a new directory.'
+    'report:Report the result of the update (used by sub-updaters).'
     'terminal:Serve remote terminal sessions, then exit.'
-    'status:Show where the device stands; touches no network.'
+    'status:Show the current state; makes no network requests.'
     'show-artifact:Print the name of the installed artifact.'
-    'doctor:Check everything that a working device needs; change nothing.'
+    'doctor:Diagnose the setup and suggest fixes; changes nothing.'
 )
 local -a help=('(-h --help)'{-h,--help}'[Show this message and exit.]')
-local -a always=($help '--json[One JSON object on stdout.]')
+local -a always=($help '--json[Print one JSON object on stdout.]')
 local -a limited=(
     $always
-    '--max-runtime=[End after so many seconds whatever happens; 0: no limit. Default: 900, of terminal 0.]:seconds:'
+    '--max-runtime=[Time limit in seconds (0 = none; default 900, terminal: 0).]:seconds:'
 )
 
 _arguments -C $help \
     '(-c --config)'{-c+,--config=}'[Configuration file.]:file:_files' \
-    '(-b --fallback-config)'{-b+,--fallback-config=}'[Configuration file of second rank.]:file:_files' \
+    '(-b --fallback-config)'{-b+,--fallback-config=}'[Fallback configuration file.]:file:_files' \
     '(-d --data)'{-d+,--data=}'[Data directory.]:directory:_directories' \
-    '(-l --log-level)'{-l+,--log-level=}'[What goes to stderr.]:level:(debug info warning error critical)' \
-    '(-L --log-file)'{-L+,--log-file=}'[Append the log to a file as well.]:file:_files' \
-    "--syslog[Everything to the system's log and nothing to the terminal, as cron wants it.]" \
-    "--no-syslog[Accepted for the old client's sake; has no effect.]" \
-    '--max-runtime=[See the commands.]:seconds:' \
+    '(-l --log-level)'{-l+,--log-level=}'[Log level for stderr.]:level:(debug info warning error critical)' \
+    '(-L --log-file)'{-L+,--log-file=}'[Also append the log to a file.]:file:_files' \
+    '--syslog[Log to syslog instead of the terminal (for cron).]' \
+    '--no-syslog[Ignored; accepted for compatibility.]' \
+    '--max-runtime=[Time limit for the command.]:seconds:' \
     '(-v --version)'{-v,--version}'[Show the version and exit.]' \
     '1:command:->command' '*::argument:->argument'
 
@@ -45,25 +45,25 @@ case $state in
         case $line[1] in
             run)
                 _arguments $limited \
-                    '--all[Step after step, until nothing is due or one fails.]' \
-                    '--only=[Leave the other to a timer of its own.]:what:(update inventory)' \
-                    '--force[Whatever our own intervals; a pause the server wants is kept.]'
+                    '--all[Run all due steps.]' \
+                    '--only=[Only run update or inventory steps.]:what:(update inventory)' \
+                    '--force[Ignore local intervals (but honor Retry-After).]'
                 ;;
             bootstrap)
                 _arguments $limited \
-                    '(-F --force --forcebootstrap)'{-F,--force,--forcebootstrap}'[A new key, whatever is there.]'
+                    '(-F --force --forcebootstrap)'{-F,--force,--forcebootstrap}'[Replace the existing key.]'
                 ;;
-            auth) _arguments $limited '--fresh[Get a new token even if the old one is good.]' ;;
-            check-update) _arguments $limited '--exit-code[Exit with 16 when there is an update.]' ;;
+            auth) _arguments $limited '--fresh[Get a new token even if the current one is valid.]' ;;
+            check-update) _arguments $limited '--exit-code[Exit with 16 if an update is available.]' ;;
             report)
                 _arguments $limited \
                     '--success[The update is installed and works.]' \
-                    '--failure[The update failed; the logs are sent along.]'
+                    '--failure[The update failed; the logs are uploaded.]'
                 ;;
             terminal)
                 _arguments $limited \
-                    '--wait=[Stay reachable for so long while nobody is there; 0: for ever. Default: 300.]:seconds:' \
-                    '--max-sessions=[End after so many sessions; 0: no limit. Default: 0.]:number:'
+                    '--wait=[Wait this many seconds for a session (0 = forever). Default: 300.]:seconds:' \
+                    '--max-sessions=[Exit after this many sessions (0 = no limit). Default: 0.]:number:'
                 ;;
             verify) _arguments $limited '1:artifact:_files' ;;
             extract) _arguments $limited '1:artifact:_files' '2:directory:_directories' ;;
