@@ -75,9 +75,13 @@ class Device:
 
     def sub_updater(self, text: str = "exit 0\n") -> None:
         """Install a sub-updater; `$ONESHOT` in it is the client, with the variables that a checkout needs."""
+        self.script("install", f"#!/bin/sh\nONESHOT='{self.command()}'\n{text}")
+
+    def command(self) -> str:
+        """Return the client as a shell command, for scripts that do not inherit the variables of a checkout."""
         env = self.env()
         needed = " ".join(f"{name}={env[name]}" for name in ("PYTHONPATH", "PYTHONWARNINGS"))
-        self.script("install", f"#!/bin/sh\nONESHOT='env {needed} {self.python} -m mender_oneshot'\n{text}")
+        return f"env {needed} {self.python} -m mender_oneshot"
 
     def env(self) -> dict[str, str]:
         """Return the environment of an invocation: a device's, with nothing of the caller's but PATH."""

@@ -222,7 +222,7 @@ def test_the_examples_of_a_sub_updater_are_ones(
     programs.mkdir()
     for name, command in {
         "mender": mender,
-        "mender-oneshot": f'{accepted.python} -m mender_oneshot "$@"',
+        "mender-oneshot": f'{accepted.command()} "$@"',
     }.items():
         (programs / name).write_text(f"#!/bin/sh\n{command}\n")
         (programs / name).chmod(0o755)
