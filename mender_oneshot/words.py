@@ -53,9 +53,7 @@ class _Commands(click.Group):
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.option("-c", "--config", metavar="FILE", default="", help="Configuration file.")
-@click.option(
-    "-b", "--fallback-config", metavar="FILE", default="", help="Fallback configuration file."
-)
+@click.option("-b", "--fallback-config", metavar="FILE", default="", help="Fallback configuration file.")
 @click.option("-d", "--data", metavar="DIR", default="", help="Data directory.")
 @click.option(
     "-l", "--log-level", type=click.Choice(LEVELS, case_sensitive=False), help="Log level for stderr."
@@ -68,7 +66,9 @@ class _Commands(click.Group):
 )
 @click.option("--no-syslog", is_flag=True, help="Ignored; accepted for compatibility.")
 @click.option("-F", "--forcebootstrap", is_flag=True, hidden=True)
-@click.option("--max-runtime", type=click.IntRange(0, LONGEST), metavar="SECONDS", help="Time limit for the command.")
+@click.option(
+    "--max-runtime", type=click.IntRange(0, LONGEST), metavar="SECONDS", help="Time limit for the command."
+)
 @click.version_option(__version__, "-v", "--version", message="%(version)s")
 @click.pass_context
 def cli(
@@ -130,17 +130,13 @@ _limit = click.option(
 
 @_command(
     "run",
-    click.option(
-        "--all", "every_step", is_flag=True, help="Run all due steps."
-    ),
+    click.option("--all", "every_step", is_flag=True, help="Run all due steps."),
     click.option(
         "--only",
         type=click.Choice(("update", "inventory")),
         help="Only run update or inventory steps.",
     ),
-    click.option(
-        "--force", is_flag=True, help="Ignore local intervals (but honor Retry-After)."
-    ),
+    click.option("--force", is_flag=True, help="Ignore local intervals (but honor Retry-After)."),
     _limit,
 )
 def _run(every_step: bool, only: str | None) -> dict[str, Any]:
@@ -161,7 +157,9 @@ def _bootstrap() -> dict[str, Any]:
 
 
 @_command(
-    "auth", click.option("--fresh", is_flag=True, help="Get a new token even if the current one is valid."), _limit
+    "auth",
+    click.option("--fresh", is_flag=True, help="Get a new token even if the current one is valid."),
+    _limit,
 )
 def _auth(fresh: bool) -> dict[str, Any]:
     """Authorize with the server."""

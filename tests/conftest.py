@@ -78,7 +78,7 @@ class Device:
         self.script("install", f"#!/bin/sh\nONESHOT='{self.command()}'\n{text}")
 
     def command(self) -> str:
-        """Return the client as a shell command, for scripts that do not inherit the variables of a checkout."""
+        """Return the client as a shell command that also works without the variables of a checkout."""
         env = self.env()
         needed = " ".join(f"{name}={env[name]}" for name in ("PYTHONPATH", "PYTHONWARNINGS"))
         return f"env {needed} {self.python} -m mender_oneshot"
