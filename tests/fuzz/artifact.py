@@ -118,7 +118,9 @@ def seeds() -> list[bytes]:
     long = "n" * 150
     named = corpus.Artifact(
         files={long: b"content"},
-        payload_tar=corpus.pax({"path": long, "mtime": "1.5"}) + corpus.member(long[:100], b"content") + corpus.END,
+        payload_tar=corpus.pax({"path": long, "mtime": "1.5"})
+        + corpus.member(long[:100], b"content")
+        + corpus.END,
     )
     empty = corpus.Artifact(
         files={},
