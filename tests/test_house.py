@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import REPO, Device
+from realdaemon import need
 
 from mender_oneshot import steps
 from mender_oneshot.devserver import DevServer
@@ -128,3 +129,47 @@ def test_every_citation_leads_to_a_section_in_the_repository() -> None:
         if page not in sections or section and section not in sections[page]
     ]
     assert not lost
+
+
+def test_make_without_a_target_lists_the_targets_and_runs_none(tmp_path: Path) -> None:
+    makefile = (REPO / "Makefile").read_text()
+    (tmp_path / "Makefile").write_text(makefile)
+    done = subprocess.run(["make", "-C", tmp_path, "-s"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    listed = re.findall(r"^make ([a-z-]+) +[a-z].{9,}$", done.stdout, re.MULTILINE)
+    (phony,) = re.findall(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
+    assert sorted(listed) == sorted(phony.split())
+    assert [path.name for path in tmp_path.iterdir()] == ["Makefile"]
+
+
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/contributing.md", "docs/install.md", "docs/packaging/README.md"]
+)
+def test_every_make_command_in_the_documents_exists(page: str) -> None:
+    (phony,) = re.findall(r"^\.PHONY: (.*)$", (REPO / "Makefile").read_text(), re.MULTILINE)
+    named = set(re.findall(r"(?:^|`)make ([a-z-]+)(?=[ `\n])", (REPO / page).read_text(), re.MULTILINE))
+    assert named
+    assert named <= set(phony.split())
+
+
+SHELLS = re.compile(rb"#!/(bin/sh|bin/bash|usr/bin/env bash)( .*)?\n")
+
+
+def shell_scripts() -> list[str]:
+    """Every file with the first line of a shell script, outside the package and its tests."""
+    places = [path for name in (".ci", "docs", "cron", "systemd-timers") for path in (REPO / name).rglob("*")]
+    return sorted(
+        str(path.relative_to(REPO)) for path in places if path.is_file() and SHELLS.match(path.read_bytes())
+    )
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("name", shell_scripts())
+def test_shellcheck_finds_nothing(name: str) -> None:
+    need("shellcheck")
+    done = subprocess.run(["shellcheck", REPO / name], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_shell_scripts_are_found() -> None:
+    assert {".ci/run", ".ci/venv", "docs/packaging/install.sh"} < set(shell_scripts())

@@ -247,6 +247,24 @@ def test_at_every_step_of_an_installation_the_program_is_whole(tmp_path: Path) -
     assert len(seen) > 50
 
 
+@pytest.mark.parametrize("name", ["cat", "install", "mv", "rm", "sed"])
+def test_a_failing_program_fails_the_installation(tmp_path: Path, name: str) -> None:
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (programs / name).write_text("#!/bin/sh\nexit 1\n")
+    (programs / name).chmod(0o755)
+    done = subprocess.run(
+        ["make", "-s", "-C", REPO, "install", f"DESTDIR={tmp_path}/root", "COMPILE=no"],
+        env={"PATH": f"{programs}:/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    empty = [path for path in (tmp_path / "root").rglob("*.service") if not path.stat().st_size]
+    assert not empty
+
+
 class Ticks:
     """A timer that starts the installed program as soon as it has ended, and what came of each start."""
 

@@ -1,0 +1,127 @@
+#!/bin/sh
+# Install the client, or remove it: install.sh install|uninstall. `make install` and `make uninstall` call this.
+#
+# Variables, as packagers know them: DESTDIR, PREFIX, SYSCONFDIR, UNITDIR, ZSHDIR and PYTHON, the interpreter on the
+# device. COMPILE is the interpreter that byte-compiles here and now; COMPILE=no leaves that to the packager.
+set -eu
+cd "$(dirname "$0")/../.."
+
+destdir=${DESTDIR-}
+prefix=${PREFIX-/usr/local}
+python=${PYTHON:-/usr/bin/python3}
+compile=${COMPILE:-$python}
+
+share=$prefix/share/mender-oneshot
+launcher=$prefix/bin/mender-oneshot
+cron_file=$destdir${SYSCONFDIR-/etc}/cron.d/mender-oneshot
+units=$destdir${UNITDIR-$prefix/lib/systemd/system}
+man=$destdir$prefix/share/man
+doc=$destdir$prefix/share/doc/mender-oneshot
+bash_completion=$destdir$prefix/share/bash-completion/completions/mender-oneshot
+zsh_completion=$destdir${ZSHDIR-$prefix/share/zsh/site-functions}/_mender-oneshot
+fish_completion=$destdir$prefix/share/fish/vendor_completions.d/mender-oneshot.fish
+
+# `install -D` creates missing directories and keeps the mode of existing ones, under any umask.
+put() { # MODE SOURCE FILE
+    install -D -m "$1" "$2" "$3"
+}
+
+# Replace a file atomically, because a timer may read it at any moment.
+replace() { # MODE FILE, the content on stdin
+    put "$1" /dev/null "$2.new"
+    cat > "$2.new"
+    mv -f "$2.new" "$2"
+}
+
+# The same for a file of the repository that names the launcher.
+replace_with_prefix() { # SOURCE FILE
+    text=$(sed "s|/usr/local/bin/|$prefix/bin/|g" "$1")
+    printf '%s\n' "$text" | replace 644 "$2"
+}
+
+install_package() { # PLACE
+    rm -rf "$destdir$1/mender_oneshot"
+    for file in mender_oneshot/*.py mender_oneshot/*/*.py; do
+        case $file in
+            mender_oneshot/devserver/*) ;; # for a desk, not for a device
+            *) put 644 "$file" "$destdir$1/$file" ;;
+        esac
+    done
+    [ "$compile" = no ] || (
+        umask 022
+        "$compile" -I -m compileall -q -f --invalidation-mode unchecked-hash \
+            -s "$destdir$1" -p "$1" "$destdir$1/mender_oneshot"
+    )
+}
+
+install_client() {
+    [ "$compile" = no ] || "$compile" -I -c 'import sys; sys.exit(sys.version_info < (3, 11) and
+        "Python 3.11 or newer is needed; name one with PYTHON= and COMPILE=.")'
+
+    # An image has the package in one place. A device that installs over itself has two, and fills the one that its
+    # launcher does not use: a run in progress keeps its files until the next installation.
+    place=$share
+    if [ -z "$destdir" ] && grep -Fqs "\"$share\"" "$launcher"; then
+        place=$share/other
+    fi
+    install_package "$place"
+
+    # -I ignores the caller's environment and directory; -S skips site, because a tick with nothing due needs no
+    # libraries; -Xutf8 makes the locale irrelevant.
+    replace 755 "$destdir$launcher" << END
+#!$python -ISXutf8
+import sys
+sys.path.insert(0, "$place")
+from mender_oneshot.__main__ import main
+sys.exit(main())
+END
+
+    for unit in systemd-timers/*.service systemd-timers/*.timer; do
+        replace_with_prefix "$unit" "$units/${unit##*/}"
+    done
+    for file in cron/*; do
+        case $file in
+            cron/README.md | cron/mender-oneshot) ;;
+            *) replace_with_prefix "$file" "$destdir$share/$file" ;;
+        esac
+    done
+    # A line that was enabled stays enabled.
+    if [ -e "$cron_file" ]; then
+        echo "$cron_file is there already, and left as it is."
+    else
+        replace_with_prefix cron/mender-oneshot "$cron_file"
+    fi
+
+    for page in docs/man/*.[157]; do
+        replace_with_prefix "$page" "$man/man${page##*.}/${page##*/}"
+    done
+    put 644 docs/completions/mender-oneshot.bash "$bash_completion"
+    put 644 docs/completions/mender-oneshot.zsh "$zsh_completion"
+    put 644 docs/completions/mender-oneshot.fish "$fish_completion"
+    for file in README.md LICENSE; do
+        put 644 "$file" "$doc/$file"
+    done
+    for file in docs/examples/*; do
+        put 644 "$file" "$doc/examples/${file##*/}"
+    done
+}
+
+uninstall_client() {
+    rm -f "$destdir$launcher" "$cron_file" "$bash_completion" "$zsh_completion" "$fish_completion"
+    rm -rf "$destdir$share" "$doc"
+    for unit in systemd-timers/*.service systemd-timers/*.timer; do
+        rm -f "$units/${unit##*/}"
+    done
+    for page in docs/man/*.[157]; do
+        rm -f "$man/man${page##*.}/${page##*/}"
+    done
+}
+
+case ${1-} in
+    install) install_client ;;
+    uninstall) uninstall_client ;;
+    *)
+        echo "Usage: install.sh install|uninstall" >&2
+        exit 64
+        ;;
+esac
