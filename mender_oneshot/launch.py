@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from . import disk, errors
+from . import disk, errors, pidfile
 
 SYSTEMD = "/run/systemd/system"
 """Exists if systemd is the first process (sd_booted(3))."""
@@ -62,8 +62,11 @@ def _start_session(launch: Launch) -> None:
 
     def hold_lock() -> None:
         # A record lock belongs to the process: it survives the exec, is not shared with the daemons that the
-        # sub-updater starts, and goes when the sub-updater ends, however it ends.
+        # sub-updater starts, and goes when the sub-updater ends, however it ends. It goes early if the
+        # process closes all that it inherits, so the file also names the process.
         with contextlib.suppress(OSError):
+            os.ftruncate(lock, 0)
+            os.write(lock, pidfile.note())
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     try:

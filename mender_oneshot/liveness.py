@@ -5,7 +5,7 @@ import logging
 import os
 import subprocess
 
-from . import disk, launch, state
+from . import disk, launch, pidfile, state
 from .settings import Settings
 
 UNITS = "mender-sub-updater-*.service"
@@ -16,13 +16,13 @@ log = logging.getLogger(__name__)
 
 def sub_updater_runs(settings: Settings) -> bool:
     """Say whether a sub-updater is running, of whichever deployment."""
-    if _is_locked(settings.places.data(state.SUB_UPDATER_LOCK)):
+    if _is_held(settings.places.data(state.SUB_UPDATER_LOCK)):
         return True
     return os.path.isdir(launch.SYSTEMD) and os.geteuid() == 0 and _unit_runs()
 
 
-def _is_locked(path: str) -> bool:
-    """Say whether a process holds the lock that `launch` gives to a sub-updater."""
+def _is_held(path: str) -> bool:
+    """Say whether a sub-updater holds the lock that `launch` gave it, or the process named in it runs."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
@@ -31,6 +31,8 @@ def _is_locked(path: str) -> bool:
         found = os.fstat(descriptor)
         if disk.writable_by_others(found) and not disk.is_ours(found, path):
             return False  # another user made it, and may hold it as long as he likes
+        if pidfile.is_running(os.pread(descriptor, 128, 0)):
+            return True
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
         return True

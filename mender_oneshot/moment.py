@@ -6,6 +6,7 @@ import time
 from typing import NamedTuple
 
 from . import disk, errors
+from .pidfile import boot_id
 from .settings import Places
 from .state import ARTIFACT, SUB_UPDATER_FILE, UPDATE_LOCK
 
@@ -26,19 +27,11 @@ def look(places: Places) -> Moment:
     return Moment(
         time=time.time(),
         uptime=time.clock_gettime(time.CLOCK_MONOTONIC),
-        boot=_boot_id(),
+        boot=boot_id(),
         lock=_update_lock(places.data(UPDATE_LOCK)),
         artifact=_is_regular(places.data(ARTIFACT)),
         begun=os.path.lexists(places.data(SUB_UPDATER_FILE)),
     )
-
-
-def _boot_id() -> str:
-    try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-            return file.read().strip()
-    except OSError:  # a chroot without /proc: one boot like another
-        return ""
 
 
 def _is_regular(path: str) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Device
+from realdaemon import until
 
 from mender_oneshot import liveness
 from mender_oneshot.devserver import DevServer
@@ -19,6 +20,11 @@ BODIES = {
     "output elsewhere": "exec > {gate}.out 2>&1\nread -r go < {gate}\n",
     "a lock of its own": "exec 9> {gate}.lock\nflock 9\nexec 9>&-\nread -r go < {gate}\n",
     "Python": 'exec {python} -c \'open("{gate}").read(1); open("{gate}").read(1)\'\n',
+    "closes what it inherits": "exec {python} -c '"
+    'import os; os.closerange(3, 99); open("{gate}").read(1)\'\n',
+    "reads all our files": "exec {python} -c '"
+    'import os; open(os.environ["MENDER_DATASTORE_DIR"] + "/sub-updater.lock").close(); '
+    'open("{gate}").read(1)\'\n',
 }
 
 
@@ -35,14 +41,12 @@ class Working:
         if not self._held:
             return
         self._held = False
-        with (self.device.data / "sub-updater.lock").open("rb+") as lock:
-            while True:
-                try:
-                    fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    self._write()
-                else:
-                    return
+        pid = self.gate.with_suffix(".pid")
+        until(pid.exists, "the sub-updater has begun", 60)
+        process = Path("/proc", pid.read_text().strip(), "stat")
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            while process.read_bytes().rpartition(b")")[2].split()[0] != b"Z":
+                self._write()
 
     def _write(self) -> None:
         with contextlib.suppress(OSError):  # it does not read just now
@@ -60,7 +64,9 @@ def working(
     """A device whose sub-updater runs."""
     gate = tmp_path / "gate"
     os.mkfifo(gate)
-    accepted.sub_updater(BODIES[request.param].format(gate=gate, python=accepted.python))
+    pid = gate.with_suffix(".pid")
+    body = BODIES[request.param].format(gate=gate, python=accepted.python)
+    accepted.sub_updater(f"echo $$ > {pid}.new\nmv {pid}.new {pid}\n{body}")
     release()
     accepted.ok("run", "--all")
     assert accepted.state["handoff"]
