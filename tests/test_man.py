@@ -125,7 +125,7 @@ def test_the_exit_codes() -> None:
     assert tags(PROGRAM, "EXIT STATUS") == said
 
 
-HEADINGS = ["The server", "The device", "How often", "The update", "The log"]
+HEADINGS = ["The server", "The device", "Intervals", "The update", "The log"]
 KEYS = {tag: text for heading in HEADINGS for tag, text in tags(CONFIGURATION, heading).items()}
 TERMINAL_KEYS = tags(CONFIGURATION, "The remote terminal")
 
@@ -133,7 +133,7 @@ TERMINAL_KEYS = tags(CONFIGURATION, "The remote terminal")
 def test_the_keys_of_the_configuration() -> None:
     assert set(KEYS) == set(settings._FIELDS)
     assert set(TERMINAL_KEYS) == {*terminal._KEYS, terminal._SWITCH}
-    of_others = entries(CONFIGURATION)["Of others", ""].partition(":")[2]
+    of_others = entries(CONFIGURATION)["Keys of other clients", ""].partition(":")[2]
     assert [name.strip(" .") for name in of_others.split(",")] == sorted(settings._OF_OTHERS)
 
 
