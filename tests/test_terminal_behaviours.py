@@ -1,6 +1,6 @@
 """What a user meets at the other end, ours and mender-connect 2.1.0, as one table; both columns are run.
 
-`python tests/test_terminal_behaviours.py` prints the table as docs/terminal.md has it.
+`python tests/test_terminal_behaviours.py` prints the table in docs/terminal.md.
 """
 
 import os
@@ -97,7 +97,7 @@ def running(mark: str) -> bool:
 # --- Shell -------------------------------------------------------------------------------------------------
 
 
-@behaviour("Shell", "size at the start: as asked; as configured where none is asked", "30 90; 40 80")
+@behaviour("Shell", "initial size: as requested; as configured if none is requested", "30 90; 40 80")
 def size(on: Stage) -> str:
     with on.terminal() as user:
         asked = said(quiet(user, 90, 30), "stty size")
@@ -106,7 +106,7 @@ def size(on: Stage) -> str:
         return f"{asked}; {said(quiet(user, None, None), 'stty size')}"
 
 
-@behaviour("Shell", "`resize` and keys right behind `new`, not waiting for its answer", "nothing lost")
+@behaviour("Shell", "`resize` and keys right after `new`, without waiting for its response", "nothing lost")
 def right_behind_new(on: Stage) -> str:
     with on.terminal() as user:
         user.send(SHELL, "new", terminal_width=80, terminal_height=40)
@@ -116,7 +116,7 @@ def right_behind_new(on: Stage) -> str:
         return "nothing lost" if b"20 70 ready" in shown else f"lost: {shown!r}"
 
 
-@behaviour("Shell", "Ctrl-C while `sleep` runs", "`sleep` ends, the shell goes on")
+@behaviour("Shell", "Ctrl-C while `sleep` runs", "`sleep` ends, the shell continues")
 def ctrl_c(on: Stage) -> str:
     with on.terminal() as user:
         user.new()
@@ -126,7 +126,7 @@ def ctrl_c(on: Stage) -> str:
         user.until(b"# ")
         user.type(b"echo co''de=$?=\n")
         shown = user.until(b"code=130=")
-        return "`sleep` ends, the shell goes on" if b"code=130=" in shown else repr(shown)
+        return "`sleep` ends, the shell continues" if b"code=130=" in shown else repr(shown)
 
 
 @behaviour("Shell", "job control", "yes")
@@ -147,7 +147,7 @@ def other_user(on: Stage) -> str:
         return said(quiet(user), 'echo "$(id -un); cwd $(pwd)"')
 
 
-@behaviour("Shell", "bytes 0 to 255, both ways", "untouched")
+@behaviour("Shell", "bytes 0 to 255, in both directions", "unchanged")
 def binary(on: Stage) -> str:
     with on.terminal() as user:
         quiet(user)
@@ -159,7 +159,7 @@ def binary(on: Stage) -> str:
         user.type(f"printf '{octal}'; echo =out''put=\n".encode())
         went_out = user.until(b"=output=").partition(b"=output=")[0]
         good = came_in == "".join(map(str, range(256))).encode(), went_out.endswith(bytes(range(256)))
-        return "untouched" if all(good) else f"changed: {good}"
+        return "unchanged" if all(good) else f"changed: {good}"
 
 
 @behaviour("Shell", "a paste of 100 kB in one message", "arrives whole", "the connection breaks")
@@ -185,7 +185,7 @@ def flood(on: Stage) -> str:
 
 @behaviour(
     "Shell",
-    "`exit 3`: what is said, and with which status",
+    "`exit 3`: message and status",
     "“The shell has ended with status 3.”; 1",
     "“read /dev/ptmx: input/output error”; 2",
 )
@@ -237,7 +237,7 @@ def too_many(on: Stage) -> str:
         return status(three.new())
 
 
-@behaviour("Shell", "does mender-cli 1.9.0 show such a refusal?", "yes, and exits 1", "no, it hangs")
+@behaviour("Shell", "does mender-cli 1.9.0 show that error?", "yes, and exits 1", "no, it hangs")
 def refusal_shown(on: Stage) -> str:
     with on.terminal() as user:
         user.new()
@@ -274,7 +274,7 @@ def user_lost(on: Stage) -> str:
     return "the shell ends"
 
 
-@behaviour("Shell", "keys for a shell that is not there", "2, “session not found”")
+@behaviour("Shell", "keys for a shell that does not exist", "2, “session not found”")
 def no_such_shell(on: Stage) -> str:
     with on.terminal() as user:
         user.type(b"x")
@@ -285,7 +285,7 @@ def no_such_shell(on: Stage) -> str:
     "Shell",
     "`nohup` program in the background when the session is stopped",
     "ends with the shell",
-    "stays for ever",
+    "keeps running",
 )
 def background(on: Stage) -> str:
     mark = f"{os.getpid()}.5"
@@ -296,7 +296,7 @@ def background(on: Stage) -> str:
         try:
             until(lambda: not running(mark), "the program has ended", 3)
         except AssertionError:
-            return "stays for ever"
+            return "keeps running"
         return "ends with the shell"
 
 
@@ -346,7 +346,7 @@ def pinged(on: Stage) -> str:
 
 @behaviour(
     "Messages",
-    "a protocol nobody knows",
+    "an unknown protocol",
     "control `error`, “unknown message protocol and type: 9/what”",
     "control `error`, “no handler registered for protocol: 0x0009”",
 )
@@ -358,7 +358,11 @@ def unknown_protocol(on: Stage) -> str:
         return f"{kind} `{answer.typ}`, “{words(answer)}”"
 
 
-@behaviour("Messages", "a type of the shell nobody knows", "2, “unknown message protocol and type: 1/what”")
+@behaviour(
+    "Messages",
+    "an unknown message type of the shell protocol",
+    "2, “unknown message protocol and type: 1/what”",
+)
 def unknown_type(on: Stage) -> str:
     with on.terminal() as user:
         user.send(SHELL, "what")
@@ -366,19 +370,19 @@ def unknown_type(on: Stage) -> str:
 
 
 @behaviour(
-    "Messages", "check for update", "done by a process of its own: 1", "2, “exit status 1” (no systemd here)"
+    "Messages", "check for update", "done by a separate process: 1", "2, “exit status 1” (no systemd here)"
 )
 def check_update(on: Stage) -> str:
     assert on.ask("POST", "/check-update").status == 202
     answer = on.server.wait_for_dropped(lambda heard: heard.proto == CLIENT)
     shown = status(answer)
-    return f"done by a process of its own: {shown}" if shown == "1" else f"{shown} (no systemd here)"
+    return f"done by a separate process: {shown}" if shown == "1" else f"{shown} (no systemd here)"
 
 
 # --- Files -------------------------------------------------------------------------------------------------
 
 
-@behaviour("Files", "`cp` of 1 byte and of 5 MB, of an odd name, both ways", "identical")
+@behaviour("Files", "`cp` of 1 byte and of 5 MB, with an unusual name, in both directions", "identical")
 def copies(on: Stage) -> str:
     cli = on.cli()
     for length in (1, 5_000_000):
@@ -407,29 +411,29 @@ def empty(on: Stage) -> str:
     return "sometimes lost"
 
 
-@behaviour("Files", "mode of what is uploaded: as asked, and if nothing is asked", "640; 644")
+@behaviour("Files", "mode of an uploaded file: as requested; if none is requested", "640; 644")
 def modes(on: Stage) -> str:
     on.put(str(on.place / "asked"), mode="640")
     on.put(str(on.place / "default"))
     return "; ".join(f"{(on.place / name).stat().st_mode & 0o7777:o}" for name in ("asked", "default"))
 
 
-@behaviour("Files", "upload onto a directory", "into it, by the name it was sent with")
+@behaviour("Files", "upload to a directory", "into it, under the name that was sent")
 def into_directory(on: Stage) -> str:
     assert on.put(str(on.place)).status == 201
-    return "into it, by the name it was sent with" if (on.place / "sent").read_bytes() == b"new" else "lost"
+    return "into it, under the name that was sent" if (on.place / "sent").read_bytes() == b"new" else "lost"
 
 
-@behaviour("Files", "upload onto a symbolic link", "refused", "refused")
+@behaviour("Files", "upload to a symbolic link", "rejected", "rejected")
 def onto_link(on: Stage) -> str:
     (on.place / "real").write_bytes(b"old")
     (on.place / "link").symlink_to("real")
     reply = on.put(str(on.place / "link"))
     kept = (on.place / "link").is_symlink() and (on.place / "real").read_bytes() == b"old"
-    return "refused" if reply.status == 400 and kept else f"{reply.status}, kept: {kept}"
+    return "rejected" if reply.status == 400 and kept else f"{reply.status}, kept: {kept}"
 
 
-@behaviour("Files", "an upload that breaks off", "the old file stays, nothing else is left")
+@behaviour("Files", "an interrupted upload", "the old file is kept, no other file remains")
 def atomic(on: Stage) -> str:
     target = on.place / "file"
     target.write_bytes(b"old")
@@ -442,14 +446,17 @@ def atomic(on: Stage) -> str:
         user.send(CONTROL, "close")
     until(lambda: os.listdir(on.place) == ["file"], "nothing else is left")
     return (
-        "the old file stays, nothing else is left"
+        "the old file is kept, no other file remains"
         if target.read_bytes() == b"old"
         else "the old file is gone"
     )
 
 
 @behaviour(
-    "Files", "an upload is acknowledged", "when it is in place", "before it is in place, mode and owner"
+    "Files",
+    "when an upload is acknowledged",
+    "after the file is in place",
+    "before the file, its mode and its owner are in place",
 )
 def acknowledged(on: Stage) -> str:
     target = on.place / "file"
@@ -464,23 +471,27 @@ def acknowledged(on: Stage) -> str:
         user.send(FILES, "file_chunk", offset=1)
         while (answer := user.receive()).typ == "ack" and answer.props["offset"] < 1:
             pass
-        return "when it is in place" if answer.typ == "error" else "before it is in place, mode and owner"
+        return (
+            "after the file is in place"
+            if answer.typ == "error"
+            else "before the file, its mode and its owner are in place"
+        )
 
 
 @behaviour(
     "Files",
-    "a second upload on the same session meanwhile",
-    "refused: “another file transfer is in progress”",
+    "a second upload in the same session at the same time",
+    "rejected: “another file transfer is in progress”",
 )
 def two_uploads(on: Stage) -> str:
     with on.terminal() as user:
         user.open()
         for name in ("one", "two"):
             user.send(FILES, "put_file", envelope.pack({"path": str(on.place / name)}))
-        return f"refused: “{words(user.expect(FILES, 'error'))}”"
+        return f"rejected: “{words(user.expect(FILES, 'error'))}”"
 
 
-@behaviour("Files", "`get_file` of a named pipe nobody writes to", "refused", "no answer")
+@behaviour("Files", "`get_file` of a named pipe without a writer", "rejected", "no response")
 def named_pipe(on: Stage) -> str:
     os.mkfifo(on.place / "pipe")
     with on.server.terminal(timeout=3) as user:
@@ -489,11 +500,11 @@ def named_pipe(on: Stage) -> str:
         try:
             user.expect(FILES, "error")
         except TimeoutError:
-            return "no answer"
-        return "refused"
+            return "no response"
+        return "rejected"
 
 
-@behaviour("Files", "download of /proc/version, which says that its size is 0", "whole")
+@behaviour("Files", "download of /proc/version, whose size is shown as 0", "whole")
 def no_size(on: Stage) -> str:
     reply = on.ask("GET", "/download?path=/proc/version")
     if reply.body == Path("/proc/version").read_bytes():
@@ -501,12 +512,14 @@ def no_size(on: Stage) -> str:
     return "empty" if (reply.status, reply.body) == (200, b"") else f"{reply.status}, {reply.body!r}"
 
 
-@behaviour("Files", "a name that is no UTF-8, both ways", "kept")
+@behaviour("Files", "a file name that is not UTF-8, in both directions", "preserved")
 def odd_name(on: Stage) -> str:
     path = f"{on.place}/odd \udcff"
     assert on.put(path).status == 201
     reply = on.ask("GET", f"/download?path={quote(os.fsencode(path))}")
-    return "kept" if reply.body == b"new" and Path(path).read_bytes() == b"new" else f"lost: {reply.status}"
+    return (
+        "preserved" if reply.body == b"new" and Path(path).read_bytes() == b"new" else f"lost: {reply.status}"
+    )
 
 
 def chrooted(**more: Any) -> dict[str, Any]:
@@ -573,7 +586,9 @@ def chroot_put(on: Stage) -> str:
     return ways_out(on, through)
 
 
-@behaviour("Files", "what is told of files outside `Chroot`", "nothing", "size, owner, mode", **chrooted())
+@behaviour(
+    "Files", "what is disclosed about files outside `Chroot`", "nothing", "size, owner, mode", **chrooted()
+)
 def chroot_stat(on: Stage) -> str:
     path = escapes(on)["`..`"]
     return "size, owner, mode" if on.ask("HEAD", f"/download?path={path}").status == 200 else "nothing"
@@ -581,7 +596,7 @@ def chroot_stat(on: Stage) -> str:
 
 @behaviour(
     "Files",
-    "a file of exactly `MaxFileSize`",
+    "a file of exactly `MaxFileSize` bytes",
     "goes through",
     "“failed to write file chunk: transmitted bytes limit exhausted”",
     Limits={"Enabled": True, "FileTransfer": {"MaxFileSize": 5000}},
@@ -632,7 +647,7 @@ def _exactly(stream: socket.socket, size: int) -> bytes:
     return got
 
 
-@behaviour("Port forward", "udp through mender-cli: 200 questions, 200 answers", "all answered")
+@behaviour("Port forward", "udp through mender-cli: 200 requests, 200 responses", "all arrive")
 def udp(on: Stage) -> str:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as target:
         target.bind(("127.0.0.1", 0))
@@ -648,7 +663,7 @@ def udp(on: Stage) -> str:
                 question, sender = target.recvfrom(100)
                 target.sendto(question * 2, sender)
                 assert asking.recv(100) == b"%d" % number * 2
-    return "all answered"
+    return "all arrive"
 
 
 def dial(user: Terminal, port: int, connection: str = "c1") -> None:
@@ -657,7 +672,7 @@ def dial(user: Terminal, port: int, connection: str = "c1") -> None:
     user.send(FORWARD, "new", body, connection_id=connection)
 
 
-@behaviour("Port forward", "data right behind `new`", "arrives")
+@behaviour("Port forward", "data right after `new`", "arrives")
 def forward_behind_new(on: Stage) -> str:
     with socket.create_server(("127.0.0.1", 0)) as target, on.terminal() as user:
         target.settimeout(20)
@@ -672,7 +687,7 @@ def forward_behind_new(on: Stage) -> str:
 
 @behaviour(
     "Port forward",
-    "nobody listens at the port",
+    "nothing listens on the port",
     "`error` without its connection, then `stop`",
     "`error` without its connection",
 )
@@ -689,7 +704,7 @@ def refused(on: Stage) -> str:
         )
 
 
-@behaviour("Port forward", "data for a connection nobody has", "`error`, “unknown connection”")
+@behaviour("Port forward", "data for an unknown connection", "`error`, “unknown connection”")
 def no_such_connection(on: Stage) -> str:
     with on.terminal() as user:
         user.open()
@@ -713,7 +728,10 @@ def target_closes(on: Stage) -> str:
 
 
 @behaviour(
-    "Ends", "the connection breaks while a shell runs", "the shell ends", "the shell runs on, out of reach"
+    "Ends",
+    "the connection breaks while a shell runs",
+    "the shell ends",
+    "the shell keeps running, unreachable",
 )
 def broken(on: Stage) -> str:
     mark = f"{os.getpid()}.25"
@@ -725,7 +743,7 @@ def broken(on: Stage) -> str:
         try:
             until(lambda: not running(mark), "the program has ended", 3)
         except AssertionError:
-            return "the shell runs on, out of reach"
+            return "the shell keeps running, unreachable"
         return "the shell ends"
 
 
