@@ -115,6 +115,14 @@ def is_strong(known: Known) -> bool:
     return bool(known.etag) and condition(known) == known.etag
 
 
+def is_certain(answer: Answer, known: Known) -> bool:
+    """Say whether the answer to a range is about the object on disk: it repeats the strong ETag asked for.
+
+    A host that does not know `If-Range` sends the rest of whatever it has now, often without an ETag.
+    """
+    return is_strong(known) and answer.etag == known.etag
+
+
 def is_progress(brought: int, size: int) -> bool:
     """Say whether an attempt brought enough bytes to count: a hundredth of the object, or 32 KiB.
 

@@ -190,7 +190,7 @@ def _request(context: Context, server: Server, part: "Part", known: Known) -> Mo
             )
         else:
             part.truncate(decision.start)
-            spliced = deployment.spliced or not resume.is_strong(known)
+            spliced = deployment.spliced or not resume.is_certain(answer, known)
             deployment = deployment._replace(size=decision.size, spliced=spliced)
             log.info("Resuming at %s of %s.", in_words(part.size), in_words(decision.size))
         context.store.save(deployment=deployment)
