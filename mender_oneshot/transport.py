@@ -238,6 +238,11 @@ def in_words(url: str, error: BaseException, name: str = "") -> errors.Error:
                 f"{where} answered with more or longer header lines than a client accepts; check the server, "
                 "and what is in between."
             )
+        if isinstance(error, http.client.UnknownProtocol) or type(error) is http.client.BadStatusLine:
+            return errors.BadAnswer(
+                f"{where} answered something that is not HTTP/1.1; check the scheme and the port of its URL, "
+                "and what is in between."
+            )
         if isinstance(error, ssl.SSLCertVerificationError):
             return trust.certificate_error(_whose(url, error), error)
         if isinstance(error, trust.ProxyFailed):

@@ -155,6 +155,44 @@ def test_an_answer_without_end_has_one(
     assert int(peak) < usual + 12_000
 
 
+NO_HTTP = {
+    "no head at all": b"<html>Log in</html>",
+    "SSH": b"SSH-2.0-OpenSSH_9.2p1\r\n",
+    "an alert of TLS": b"\x15\x03\x01\x00\x02\x02\x46",
+    "an unknown version": b"HTTP/2.0 204 No\r\n\r\n",
+    "another protocol": b"ICY 200 OK\r\n\r\n",
+    "no status": b"HTTP/1.1 099 No\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("answer", NO_HTTP.values(), ids=NO_HTTP)
+def test_an_answer_that_is_no_http_is_not_called_a_broken_connection(alone: Device, answer: bytes) -> None:
+    with raw_server(lambda: (answer,)) as address:
+        alone.configure(ServerURL=f"http://{address}")
+        done = alone.run("auth")
+    assert (done.code, done.err.count("\n")) == (76, 1), done
+    assert f"{address} answered something that is not HTTP/1.1; check the scheme and the port" in done.err
+
+
+@pytest.mark.parametrize("answer", NO_HTTP.values(), ids=NO_HTTP)
+def test_a_storage_that_does_not_speak_http_costs_no_bytes(
+    accepted: Device, server: DevServer, release: Release, answer: bytes
+) -> None:
+    release(size=100_000)
+    accepted.ok("check-update")
+    server.faults.add(match="GET /storage/*", cut_after=50_000)
+    assert accepted.run("download").code == 75
+    held = accepted.state["deployment"]
+    accepted.alter_state(failures=None)
+    with raw_server(lambda: (answer,)) as address:
+        accepted.alter_state(deployment=held | {"uri": f"http://{address}/a?secret=topsecret"})
+        done = accepted.run("download")
+    assert done.code == 76, done
+    assert f"{address}, the storage in the server's link answered something that is not" in done.err
+    assert "topsecret" not in done.err
+    assert (accepted.data / "artifact.part").stat().st_size == 50_000
+
+
 def test_who_is_at_fault_is_named(accepted: Device, release: Release) -> None:
     release()
     accepted.ok("check-update")
