@@ -71,10 +71,10 @@ def _execute(request: Request, results: _Results) -> int:
 
     error: errors.Error | None = None
     try:
+        if request.command == "doctor":
+            return _examine(request, results)
         chosen = _load(request)
         logs.configure(request, chosen)
-        if request.command == "doctor":
-            return _examine(request, chosen, results)
         if request.command in ("status", "show-artifact"):
             return _show(request, chosen, results)
         if request.command in ("verify", "extract"):
@@ -182,13 +182,20 @@ def _show(request: Request, chosen: Settings, results: _Results) -> int:
     return 0
 
 
-def _examine(request: Request, chosen: Settings, results: _Results) -> int:
+def _examine(request: Request, results: _Results) -> int:
     """Show what `doctor` finds, as it finds it; the exit code is that of the first thing wrong."""
     from . import doctor  # it needs every library there is
 
+    places = settings.find_places(request.config, request.fallback_config, request.data)
+    trouble: errors.Error | None = None
+    try:
+        chosen = settings.load(places)
+    except errors.Error as error:
+        chosen, trouble = Settings(places), error
+    logs.configure(request, chosen)
     findings = []
     with deadline(request.max_runtime):
-        for found in doctor.examine(chosen):
+        for found in doctor.examine(chosen, trouble):
             findings.append(found)
             if not request.json:
                 results.say(

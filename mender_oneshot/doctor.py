@@ -8,59 +8,66 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
-from typing import NamedTuple
+from urllib.parse import urlsplit
 
-from . import attributes, credentials, device, disk, errors, libraries, moment, plan, script, state, trust
+from . import (
+    attributes,
+    credentials,
+    device,
+    disk,
+    errors,
+    liveness,
+    moment,
+    permissions,
+    plan,
+    script,
+    state,
+    trust,
+)
+from .findings import Finding, finding, several
 from .settings import Settings, no_server
+from .url import host
 
 CLOCK_TOLERANCE = 3600.0
 LITTLE_SPACE = 1 << 20
 
 
-class Finding(NamedTuple):
-    """One thing looked at: a stable name, what was found, and the error where something is wrong."""
+def examine(settings: Settings, trouble: errors.Error | None = None) -> Iterator[Finding]:
+    """Look at one thing after the other; what is missing does not keep the others from being looked at.
 
-    name: str
-    sentence: str
-    error: errors.Error | None = None
-
-
-def examine(settings: Settings) -> Iterator[Finding]:
-    """Look at one thing after the other; what is missing does not keep the others from being looked at."""
-    checks: dict[str, Callable[[Settings], str]] = {
-        "configuration": _configuration,
-        "data directory": _data_directory,
-        "state": _state,
-        "device type": lambda settings: f"The device type is {device.device_type(settings)}.",
-        "artifact": _artifact,
-        "identity": _identity,
-        "device key": _device_key,
-        "verify keys": _verify_keys,
-        "sub-updater": _sub_updater,
-    }
-    for name, check in checks.items():
-        yield _finding(name, check, settings)
+    With `trouble`, the configuration cannot be used and the settings are defaults, so nothing is examined
+    that depends on them.
+    """
+    if trouble:
+        yield Finding("configuration", str(trouble), trouble)
+    else:
+        yield finding("configuration", _configuration, settings)
+    yield finding("data directory", _data_directory, settings)
+    yield finding("state", _state, settings)
+    yield from several("steps", _failing_steps, settings, "No step fails again and again.")
+    yield from several(
+        "permissions",
+        lambda s: map(errors.SettingsError, permissions.problems(s)),
+        settings,
+        "Nobody else can change the configuration, the scripts or the data directory.",
+    )
+    if not trouble:
+        yield finding("device type", lambda s: f"The device type is {device.device_type(s)}.", settings)
+    yield finding("artifact", _artifact, settings)
+    yield finding("identity", _identity, settings)
     yield from _inventory(settings)
+    yield finding("sub-updater", _sub_updater, settings)
+    if trouble:
+        return
+    yield finding("device key", _device_key, settings)
+    yield finding("verify keys", _verify_keys, settings)
     for url in settings.servers:
-        yield _finding("server", partial(_server, url), settings)
-    yield _finding("authorization", _authorization, settings)
-
-
-def _finding(name: str, check: Callable[[Settings], str], settings: Settings) -> Finding:
-    try:
-        return Finding(name, check(settings))
-    except errors.Error as error:
-        return Finding(name, str(error), error)
-    except OSError as problem:  # a disk may answer no question at all
-        failure = disk.failure(f"examine the {name}", problem)
-        return Finding(name, str(failure), failure)
-    except BaseException as problem:
-        unusable = libraries.unusable(problem)
-        if unusable is None:
-            raise
-        return Finding(name, str(unusable), unusable)
+        yield finding("server", partial(_server, url), settings)
+    yield finding("authorization", _authorization, settings)
+    if uri := _link(settings):
+        yield finding("storage", partial(_storage, uri), settings)
 
 
 def _configuration(settings: Settings) -> str:
@@ -73,7 +80,10 @@ def _configuration(settings: Settings) -> str:
         raise errors.SettingsError(
             "SkipVerify is set, so anybody on the network can pose as the server; remove it."
         )
-    return f"mender.conf names {', '.join(settings.servers)}."
+    found = f"mender.conf names {', '.join(settings.servers)}."
+    if path := permissions.readable_token(settings):
+        found += f" Other users can read the TenantToken in {path}; if they should not, do: chmod 600 {path}"
+    return found
 
 
 def _data_directory(settings: Settings) -> str:
@@ -83,14 +93,37 @@ def _data_directory(settings: Settings) -> str:
         raise errors.SettingsError(f"There is no data directory {path}; make it, or let a first run do so.")
     if os.statvfs(path).f_flag & os.ST_RDONLY:
         raise disk.failure(f"write to the data directory {path}", OSError(errno.EROFS, ""))
-    if not os.access(path, os.W_OK):
-        raise errors.SettingsError(f"The data directory {path} cannot be written to; run this as root.")
+    for one in (path, settings.places.data(state.LOCK), settings.places.data(state.FILE)):
+        if os.path.exists(one) and not os.access(one, os.W_OK):
+            raise errors.SettingsError(_not_writable(one))
     free = disk.free(path)
     if not free:  # not a byte, or not an inode
         raise disk.failure(f"write to {path}", OSError(errno.ENOSPC, "", f"{path}/"))
     if free < LITTLE_SPACE:
         raise errors.NoSpace(f"{path} has only {free} bytes left; make room for an artifact.")
     return f"{path} has {free / 1e6:.0f} MB left for an artifact."
+
+
+def _not_writable(path: str) -> str:
+    if os.geteuid():
+        return f"{path} cannot be written to; run this as root."
+    # Root may write to everything else.
+    return f"{path} has an attribute that keeps even root from writing (lsattr -d); do: chattr -ia {path}"
+
+
+def _known(settings: Settings) -> state.State:
+    """Return the state, empty if it cannot be read: that is a finding of its own check."""
+    try:
+        return state.load(settings.places.data(state.FILE))
+    except (state.Unreadable, errors.Error):
+        return state.State()
+
+
+def _failing_steps(settings: Settings) -> Iterator[errors.Error]:
+    for step, failure in _known(settings).failures.items():
+        if failure.failed and failure.times > 1:
+            why = failure.why or "no reason is known."
+            yield errors.TryLater(f"The step {step} has failed {failure.times} times in a row: {why}")
 
 
 def _state(settings: Settings) -> str:
@@ -108,9 +141,24 @@ def _state(settings: Settings) -> str:
         )
     now = moment.look(settings.places)
     if now.lock is not None:
-        return f"Deployment {now.lock or '(unknown)'} is in the sub-updater's hands."
+        return _update_lock(settings, known, now.lock)
     step, wait = plan.due(known, settings, now)
     return f"The next step, {step}, is due." if step else f"The next step is due in {wait:.0f} s."
+
+
+def _update_lock(settings: Settings, known: state.State, deployment: str) -> str:
+    name = deployment or "(unknown)"
+    if final := state.final_result(known, deployment):
+        return f"Deployment {name} was reported ({final.status}); its {state.UPDATE_LOCK} is removed soon."
+    handed_off = known.handoff and known.handoff.deployment == deployment and known.handoff.artifact_name
+    if handed_off or liveness.sub_updater_runs(settings):
+        return f"Deployment {name} is in the sub-updater's hands."
+    path = settings.places.data(state.UPDATE_LOCK)
+    raise errors.SettingsError(
+        f"{path} names deployment {name}, which was not handed off by this client, and no sub-updater is "
+        "running; until it is reported, no update is looked for. If nothing is being installed, do: "
+        "mender-oneshot report --failure"
+    )
 
 
 def _artifact(settings: Settings) -> str:
@@ -124,10 +172,7 @@ def _artifact(settings: Settings) -> str:
 
 
 def _identity(settings: Settings) -> str:
-    try:
-        known = state.load(settings.places.data(state.FILE))
-    except state.Unreadable:
-        known = state.State()
+    known = _known(settings)
     found = device.identity(settings, credentials.identity_form(settings, known))
     if known.owner not in ("", credentials.mark(found)):
         raise errors.SettingsError(
@@ -152,7 +197,7 @@ def _inventory(settings: Settings) -> Iterator[Finding]:
         problems = found.problems
         return f"The inventory has {len(found.attributes)} attributes."
 
-    yield _finding("inventory", run, settings)
+    yield finding("inventory", run, settings)
     for problem in problems:
         yield Finding("inventory", problem, errors.SettingsError(problem))
 
@@ -178,10 +223,7 @@ def _verify_keys(settings: Settings) -> str:
         if weakness := keys.weakness(keys.load_verify_key(path)):
             raise errors.SettingsError(keys.weak_key_sentence(path, weakness))
     count = len(settings.artifact_verify_keys)
-    try:
-        held = state.load(settings.places.data(state.FILE)).deployment
-    except state.Unreadable:
-        held = None
+    held = _known(settings).deployment
     if held and plan.link_is_open(held, settings):
         raise errors.SettingsError(f"Deployment {held.id}: {plan.OPEN_LINK}")
     return (
@@ -215,11 +257,30 @@ def _server(url: str, settings: Settings) -> str:
     return f"{url} answers as a Mender server does."
 
 
-def _authorization(settings: Settings) -> str:
+def _link(settings: Settings) -> str:
+    """Return the link of a deployment that is still to be downloaded, or ""."""
+    deployment = _known(settings).deployment
+    return deployment.uri if deployment and not moment.look(settings.places).artifact else ""
+
+
+def _storage(uri: str, settings: Settings) -> str:
+    from .transport import Transport
+
+    parts = urlsplit(uri)
+    transport = Transport(settings)
     try:
-        token = state.load(settings.places.data(state.FILE)).token
-    except state.Unreadable:
-        token = None
+        # Not the link itself: a download is not for us to begin, and the link may be good for one request.
+        with transport.send("GET", f"{parts.scheme}://{parts.netloc}/", None, {}):
+            return f"The storage {host(uri)}, which the server's link names, answers."
+    except errors.Error as error:
+        sentence = f"The storage that the server's link names does not answer: {error}"
+        raise errors.TryLater(sentence) from error
+    finally:
+        transport.close()
+
+
+def _authorization(settings: Settings) -> str:
+    token = _known(settings).token
     now = moment.look(settings.places)
     if not credentials.token_is_good(token, settings, now):
         why = "has no token"

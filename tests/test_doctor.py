@@ -1,6 +1,7 @@
 """`doctor` names the one thing that is wrong, whatever it is, says what to do, and changes nothing."""
 
 import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,7 +27,7 @@ def test_a_healthy_device(accepted: Device, server: DevServer) -> None:
     done = accepted.ok("doctor")
     assert files(accepted) == before
     lines = done.out.splitlines()
-    assert len(lines) == 12
+    assert len(lines) == 14
     assert all(line.startswith("ok     ") for line in lines)
     assert "mac=de:ad:be:ef:00:01" in done.out
     # One question, and the token is not part of it.
@@ -75,7 +76,7 @@ CASES: dict[str, tuple[Break, str, str, int]] = {
         lambda device, server: server.faults.add("GET */next", None, status=503), "server", "503", 75,
     ),
     "no CA": (lambda device, server: device.configure(ServerCertificate=""), "server", "certificate", 69),
-    "another web server": (other_server, "server", "not a refusal", 76),
+    "another web server": (other_server, "server", "check ServerURL", 69),
     "SkipVerify": (lambda device, server: device.configure(SkipVerify=True), "configuration", "anybody", 78),
     "misspelt key": (
         lambda device, server: device.configure(ServreURL="x"), "configuration", "did you mean ServerURL", 78,
@@ -100,6 +101,67 @@ CASES: dict[str, tuple[Break, str, str, int]] = {
     "state": (bad_state, "state", "starts afresh", 74),
     "not accepted": (
         lambda device, server: device.alter_state(token=None), "authorization", "mender-oneshot auth", 77,
+    ),
+}  # fmt: skip
+
+
+def writable(name: str) -> Break:
+    """Let every user write to a file or directory of the device."""
+
+    def ruin(device: Device, server: DevServer) -> None:
+        path = device.root / name
+        path.chmod(path.stat().st_mode | 0o002)
+
+    return ruin
+
+
+def of_somebody_else(name: str) -> Break:
+    """Give a file or directory of the device to another user."""
+
+    def ruin(device: Device, server: DevServer) -> None:
+        if os.geteuid():
+            pytest.skip("only root can give files away")
+        os.chown(device.root / name, 12345, -1)
+
+    return ruin
+
+
+def failing(device: Device, server: DevServer) -> None:
+    why = "No answer from storage.example: it has no address."
+    device.alter_state(
+        failures={"download": {"times": 4, "at": 1.0, "why": why}, "auth": {"times": 1, "at": 1.0}}
+    )
+
+
+def left_lock(device: Device, server: DevServer) -> None:
+    (device.data / "update.lock").write_text("11111111-2222-3333-4444-555555555555")
+
+
+def adopted_lock(device: Device, server: DevServer) -> None:
+    left_lock(device, server)
+    device.ok("run")
+
+
+CASES |= {
+    **{
+        f"{name} for all to write": (writable(name), "permissions", "chmod go-w", 78)
+        for name in (
+            *("lib", "etc", "share", "share/identity", "share/inventory", "etc/mender.conf", "share/install"),
+            *("etc/artifact_info", "lib/device_type", "share/identity/mender-device-identity"),
+        )
+    },
+    **{
+        f"{name} of somebody else": (of_somebody_else(name), "permissions", "belongs to user 12345", 78)
+        for name in ("lib", "etc/mender.conf", "share/install", "share/identity/mender-device-identity")
+    },
+    "step that fails": (
+        failing, "steps", "download has failed 4 times in a row: No answer from storage.example", 75,
+    ),
+    "lock of an unknown deployment": (left_lock, "state", "mender-oneshot report --failure", 78),
+    "lock that a run has taken over": (adopted_lock, "state", "mender-oneshot report --failure", 78),
+    "empty lock": (
+        lambda device, server: (device.data / "update.lock").touch(),
+        "state", "names deployment (unknown)", 78,
     ),
 }  # fmt: skip
 
@@ -154,3 +216,72 @@ def test_a_script_that_hangs_does_not_hold_it(accepted: Device) -> None:
     done = accepted.run("doctor", "--max-runtime", "3")
     assert done.code == 75
     assert "time limit" in done.out + done.err
+
+
+@pytest.mark.parametrize("name", ["mender-oneshot.json", "mender-oneshot.lock", ""])
+def test_what_even_root_cannot_write(accepted: Device, name: str) -> None:
+    """As `run` finds it: the immutable attribute."""
+    accepted.sub_updater()
+    path = accepted.data / name
+    if os.geteuid() or subprocess.run(["chattr", "+i", path], capture_output=True, check=False).returncode:
+        pytest.skip("chattr +i does not work here")
+    try:
+        found = wrong(accepted)
+        assert accepted.run("check-update").code == 74
+    finally:
+        subprocess.run(["chattr", "-i", path], check=True)
+    assert set(found) == {"data directory"}
+    assert f"do: chattr -ia {accepted.data}" in found["data directory"]
+
+
+BROKEN: dict[str, tuple[str, str]] = {
+    "no JSON": ('{"ServerURL": ', "line 1"),
+    "a wrong type": ('{"UpdatePollIntervalSeconds": "soon"}', "UpdatePollIntervalSeconds"),
+    "no URL": ('{"ServerURL": "mender"}', "https://"),
+    "half a certificate": ('{"HttpsClient": {"Key": "/x"}}', "Certificate and Key"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_broken_configuration_is_one_finding(accepted: Device, server: DevServer, case: str) -> None:
+    text, words = BROKEN[case]
+    asked = len(server.requests)
+    (accepted.conf / "mender.conf").write_text(text)
+    done = accepted.run("doctor", "--json")
+    found = {check["name"]: check for check in done.json["checks"]}
+    assert done.code == 78
+    assert words in found["configuration"]["message"]
+    assert {name for name, check in found.items() if not check["ok"]} == {"configuration", "sub-updater"}
+    assert {"identity", "inventory", "artifact", "state", "permissions"} <= set(found)
+    assert len(server.requests) == asked
+
+
+def test_a_token_that_others_can_read_is_remarked(accepted: Device) -> None:
+    accepted.configure(TenantToken="secret-token")
+    (accepted.conf / "mender.conf").chmod(0o644)
+    done = accepted.run("doctor")
+    assert f"do: chmod 600 {accepted.conf}/mender.conf" in done.out
+    assert "secret-token" not in done.out
+    (accepted.conf / "mender.conf").chmod(0o600)
+    assert "chmod 600" not in accepted.run("doctor").out
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_the_storage_of_a_deployment_in_hand(
+    accepted: Device, server: DevServer, release: Callable[..., str], there: bool
+) -> None:
+    accepted.sub_updater()
+    release()
+    accepted.ok("check-update")
+    if not there:
+        deployment = accepted.state["deployment"]
+        uri = "https://127.0.0.1:9/secret-path?signature=secret"
+        accepted.alter_state(deployment=deployment | {"uri": uri})
+    asked = len(server.requests)
+    done = accepted.run("doctor", "--json")
+    (found,) = [check for check in done.json["checks"] if check["name"] == "storage"]
+    assert found["ok"] is there
+    assert done.code == (0 if there else 75)
+    assert "server's link names" in found["message"]
+    assert "secret" not in done.out
+    assert not [one for one in server.requests[asked:] if "/download" in one.path or "signature" in one.path]

@@ -1,0 +1,58 @@
+"""Files that decide what root runs and whom it believes, and who else can change them."""
+
+import os
+from collections.abc import Iterator
+
+from . import device, disk, errors
+from .settings import Settings
+
+
+def problems(settings: Settings) -> Iterator[str]:
+    """Yield a sentence about each file or directory that another user can change."""
+    for path in dict.fromkeys(_paths(settings)):
+        try:
+            found = os.stat(path)
+        except OSError:
+            continue  # missing, or not ours to look at: another check says so
+        if reason := disk.writable_by_others(found):
+            yield f"{path} {reason}; do: chown root:root {path} && chmod go-w {path}"
+
+
+def readable_token(settings: Settings) -> str:
+    """Return the path of a configuration file that has the tenant token and that others can read, or ""."""
+    for path in (settings.places.config, settings.places.fallback):
+        try:
+            if os.stat(path).st_mode & 0o004 and b"tenanttoken" in (disk.read(path) or b"").lower():
+                return path
+        except (OSError, errors.Error):
+            continue
+    return ""
+
+
+def _paths(settings: Settings) -> Iterator[str]:
+    places = settings.places
+    files = [
+        places.config,
+        places.fallback,
+        f"{places.conf_dir}/mender-connect.conf",
+        f"{places.conf_dir}/artifact_info",
+        places.data("mender-connect.conf"),
+        settings.device_type_file or places.data("device_type"),
+        settings.server_certificate,
+        settings.client_certificate,
+        settings.client_key,
+        settings.key_file,
+        *settings.artifact_verify_keys,
+        f"{places.scripts_dir}/install",
+        device.identity_script(settings),
+    ]
+    yield places.datastore
+    inventory = f"{places.scripts_dir}/inventory"
+    for path in [path for path in files if path]:
+        yield os.path.dirname(path)
+        yield path
+    yield inventory
+    try:
+        yield from (f"{inventory}/{name}" for name in sorted(os.listdir(inventory)))
+    except OSError:
+        return
