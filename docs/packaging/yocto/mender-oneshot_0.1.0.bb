@@ -1,9 +1,9 @@
-# Not built here: written from the facts of openembedded-core, and never run through bitbake. See README.md.
-SUMMARY = "Mender device client with no daemon: one step per invocation"
+# Not built: based on openembedded-core, but never run through bitbake. See README.md.
+SUMMARY = "Daemonless Mender device client: one step per invocation"
 LICENSE = "Apache-2.0"
 LIC_FILES_CHKSUM = "file://LICENSE;md5=3b83ef96387f14655fc854ddc3c6bd57"
 
-# Beside this file, from the tree: git archive --prefix=mender-oneshot-0.1.0/ -o mender-oneshot-0.1.0.tar.gz HEAD
+# In the same directory; create it with: git archive --prefix=mender-oneshot-0.1.0/ -o mender-oneshot-0.1.0.tar.gz HEAD
 SRC_URI = "file://mender-oneshot-${PV}.tar.gz"
 
 inherit allarch bash-completion python3native systemd
@@ -21,7 +21,7 @@ do_install() {
     rm -r ${D}${datadir}/zsh ${D}${datadir}/fish
 }
 
-# What of Python's own library the client imports; the table is in README.md.
+# The parts of Python's standard library that the client imports; see the table in README.md.
 RDEPENDS:${PN} = "\
     ca-certificates \
     python3-click \
@@ -39,13 +39,13 @@ RDEPENDS:${PN} = "\
     python3-syslog \
     python3-urllib3 \
 "
-# Newer releases have the module fcntl in python3-core, and nothing by this name.
+# In newer releases, python3-core contains fcntl and this package does not exist.
 RRECOMMENDS:${PN} = "python3-fcntl"
 
 PACKAGECONFIG ??= ""
 PACKAGECONFIG[terminal] = ",,,python3-msgpack python3-wsproto"
 
-# Your image enables the timers once mender.conf is there: SYSTEMD_AUTO_ENABLE:pn-mender-oneshot = "enable".
+# To enable the timers in an image that has a mender.conf: SYSTEMD_AUTO_ENABLE:pn-mender-oneshot = "enable".
 SYSTEMD_SERVICE:${PN} = "mender-oneshot-update.timer mender-oneshot-inventory.timer"
 SYSTEMD_AUTO_ENABLE ?= "disable"
 FILES:${PN} += "${systemd_system_unitdir}"
