@@ -36,6 +36,7 @@ RDEPENDS:${PN} = "\
     python3-logging \
     python3-math \
     python3-netclient \
+    python3-resource \
     python3-syslog \
     python3-urllib3 \
 "
