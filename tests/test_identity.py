@@ -1,12 +1,13 @@
 """What tells this device from others, and on what it must not depend."""
 
+import errno
 import json
 import os
 import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import REPO, Device
+from conftest import REPO, Device, spoilt
 
 from mender_oneshot import device as files
 from mender_oneshot.devserver import DevServer
@@ -125,6 +126,53 @@ def test_scripts_do_not_depend_on_the_caller(device: Device, server: DevServer, 
         "MENDER_DATASTORE_DIR": str(device.data),
     }
     assert Path(f"{told}.cwd").read_text() == "/\n"
+
+
+TEMPORARY = ("ETXTBSY", "EAGAIN", "EMFILE", "ENOMEM")
+
+NO_START = """
+import os, subprocess
+class Popen(subprocess.Popen):
+    def __init__(self, words, **options):
+        if words[0].endswith("{name}"):
+            raise OSError({errno}, os.strerror({errno}), words[0])
+        super().__init__(words, **options)
+subprocess.Popen = Popen
+"""
+
+
+@pytest.mark.parametrize("name", TEMPORARY)
+def test_an_identity_script_that_cannot_start_just_now_is_tried_again(
+    device: Device, server: DevServer, name: str
+) -> None:
+    with spoilt(device, NO_START.format(name="/mender-device-identity", errno=getattr(errno, name))):
+        done = device.run("auth")
+    assert (done.code, "cannot be started just now" in done.err) == (75, True), done
+    assert not server.devices
+    assert device.run("auth", "--fresh").code == 77
+    assert len(server.devices) == 1
+
+
+@pytest.mark.parametrize("name", TEMPORARY)
+def test_an_inventory_script_that_cannot_start_just_now_is_waited_for(
+    accepted: Device, server: DevServer, name: str
+) -> None:
+    """Else the server would lose its lines; but not forever, because the other lines count too."""
+    accepted.script("inventory/mender-inventory-a", "#!/bin/sh\necho a=1\n")
+    accepted.script("inventory/mender-inventory-b", "#!/bin/sh\necho b=1\n")
+    accepted.ok("send-inventory")
+    asked = len(server.requests)
+    with spoilt(accepted, NO_START.format(name="/mender-inventory-b", errno=getattr(errno, name))):
+        codes = [accepted.run("send-inventory").code for _ in range(3)]
+        assert codes == [75] * 3
+        assert len(server.requests) == asked
+        assert server.device().attributes["b"] == "1"
+        done = accepted.ok("send-inventory")
+    assert "mender-inventory-b cannot be started just now" in done.err
+    assert "b" not in server.device().attributes
+    assert server.device().attributes["a"] == "1"
+    accepted.ok("send-inventory")
+    assert server.device().attributes["b"] == "1"
 
 
 EXAMPLE = REPO / "docs/examples/mender-device-identity"
