@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -144,11 +145,11 @@ def has_in_hand(device: Device, release: Release, what: str) -> str:
     return deployment
 
 
-def test_the_same_failing_deployment_offered_fifty_times(
+def test_the_same_failing_deployment_offered_for_days(
     accepted: Device, server: DevServer, release: Release
 ) -> None:
-    """A server that has lost what it was told gets the same result again, and ever more time; no more."""
-    accepted.configure(UpdatePollIntervalSeconds=60)
+    """Ten attempts with growing pauses, one download and one failure each; then only the result again."""
+    accepted.configure(UpdatePollIntervalSeconds=600)
     accepted.sub_updater()
     deployment = release()
     accepted.ok("check-update")
@@ -162,20 +163,24 @@ def test_the_same_failing_deployment_offered_fifty_times(
         },
     }
     days = Days(accepted, server)
+
+    def fail() -> None:
+        if (accepted.data / "update.lock").exists():
+            accepted.ok("report", "--failure")
+            (accepted.data / "update.lock").unlink()
+
     days.tick()
-    accepted.ok("report", "--failure")
-    (accepted.data / "update.lock").unlink()
-    server.faults.add(match="GET */next", count=50, status=200, body=json.dumps(offer))
-    days.live(contract(300, DAY)[50] + 10 * TICK)
-    assert len([one for one in days.asked if (one.what, one.status) == ("GET next", 200)]) == 50
-    # Downloaded once, handed off once, failed once, and said again for each time it was asked.
-    assert len(days.times("GET artifact")) == 1
+    server.faults.add(match="* */next", count=None, status=200, body=json.dumps(offer))
+    days.live(2 * DAY, before_each=fail)
+    tried = days.times("GET artifact")
+    assert len(tried) == 10
+    # The pauses double: 1, 2, 4 ... 256 minutes, and the check comes every ten.
+    waits = [after - before for before, after in pairwise(tried)]
+    assert all(wait >= 60 * 2**number for number, wait in enumerate(waits)), waits
     history = server.status_history(deployment)
-    assert history[:2] == ["downloading", "installing"]
-    assert history[2:] == ["failure"] * 51
-    keeps_to([at for at in days.times("GET next") if at][:50], interval=300)
-    # After that it polls again as configured: once a minute, by two forms of the question at most.
-    assert days.asked[-1].what == "GET next"
+    assert history[:30] == ["downloading", "installing", "failure"] * 10
+    assert set(history[30:]) == {"failure"}
+    assert days.busiest_hour() < 60
     assert accepted.ok("status", "--json").json["failures"] == {}
 
 
