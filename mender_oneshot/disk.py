@@ -90,9 +90,12 @@ def read(path: str, limit: int = 1 << 20, *, private: bool = False) -> bytes | N
 def read_own(path: str, limit: int = 1 << 20) -> bytes | None:
     """Read a file that only this program writes; links are not followed.
 
-    Raises `errors.NotOurs` if it could be somebody else's, and `errors.DiskError` like `read`.
+    Raises `errors.NotOurs` if it could be somebody else's, and `errors.DiskError` like `read`, also for a
+    directory: no new file can take its place.
     """
     try:
+        if stat.S_ISDIR(os.lstat(path).st_mode):
+            raise IsADirectoryError(errno.EISDIR, "", path)
         descriptor = _open_regular(path, os.O_RDONLY)
     except FileNotFoundError:
         return None

@@ -31,7 +31,8 @@ def confirm(context: Context) -> Outcome | None:
     if token and not token.credentials:  # of an older version: whose it is nobody wrote down
         store.update(token=token._replace(credentials=used))
     elif token and used not in (token.credentials, credentials.UNREADABLE):
-        log.warning(
+        # Nothing to act on: what is wrong with the new key or settings is the authorization's to say.
+        log.info(
             "The device key, TenantToken or DeviceTier is not the one that the token was issued for; "
             "authorizing again."
         )

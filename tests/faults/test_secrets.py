@@ -123,6 +123,8 @@ NAMES = (
     "update.lock.new",
     "deployment.log",
     "sub-updater.log",
+    "sub-updater.lock",
+    "artifact.provides",
 )
 KINDS = ("link", "dangling link", "second name", "fifo", "directory", "open to all")
 
@@ -314,7 +316,8 @@ def test_the_api_is_never_followed_elsewhere(
     for words in (["auth", "--fresh"], ["check-update"], ["send-inventory"]):
         done = accepted.run(*words)
         assert done.code == 76
-        assert f"answered {status}" in done.err
+        assert f"redirects ({status}) to {elsewhere.url}; " in done.err
+        assert len(done.err.splitlines()) == 1
     assert not elsewhere.requests
 
 
