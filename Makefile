@@ -20,7 +20,7 @@ test: $(VENV)/dev ## run the tests; those that need a missing program are skippe
 	@$(BIN)/python -m pytest $(PYTEST_OPTIONS)
 
 test-long: $(VENV)/dev ## run the enumerations that take longer
-	@$(BIN)/python -m pytest -m long $(PYTEST_OPTIONS)
+	@$(BIN)/python -m pytest -m long -o faulthandler_timeout=3600 $(PYTEST_OPTIONS)
 
 lint: $(VENV)/dev ## check format, lint, types and import directions
 	$(BIN)/ruff format --check .

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -173,3 +174,19 @@ def test_shellcheck_finds_nothing(name: str) -> None:
 
 def test_the_shell_scripts_are_found() -> None:
     assert {".ci/run", ".ci/venv", "docs/packaging/install.sh"} < set(shell_scripts())
+
+
+def test_a_test_that_hangs_is_ended_with_a_traceback(tmp_path: Path) -> None:
+    hanging = tmp_path / "test_hanging.py"
+    hanging.write_text("import threading\n\ndef test_it():\n    threading.Event().wait()\n")
+    options = ["-c", f"{REPO}/pyproject.toml", "-o", "faulthandler_timeout=1", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-o", "pythonpath=", *options, hanging],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert "test_hanging.py" in done.stderr
