@@ -107,7 +107,7 @@ def test_the_version_is_the_programs() -> None:
         for path, pattern in {
             "packaging/debian/changelog": r"\Amender-oneshot \((.+)\) ",
             "packaging/buildroot/package/mender-oneshot/mender-oneshot.mk": r"_VERSION = (.+)$",
-            "changelog.md": r"^## (\S+)",
+            "changelog.md": r"^## (\d\S*)",
         }.items()
     }
     assert set(found.values()) == {__version__}, found
