@@ -22,11 +22,13 @@ test: $(VENV)/dev ## run the tests; those that need a missing program are skippe
 test-long: $(VENV)/dev ## run the enumerations that take longer
 	@$(BIN)/python -m pytest -m long -o faulthandler_timeout=3600 $(PYTEST_OPTIONS)
 
-lint: $(VENV)/dev ## check format, lint, types and import directions
+lint: $(VENV)/dev ## check format, lint, types, import directions, spelling and phrases
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/codespell
+	$(BIN)/python .ci/words.py
 
 bench: $(VENV)/dev ## measure start-up and the cost of an invocation, as ratios
 	@$(BIN)/python tests/bench.py

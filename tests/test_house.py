@@ -176,6 +176,63 @@ def test_the_shell_scripts_are_found() -> None:
     assert {".ci/run", ".ci/venv", "docs/packaging/install.sh"} < set(shell_scripts())
 
 
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A repository with the checker of phrases and no phrase to find."""
+    (tmp_path / ".ci").mkdir()
+    shutil.copy(REPO / ".ci" / "words.py", tmp_path / ".ci")
+    (tmp_path / ".ci" / "words-allowed").touch()
+    (tmp_path / "docs").mkdir()
+    for name in ("README.md", "Makefile", "pyproject.toml"):
+        (tmp_path / name).touch()
+    return tmp_path
+
+
+def check_phrases(tree: Path, *options: str) -> tuple[int, str]:
+    done = subprocess.run(
+        [sys.executable, tree / ".ci" / "words.py", *options], capture_output=True, text=True, check=False
+    )
+    assert not done.stderr
+    return done.returncode, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "found"),
+    [
+        ("docs/a.md", "It goes on\nthere.\n", "docs/a.md:1: 'goes on'; write: continue, resume"),
+        ("docs/a.1", ".TH\nMend it.\n", "docs/a.1:2: 'Mend'; write: fix, correct"),
+        ("README.md", "It is told of that.\n", "README.md:1: 'is told of'; write: is informed, gets, sees"),
+        ("docs/a.py", "x = 1  # for ever\n", "docs/a.py:1: 'for ever'; write: forever, never"),
+        ("docs/a.py", '"""A.\n\nIt shall.\n"""\n', "docs/a.py:3: 'shall'; write: must, will"),
+        (
+            "docs/a.py",
+            "x = f'nobody {1}'\n",
+            "docs/a.py:1: 'nobody'; write: name the server, the user or the",
+        ),
+        ("docs/a.py", "nobody = 1\n", None),
+        ("docs/a.md", "Connection refused by the Mender server\n", None),
+    ],
+)
+def test_a_phrase_to_avoid_is_found_in_prose_only(
+    tree: Path, name: str, text: str, found: str | None
+) -> None:
+    assert check_phrases(tree) == (0, "")
+    (tree / name).write_text(text)
+    code, output = check_phrases(tree)
+    assert (code, output.startswith(found or "")) == (0 if found is None else 1, True)
+
+
+def test_a_file_may_have_as_many_phrases_as_were_counted_and_no_more(tree: Path) -> None:
+    (tree / "docs" / "old.md").write_text("Mend it, and mend that.\n")
+    check_phrases(tree, "--rewrite")
+    assert (tree / ".ci" / "words-allowed").read_text() == "2 docs/old.md\n"
+    assert check_phrases(tree) == (0, "")
+    (tree / "docs" / "old.md").write_text("Mend it.\n")
+    assert check_phrases(tree) == (0, "")
+    (tree / "docs" / "old.md").write_text("Mend it, mend that, mend all.\n")
+    assert "docs/old.md has 3, and may have 2." in check_phrases(tree)[1]
+
+
 def test_a_test_that_hangs_is_ended_with_a_traceback(tmp_path: Path) -> None:
     hanging = tmp_path / "test_hanging.py"
     hanging.write_text("import threading\n\ndef test_it():\n    threading.Event().wait()\n")
