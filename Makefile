@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # One worker for each core.
 PYTEST_OPTIONS ?= -n auto
 
-.PHONY: help demo test test-long lint bench install uninstall deb sbom clean
+.PHONY: help demo test test-long coverage lint bench install uninstall deb sbom clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -21,6 +21,9 @@ test: $(VENV)/dev ## run the tests; those that need a missing program are skippe
 
 test-long: $(VENV)/dev ## run the enumerations that take longer
 	@$(BIN)/python -m pytest -m long -o faulthandler_timeout=3600 $(PYTEST_OPTIONS)
+
+coverage: $(VENV)/dev ## run the tests and list the lines and branches of the client that none of them reached
+	@sh .ci/coverage $(PYTEST_OPTIONS)
 
 lint: $(VENV)/dev ## check format, lint, types, import directions, spelling and phrases
 	$(BIN)/ruff format --check .
