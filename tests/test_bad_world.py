@@ -395,7 +395,7 @@ def test_a_full_disk_loses_nothing(accepted: Device, tmp_path: Path) -> None:
     kept = tmp_path / "kept.json"
     wrapper = ("unshare", "-m", "sh", "-c", script, str(kept))
     done = accepted.run("check-update", wrapper=wrapper)
-    says(done, 73, "No space left on device", "the next run goes on")
+    says(done, 73, "No space left on device", "make room, the next run tries again")
     assert json.loads(kept.read_text()) == before
 
 

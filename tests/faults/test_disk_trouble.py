@@ -96,7 +96,7 @@ def test_nobody_is_asked_what_could_not_be_remembered(
     trouble(disk)
     asked = Traffic(server)
     for words in (["run"], ["run", "--all"], ["check-update"]):
-        says(accepted.run(*words), FULL, str(disk.path), "the next run goes on")
+        says(accepted.run(*words), FULL, str(disk.path), "the next run tries again")
     assert asked.new() == []
     assert (accepted.data / STATE).read_bytes() == before
     assert leftovers(accepted) == []
