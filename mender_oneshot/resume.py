@@ -29,9 +29,13 @@ class Answer(NamedTuple):
 
 
 def answer(status: int, headers: Mapping[str, str]) -> Answer:
-    """Pick what matters out of an answer's headers, their names in lower case."""
+    """Pick what matters out of an answer's headers, their names in lower case.
+
+    Transfer-Encoding overrides Content-Length (RFC 9112 section 6.3).
+    """
     names = ("content-length", "content-range", "etag", "last-modified", "content-encoding")
-    return Answer(status, *(_one_line(headers.get(name, "")) for name in names))
+    picked = Answer(status, *(_one_line(headers.get(name, "")) for name in names))
+    return picked._replace(length="") if "transfer-encoding" in headers else picked
 
 
 def _one_line(value: str) -> str:

@@ -38,6 +38,7 @@ urllib3.disable_warnings(urllib3.exceptions.SystemTimeWarning)
 urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
 
 _TOO_MUCH = (HeadTooLarge, http.client.LineTooLong)
+_NO_HTTP = (http.client.UnknownProtocol, urllib3.exceptions.InvalidHeader)
 _FAILURES = (HTTPError, http.client.HTTPException, OSError, UnicodeError)
 
 log = logging.getLogger(__name__)
@@ -238,9 +239,9 @@ def in_words(url: str, error: BaseException, name: str = "") -> errors.Error:
                 f"{where} answered with more or longer header lines than a client accepts; check the server, "
                 "and what is in between."
             )
-        if isinstance(error, http.client.UnknownProtocol) or type(error) is http.client.BadStatusLine:
+        if isinstance(error, _NO_HTTP) or type(error) is http.client.BadStatusLine:
             return errors.BadAnswer(
-                f"{where} answered something that is not HTTP/1.1; check the scheme and the port of its URL, "
+                f"{where} answered something that is not valid HTTP/1.1; check the scheme and the port of its URL, "
                 "and what is in between."
             )
         if isinstance(error, ssl.SSLCertVerificationError):

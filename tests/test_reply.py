@@ -162,6 +162,7 @@ NO_HTTP = {
     "an unknown version": b"HTTP/2.0 204 No\r\n\r\n",
     "another protocol": b"ICY 200 OK\r\n\r\n",
     "no status": b"HTTP/1.1 099 No\r\n\r\n",
+    "two lengths": b"HTTP/1.1 401 No\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
 }
 
 
@@ -171,7 +172,7 @@ def test_an_answer_that_is_no_http_is_not_called_a_broken_connection(alone: Devi
         alone.configure(ServerURL=f"http://{address}")
         done = alone.run("auth")
     assert (done.code, done.err.count("\n")) == (76, 1), done
-    assert f"{address} answered something that is not HTTP/1.1; check the scheme and the port" in done.err
+    assert f"{address} answered something that is not valid HTTP/1.1; check the scheme and the port" in done.err
 
 
 @pytest.mark.parametrize("answer", NO_HTTP.values(), ids=NO_HTTP)
@@ -188,7 +189,7 @@ def test_a_storage_that_does_not_speak_http_costs_no_bytes(
         accepted.alter_state(deployment=held | {"uri": f"http://{address}/a?secret=topsecret"})
         done = accepted.run("download")
     assert done.code == 76, done
-    assert f"{address}, the storage in the server's link answered something that is not" in done.err
+    assert f"{address}, the storage in the server's link answered something that is not valid" in done.err
     assert "topsecret" not in done.err
     assert (accepted.data / "artifact.part").stat().st_size == 50_000
 

@@ -154,6 +154,7 @@ def rest(storage: Storage, first: int, length: int, content_range: str) -> Told:
     return 206, {"ETag": '"e"', "Content-Range": content_range, "Content-Length": str(len(body))}, body
 
 
+CHUNKS = {"ETag": '"e"', "Transfer-Encoding": "chunked"}
 LEGAL: dict[str, Callable[[Storage, int, int], Told | None]] = {
     "size of the whole not said": lambda s, n, first: (
         rest(s, first, len(s.content), f"bytes {first}-{len(s.content) - 1}/*") if n else None
@@ -175,6 +176,9 @@ LEGAL: dict[str, Callable[[Storage, int, int], Told | None]] = {
     ),
     "206 although not asked": lambda s, n, first: (
         None if n else rest(s, 0, len(s.content), f"bytes 0-{len(s.content) - 1}/{len(s.content)}")
+    ),
+    "chunks and a wrong length": lambda s, n, first: (
+        None if n else (200, CHUNKS | {"Content-Length": "5"}, b"%x\r\n%s" % (len(s.content), s.content))
     ),
     "203": lambda s, n, first: (
         None if n else (203, {"ETag": '"e"', "Content-Length": str(len(s.content))}, s.content)
