@@ -22,7 +22,7 @@ Exit codes:
   16  check-update --exit-code: an update is available
   64  usage error
   65  artifact rejected (corrupt, unsigned or for another device)
-  69  permanent failure: server refused, or TLS verification failed
+  69  permanent failure: rejected by the server, or TLS verification failed
   73  no space left, or a file cannot be created
   74  input/output error
   75  temporary failure, try again later: network, server busy, lock held, time limit
