@@ -172,7 +172,9 @@ def test_an_answer_that_is_no_http_is_not_called_a_broken_connection(alone: Devi
         alone.configure(ServerURL=f"http://{address}")
         done = alone.run("auth")
     assert (done.code, done.err.count("\n")) == (76, 1), done
-    assert f"{address} answered something that is not valid HTTP/1.1; check the scheme and the port" in done.err
+    assert (
+        f"{address} answered something that is not valid HTTP/1.1; check the scheme and the port" in done.err
+    )
 
 
 @pytest.mark.parametrize("answer", NO_HTTP.values(), ids=NO_HTTP)
