@@ -74,13 +74,19 @@ def _other_name(host: str, chain: Sequence[Details]) -> str:
     """Say which names the certificate is for."""
     if not chain:
         return "is for another name; issue one for this name"
-    names = [
-        _visible(str(value)) for kind, value in chain[0].get("subjectAltName", ()) if kind in NAMES_OF_HOSTS
-    ]
+    named = chain[0].get("subjectAltName", ())
+    names = [_visible(str(value)) for kind, value in named if kind in NAMES_OF_HOSTS]
     if not names:
         return (
             f"has no subjectAltName, and its common name {_subject(chain[0])} does not count; issue one with "
             "a subjectAltName"
+        )
+    bare = host.partition("]")[0][1:] if host.startswith("[") else host.partition(":")[0]
+    is_address = ":" in bare or not bare.strip("0123456789.")
+    if is_address and bare in [str(value).rstrip(".") for kind, value in named if kind == "DNS"]:
+        return (
+            f"has the address {bare} as a DNS name, which does not count; issue one that has it as an IP "
+            "address in its subjectAltName"
         )
     shown = ", ".join(names[:NAMES]) + (f" and {len(names) - NAMES} more" if len(names) > NAMES else "")
     label, _, domain = host.partition(":")[0].partition(".")
