@@ -241,8 +241,8 @@ def in_words(url: str, error: BaseException, name: str = "") -> errors.Error:
             )
         if isinstance(error, _NO_HTTP) or type(error) is http.client.BadStatusLine:
             return errors.BadAnswer(
-                f"{where} answered something that is not valid HTTP/1.1; check the scheme and the port of its "
-                "URL, and what is in between."
+                f"{where} answered something that is not valid HTTP/1.1; check the scheme and the port of "
+                "its URL, and what is in between."
             )
         if isinstance(error, ssl.SSLCertVerificationError):
             return trust.certificate_error(_whose(url, error), error)
