@@ -125,7 +125,8 @@ def test_a_fleet_that_powers_up_together_is_spread(accepted: Device, server: Dev
 
     def up_for(seconds: float) -> tuple[str, ...]:
         """A kernel that started so many seconds ago (time_namespaces(7))."""
-        return ("unshare", "--time", f"--boottime={seconds - since_boot:.0f}", "--fork")
+        offset = f"{seconds - since_boot:.0f}"
+        return ("unshare", "--time", f"--monotonic={offset}", f"--boottime={offset}", "--fork")
 
     if subprocess.run([*up_for(1), "true"], capture_output=True, check=False).returncode:
         pytest.skip("time namespaces need root, and a kernel that has them")
