@@ -325,9 +325,9 @@ clocks = st.sampled_from([0.0, IN_1970, NOW, IN_2099]) | st.floats(0, 9e9)
 intervals = st.integers(1, 10**6)
 hosts = st.sampled_from(["server", "storage"])
 STEPS = ("auth", "check-update", "send-inventory", "tidy", "download", "install", "deliver")
-tokens = st.tuples(
-    st.just("j.w.t"), st.sampled_from([SERVER, "https://x"]), stamps, st.floats(0, 9e9), stamps
-).map(Token._make)
+tokens = st.builds(
+    Token, st.just("j.w.t"), st.sampled_from([SERVER, "https://x"]), stamps, st.floats(0, 9e9), stamps
+)
 pauses = st.tuples(st.sampled_from(STEPS), hosts, stamps, stamps).map(Pause._make)
 failures = st.dictionaries(st.sampled_from(STEPS), st.builds(Failure, st.integers(1, 99), stamps), max_size=3)
 
