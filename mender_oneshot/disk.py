@@ -255,6 +255,15 @@ def is_own(path: str) -> bool:
     return True
 
 
+def is_anothers(path: str) -> bool:
+    """Say whether another user, and not root, has made what is at a path; False if nothing is there."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return False
+    return found.st_uid not in (os.geteuid(), 0) and not is_ours(found, path)
+
+
 def not_ours(found: os.stat_result) -> str:
     """Say why a file may not be ours alone, as the end of a sentence; "" if it is."""
     if not stat.S_ISREG(found.st_mode):

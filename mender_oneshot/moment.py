@@ -30,7 +30,7 @@ def look(places: Places) -> Moment:
         boot=boot_id(),
         lock=_update_lock(places.data(UPDATE_LOCK)),
         artifact=_is_regular(places.data(ARTIFACT)),
-        begun=os.path.lexists(places.data(SUB_UPDATER_FILE)),
+        begun=_is_begun(places.data(SUB_UPDATER_FILE)),
     )
 
 
@@ -41,16 +41,20 @@ def _is_regular(path: str) -> bool:
         return False
 
 
+def _is_begun(path: str) -> bool:
+    return _is_regular(path) and not disk.is_anothers(path)
+
+
 def _update_lock(path: str) -> str | None:
     """Read the deployment id in `update.lock`; anything else under that name counts as a lock without an id.
 
-    So does a file that somebody else could have made. mender-python-client writes the id bare, people add a
-    newline.
+    So does a file that another user could have written to. One that he has made is none: he could hold up all
+    updates. mender-python-client writes the id bare, people add a newline.
     """
     try:
         content = disk.read_own(path, 4096)
     except errors.DiskError:
-        return ""
+        return None if disk.is_anothers(path) else ""
     if content is None:
         return None
     text = content.decode("ascii", "replace").strip("\0 \r\n\t")

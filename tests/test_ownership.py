@@ -350,10 +350,58 @@ def test_a_key_of_somebody_elses_is_neither_used_nor_replaced(
     assert len(server.devices) == 1
 
 
-def test_an_update_lock_of_somebody_elses_names_no_deployment(shared: Device, victim: Path) -> None:
-    path = put(shared, UPDATE_LOCK, a_strangers_file, victim)
-    path.write_text("11111111-1111-1111-1111-111111111111")
+@pytest.mark.parametrize("make", [a_hard_link, writable_by_all, a_fifo, a_link])
+def test_an_update_lock_that_others_can_write_names_no_deployment(
+    shared: Device, victim: Path, make: Kind
+) -> None:
+    put(shared, UPDATE_LOCK, make, victim)
     assert "deployment (unknown) is being installed" in shared.ok("run").out
+
+
+def of_a_strangers(make: Kind) -> Kind:
+    def made(path: Path, victim: Path) -> None:
+        make(path, victim)
+        os.chown(path, STRANGER, STRANGER, follow_symlinks=False)
+
+    return made
+
+
+@pytest.mark.parametrize("kind", [a_strangers_file, a_link, a_link_to_nothing, a_fifo, a_socket])
+def test_an_update_lock_of_a_strangers_holds_nothing_up(
+    shared: Device, server: DevServer, victim: Path, kind: Kind
+) -> None:
+    path = put(shared, UPDATE_LOCK, of_a_strangers(kind), victim)
+    if kind is a_strangers_file:
+        path.write_text("11111111-1111-1111-1111-111111111111")
+    assert "Handed release-2" in shared.ok("run", "--all").out
+    server.wait_for(lambda seen: seen.path.endswith("/log"))
+    assert not disk.not_ours(path.lstat())
+    assert untouched(victim)
+
+
+@pytest.mark.parametrize("log", ["missing", "of a stranger's", "a directory"])
+def test_a_log_of_a_strangers_does_not_mean_that_the_sub_updater_was_started(
+    shared: Device, server: DevServer, victim: Path, log: str
+) -> None:
+    """The power failed before it was."""
+    shared.ok("check-update")
+    shared.ok("download")
+    known = shared.state
+    shared.alter_state(handoff={"deployment": known["deployment"]["id"], "boot": "another"})
+    (shared.data / UPDATE_LOCK).write_text(known["deployment"]["id"])
+    if log == "of a stranger's":
+        put(shared, THEIRS, a_strangers_file, victim)
+    elif log == "a directory":
+        put(shared, THEIRS, a_directory, victim)
+    assert "The sub-updater was never started" in shared.ok("run").out
+    if log == "a directory":
+        done = shared.run("run")
+        assert (done.code, "remove the directory" in done.err) == (74, True), done
+        (shared.data / THEIRS).rmdir()
+        shared.ok("run", "--all", "--force")
+    else:
+        shared.ok("run", "--all")
+    server.wait_for(lambda seen: seen.path.endswith("/log"))
 
 
 # A file system that shows the same owner and mode for every file: vfat with uid= and umask=, some shares.
