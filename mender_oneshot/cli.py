@@ -92,6 +92,8 @@ def _execute(request: Request, results: _Results) -> int:
         # A timer that gives way to another run is nothing to report; a person is told.
         gives_way = request.command == "run" and isinstance(error, errors.Busy) and not sys.stderr.isatty()
         log.log(logging.DEBUG if error.logged or gives_way else logging.ERROR, "%s", error)
+        if error.syslog and not request.syslog:
+            syslog.send(syslog.ERROR, str(error))
     code = error.exit_code if error else _exit_code(request, done)
     if request.json:
         results.say(json.dumps(_as_json(request, done, error, code)))

@@ -16,6 +16,7 @@ class Error(Exception):
 
     exit_code = BUG
     logged = False  # the log of the deployment, and so stderr, has it already
+    syslog = False  # for the syslog as well, wherever the caller reads it
 
 
 class UsageError(Error):

@@ -264,6 +264,20 @@ def test_the_result_of_an_update_goes_where_the_run_that_handed_it_off_wrote(
     assert f"ended with {status}" in syslog.said()[-1][1]
 
 
+def test_a_report_that_fails_is_a_line_there_too(
+    accepted: Device, release: Callable[..., str], syslog: Syslog, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    words = "MENDER_DEPLOYMENT_ID=another $ONESHOT report --success"
+    accepted.sub_updater(f"{words}; echo $? > {gate}\n")
+    release()
+    assert accepted.run("--syslog", "run", "--all", wrapper=syslog.wrapper) == Run(0, "", "")
+    assert gate.read_text() == "2\n"
+    priority, said = syslog.said()[-1]
+    assert (priority, said.startswith("MENDER_DEPLOYMENT_ID is another, but")) == (3, True)
+
+
 def test_a_person_reads_the_result_of_an_update_alone(
     accepted: Device, release: Callable[..., str], syslog: Syslog, tmp_path: Path
 ) -> None:
