@@ -53,6 +53,7 @@ class Context:
         self.server: Server | None = None
         self.confirmed = False  # this invocation has compared the device with the state (owner.confirm)
         self.identity: dict[str, str | list[str]] | None = None
+        self.identity_error: errors.Error | None = None  # why it is not known
         self.met: dict[str, errors.Error | None] = {}
         """What a step of this invocation needed: the step for it, and why that could not help, if so."""
 

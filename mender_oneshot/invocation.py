@@ -149,7 +149,7 @@ def _named(context: Context, request: Request) -> Outcome:
 
         return bootstrap.replace(context)
     if request.command == "auth" and not request.fresh:
-        other = owner.confirm(context)
+        other = _confirm_owner(context, "auth")
         if other:
             log.warning("%s", other.sentence)
         token, servers = context.store.state.token, context.settings.servers
@@ -167,7 +167,7 @@ def perform(context: Context, name: str, *, paced: bool) -> Outcome:
     """
     _respect_pause(context, name)
     if name not in ("bootstrap", "tidy"):
-        other = owner.confirm(context)
+        other = _confirm_owner(context, name)
         if other and (paced or name == "deliver"):
             return other
         if other:
@@ -200,6 +200,15 @@ def perform(context: Context, name: str, *, paced: bool) -> Outcome:
                 raise
             if paced and need.step == "check-update" and context.store.state.deployment is None:
                 return outcome  # the deployment is withdrawn, and nothing is left to be done
+
+
+def _confirm_owner(context: Context, name: str) -> Outcome | None:
+    """Compare the device with the state; running out of time there counts as a failure of the step."""
+    try:
+        return owner.confirm(context)
+    except errors.TimeOver as error:
+        _count_failure(context, name, error)
+        raise
 
 
 def _attempt(context: Context, name: str, paced: bool) -> Outcome:
@@ -257,7 +266,12 @@ def _count(context: Context, name: str, why: str, *, failed: bool) -> None:
 def _report(context: Context, status: str) -> Outcome:
     """Take down the result, then try to send what is queued; what cannot be sent now is safe in the state."""
     handoff = context.store.state.handoff
-    return _recorded(context, status)._replace(syslog=handoff is not None and handoff.syslog)
+    syslog = handoff is not None and handoff.syslog
+    try:
+        return _recorded(context, status)._replace(syslog=syslog)
+    except errors.Error as error:
+        error.syslog = syslog
+        raise
 
 
 def _recorded(context: Context, status: str) -> Outcome:

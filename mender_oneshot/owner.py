@@ -7,9 +7,10 @@ import contextlib
 import logging
 import os
 
-from . import credentials, deployment_log, disk, errors, state
+from . import credentials, deployment_log, disk, errors, plan, state
 from .context import Context, Outcome
-from .state import ARTIFACT, PART, UPDATE_LOCK, Handoff, State
+from .moment import Moment
+from .state import ARTIFACT, PART, PROVIDES, UPDATE_LOCK, Handoff, State
 
 ASIDE = f"{state.FILE}.other-device"
 
@@ -40,7 +41,9 @@ def confirm(context: Context) -> Outcome | None:
     try:
         context.identity = credentials.identity(settings, store.state)
     except (errors.SettingsError, errors.TryLater) as error:
-        log.warning("Cannot tell whether this is still the same device: %s", error)
+        context.identity_error = error  # an authorization ends with it, other steps continue
+        if plan.token_is_good(store.state.token, settings.servers, context.now().time):
+            log.warning("Cannot tell whether this is still the same device: %s", error)
         return None
     found = credentials.mark(context.identity)
     if store.state.owner not in ("", found):
@@ -50,34 +53,51 @@ def confirm(context: Context) -> Outcome | None:
 
 
 def _set_aside(context: Context, found: str) -> Outcome:
-    """Start afresh: token, deployment, results and all else belong to another device."""
+    """Start afresh: token, deployment, results and all else belong to another device.
+
+    An identity that is back, as that of a network interface which came up late, gets its own state back.
+    """
     store, now = context.store, context.now()
     aside = context.data(ASIDE)
+    known = _kept_for(found, aside)
     with contextlib.suppress(errors.DiskError, errors.NoSpace):  # only a copy for people
         disk.write_whole(aside, state.to_json(store.state._replace(token=None)))
-    handoff = None
     if now.lock is None:
-        disk.remove(context.data(ARTIFACT), context.data(PART))
+        disk.remove(context.data(ARTIFACT), context.data(PART), context.data(PROVIDES))
         deployment_log.reset(context.settings.log_directory, context.settings.places.datastore)
     else:
         # The sub-updater may be at work: it finishes, but nobody reports for it.
-        disk.write_whole(context.data(UPDATE_LOCK), b"")
-        handoff = Handoff("", "", now.boot, now.uptime)
+        known, lock = _with_lock(known, store.state, now)
+        disk.write_whole(context.data(UPDATE_LOCK), lock.encode())
     context.close()
-    store.save(
-        **State._field_defaults
-        | {
-            "spread": draw_spread(),
-            "identity_format": store.state.identity_format,
-            "owner": found,
-            "handoff": handoff,
-        }
-    )
+    starts = "continues with its own" if known.owner else "starts afresh"
+    spread = draw_spread() if known.spread < 0 else known.spread
+    form = store.state.identity_format
+    store.save(**known._replace(spread=spread, identity_format=form, owner=found)._asdict())
     return Outcome(
         "other-device",
-        "The identity has changed, so the state belongs to another device; this one starts afresh, and a "
-        f"copy of the state is {aside}.",
+        f"The identity has changed, so the state belongs to another device; this one {starts}, and a copy of "
+        f"the state is {aside}.",
     )
+
+
+def _kept_for(found: str, aside: str) -> State:
+    """Return the state that was set aside for the device with an identity, or an empty one."""
+    try:
+        known = state.load(aside)
+    except (state.Unreadable, errors.DiskError, errors.SettingsError):
+        return State()
+    return known if known.owner == found else State()
+
+
+def _with_lock(known: State, left: State, now: Moment) -> tuple[State, str]:
+    """Say whose `update.lock` it is: return the state with the hand-off, and the deployment for the lock."""
+    if known.handoff:
+        return known, known.handoff.deployment
+    another = left.handoff and left.handoff.deployment
+    if known.last_result and not another:
+        return known, known.last_result.deployment  # it was reported, and the lock not yet removed
+    return known._replace(handoff=Handoff("", "", now.boot, now.uptime)), ""
 
 
 def draw_spread() -> float:

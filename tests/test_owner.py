@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Callable
 
 import pytest
-from conftest import Device
+from conftest import IDENTITY, Device
 from terminalpeer import need_the_extra
 
 from mender_oneshot.devserver import DevServer
@@ -203,6 +203,40 @@ def test_a_queued_result_of_the_other_device_is_not_sent(
     assert "results" not in device.state
     assert "last_result" not in device.state
     assert server.status(deployment) == "installing"
+
+
+@pytest.mark.parametrize("held", ["a queued result", "a sub-updater at work", "both"])
+@pytest.mark.parametrize("lock", ["kept", "removed"])
+def test_an_identity_that_comes_back_gets_its_own_state(
+    before: tuple[Device, str], server: DevServer, release: Release, held: str, lock: str
+) -> None:
+    """A network interface that came up late, say: it was never another device."""
+    device, _ = before
+    device.sub_updater()
+    deployment = release()
+    device.ok("run", "--all", "--force")
+    first = device.state
+    if held != "a sub-updater at work":
+        server.faults.add(match="PUT */status", status=503)
+        assert device.ok("report", "--success", "--json").json["outcome"] == "queued"
+    if lock == "removed":
+        (device.data / "update.lock").unlink()
+    copied(device).run("run", "--all", "--force")
+    device.script("identity/mender-device-identity", IDENTITY)
+    done = device.ok("run", "--all", "--force", "--json").json
+    assert done["steps"][0]["outcome"] == "other-device"
+    assert "continues with its own" in done["steps"][0]["message"]
+    assert device.state["spread"] == first["spread"]
+    if held != "a queued result":
+        assert device.state["handoff"] == first["handoff"] if held == "a sub-updater at work" else True
+        device.run("report", "--success")
+    device.ok("run", "--all", "--force")
+    assert server.status(deployment) == "success"
+    # The lock is that of an update that has ended, and no update waits for it.
+    device.alter_state(failures=None, last_result=device.state["last_result"] | {"at": 1.0})
+    device.ok("run", "--all")
+    assert not (device.data / "update.lock").exists()
+    assert len(server.devices) == 2
 
 
 def test_two_devices_from_one_image_both_come_in(before: tuple[Device, str], server: DevServer) -> None:

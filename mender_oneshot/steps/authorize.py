@@ -74,6 +74,8 @@ def request(context: Context) -> tuple[bytes, str]:
     # Before a key is made: a data directory without a device type may be an empty one in place of this
     # device's, whose partition is not mounted.
     device.device_type(settings)
+    if context.identity_error:  # the script takes its time: it is not asked twice
+        raise context.identity_error
     identity = context.identity or credentials.identity(settings, context.store.state)
     context.identity = identity
     context.store.update(identity_format=form)
