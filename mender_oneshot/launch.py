@@ -57,8 +57,14 @@ def start(launch: Launch) -> None:
 
 
 def _start_session(launch: Launch) -> None:
-    output = os.open(launch.output, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
-    lock = _open_lock(launch.lock)
+    output = lock = -1
+    try:
+        output = os.open(launch.output, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
+        lock = _open_lock(launch.lock)
+    except OSError as error:
+        if output >= 0:
+            os.close(output)
+        raise disk.failure(f"open {launch.output if output < 0 else launch.lock}", error) from error
 
     def hold_lock() -> None:
         # A record lock belongs to the process: it survives the exec, is not shared with the daemons that the
@@ -93,9 +99,11 @@ def _open_lock(path: str) -> int:
     """Open the lock file under a number that no shell script uses for files of its own (`exec 9>file`)."""
     opened = disk.open_own(path, os.O_RDWR)
     try:
-        return fcntl.fcntl(opened, fcntl.F_DUPFD_CLOEXEC, 20)
-    finally:
-        os.close(opened)
+        moved = fcntl.fcntl(opened, fcntl.F_DUPFD_CLOEXEC, 20)
+    except OSError:  # so high a number is not allowed here (ulimit -n)
+        return opened
+    os.close(opened)
+    return moved
 
 
 def _start_unit(launch: Launch) -> None:
@@ -168,5 +176,8 @@ def _write_environment(path: str, environment: Mapping[str, str]) -> None:
         for special in '\\"$`':
             value = value.replace(special, f"\\{special}")
         lines.append(f'{name}="{value}"\n')
-    with open(disk.create(path), "w", encoding="utf-8", errors="surrogateescape") as file:
-        file.writelines(lines)
+    try:
+        with open(disk.create(path), "w", encoding="utf-8", errors="surrogateescape") as file:
+            file.writelines(lines)
+    except OSError as error:
+        raise disk.failure(f"write {path}", error) from error

@@ -286,6 +286,23 @@ def test_a_start_that_fails_just_now_is_tried_again(downloaded: Device, server: 
     assert server.status(wanted) == "success"
 
 
+@pytest.mark.parametrize("name", ["sub-updater.log", "sub-updater.lock"])
+def test_a_file_of_ours_that_cannot_be_made_is_no_failure_of_the_sub_updater(
+    downloaded: Device, server: DevServer, name: str
+) -> None:
+    wanted = deployment(downloaded)
+    downloaded.sub_updater('$ONESHOT report --success && rm "$MENDER_DATASTORE_DIR/update.lock"\n')
+    path = downloaded.data / name
+    path.mkdir()
+    done = downloaded.run("install")
+    assert (done.code, str(path) in done.err, "remove the directory" in done.err) == (74, True, True), done
+    not_handed_off(downloaded)
+    path.rmdir()
+    downloaded.ok("install")
+    server.wait_for(final_status)
+    assert server.status(wanted) == "success"
+
+
 @pytest.mark.parametrize(("name", "attempts"), [*((name, 1) for name in PERMANENT), ("ETXTBSY", 3)])
 def test_a_start_that_never_works_has_an_end(
     downloaded: Device, server: DevServer, name: str, attempts: int

@@ -1,5 +1,6 @@
 """Verify the artifact, then give it into the hands of the sub-updater."""
 
+import contextlib
 import errno
 import logging
 import os
@@ -205,8 +206,9 @@ def _not_started(
 
 def _take_back(context: Context) -> None:
     """Undo a hand-off that started nothing, in an order that lets `tidy` finish it after a power cut."""
-    # Without this file nothing can have been started (plan.never_started).
-    disk.remove(context.data(SUB_UPDATER_FILE))
+    # Without this file nothing can have been started (plan.never_started); nor with a directory in its place.
+    with contextlib.suppress(errors.DiskError, errors.NoSpace):
+        disk.remove(context.data(SUB_UPDATER_FILE))
     disk.remove(context.data(UPDATE_LOCK))
     context.store.save(handoff=None)
 
@@ -218,9 +220,12 @@ def _cannot_be_started(program: str, why: str) -> str:
 def _start(context: Context, deployment: Deployment, program: str) -> None:
     """Start it, what it says going to `sub-updater.log`."""
     output = context.data(SUB_UPDATER_FILE)
-    os.close(disk.open_own(output))
-    # From here on it counts as started (plan.never_started); not even a power cut may take that back.
-    disk.sync_directory(context.settings.places.datastore)
+    try:
+        os.close(disk.open_own(output))
+        # From here on it counts as started (plan.never_started); not even a power cut may take that back.
+        disk.sync_directory(context.settings.places.datastore)
+    except OSError as error:
+        raise disk.failure(f"write {output}", error) from error
     unit = f"mender-sub-updater-{deployment.id}"
     words = [program, context.data(ARTIFACT)]
     environment, private = _environment(context, deployment), _private_environment()
