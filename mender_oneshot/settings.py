@@ -203,7 +203,7 @@ def parse(path: str, content: bytes, warnings: list[str]) -> dict[str, Any]:
             kind, field = _FIELDS[known]
             if not _fits(known, kind, value):
                 raise errors.SettingsError(wrong(path, text, trail, known, _expected(known, kind)))
-            if kind is not int or value or known in _ZERO_HAS_MEANING:
+            if _is_set(known, kind, value):
                 fields[field] = value.lower() if known in _ONE_OF else value
     return fields
 
@@ -243,9 +243,14 @@ def _fits(name: str, kind: type, value: object) -> bool:
         return isinstance(value, list) and all(_server_url(entry) is not None for entry in value)
     if kind is list:
         return isinstance(value, list) and all(isinstance(entry, str) and is_text(entry) for entry in value)
-    if name in _ONE_OF:
-        return isinstance(value, str) and value.lower() in _ONE_OF[name]
+    if name in _ONE_OF:  # "" is no choice, as in the other clients
+        return isinstance(value, str) and (not value or value.lower() in _ONE_OF[name])
     return isinstance(value, kind) and (not isinstance(value, str) or is_text(value))
+
+
+def _is_set(name: str, kind: type, value: object) -> bool:
+    """Return whether a value counts: 0 is no interval, and "" is no choice."""
+    return bool(value) or (kind is not int and name not in _ONE_OF) or name in _ZERO_HAS_MEANING
 
 
 def is_text(value: str) -> bool:
@@ -332,7 +337,7 @@ def _settle(places: Places, merged: dict[str, Any], warnings: list[str]) -> Sett
     for url in [first, *others] if first else others:
         url = url.rstrip("/")
         ascii_url = to_ascii(url)
-        if not ascii_url:
+        if url and not ascii_url:
             raise errors.SettingsError(
                 f'The server "{url}" has letters in it that DNS does not have; write its name as xn--...'
             )

@@ -146,6 +146,18 @@ def test_zero_is_no_interval(tmp_path: Path) -> None:
     assert found == Settings(found.places)
 
 
+@pytest.mark.parametrize("value", ["", None])
+@pytest.mark.parametrize("key", ["DeviceTier", "IdentityFormat", "KeyType", "TenantToken", "DaemonLogLevel"])
+def test_an_empty_value_is_no_value(tmp_path: Path, key: str, value: str | None) -> None:
+    found = configured(tmp_path, {key: value})
+    assert found == Settings(found.places)
+
+
+def test_an_empty_server_is_no_url(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match='The server "" is not a URL'):
+        configured(tmp_path, {"Servers": [{"ServerURL": ""}]})
+
+
 def test_the_paths_that_follow_from_others(tmp_path: Path) -> None:
     assert configured(tmp_path, {"UpdateLogPath": "/log"}).log_directory == "/log"
 
@@ -286,7 +298,6 @@ WRONG: list[tuple[str, Any]] = [
     ("Servers", [{"ServerURL": 5}]),
     ("DeviceTier", "huge"),
     ("KeyType", "dsa"),
-    ("KeyType", ""),
     ("IdentityFormat", "lists"),
 ]
 
