@@ -101,8 +101,8 @@ def _read_key_values(path: str) -> Values | None:
     except errors.SettingsError:
         raise
     except (errors.Error, UnicodeDecodeError) as error:
-        why = error if isinstance(error, errors.Error) else "it is not UTF-8"
-        raise errors.SettingsError(f"{path} cannot be used: {why}; write it again.") from error
+        why = error if isinstance(error, errors.Error) else f"{path} is not UTF-8; write it again."
+        raise errors.SettingsError(str(why)) from error
 
 
 def parse_key_values(text: str, *, strip: bool) -> Values:

@@ -92,6 +92,18 @@ def test_a_bad_identity_script(device: Device, text: str | None, mode: int, word
     says(device.run("auth"), 78, str(script), words)
 
 
+def test_what_cannot_be_read_is_one_sentence(device: Device) -> None:
+    path = device.conf / "artifact_info"
+    path.unlink()
+    path.mkdir()
+    done = device.run("show-artifact")
+    assert (done.code, done.err) == (78, f"Cannot read {path}: it is not a regular file; remove it.\n")
+    path.rmdir()
+    path.write_bytes(b"artifact_name=\377\n")
+    done = device.run("show-artifact")
+    assert (done.code, done.err) == (78, f"{path} is not UTF-8; write it again.\n")
+
+
 def test_no_artifact_info_is_no_obstacle(accepted: Device) -> None:
     (accepted.conf / "artifact_info").unlink()
     assert accepted.ok("show-artifact").out == "unknown\n"
@@ -412,9 +424,7 @@ def test_a_data_directory_that_cannot_be_made(device: Device, tmp_path: Path) ->
     assert (tmp_path / "new/lib").stat().st_mode & 0o777 == 0o700
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"\0" * 100, b"{}", b"[]", b'{"schema": 1, "results": 7}', b"{" * 100_000]
-)
+@pytest.mark.parametrize("content", [b"\0" * 100, b"[]", b"{" * 100_000])
 def test_an_unreadable_state_is_set_aside(accepted: Device, server: DevServer, content: bytes) -> None:
     key = (accepted.data / "mender-agent.pem").read_bytes()
     (accepted.data / "mender-oneshot.json").write_bytes(content)
@@ -423,6 +433,18 @@ def test_an_unreadable_state_is_set_aside(accepted: Device, server: DevServer, c
     says(accepted.run("auth"), 0, "mender-oneshot.json.unreadable", "starting with an empty state")
     assert (accepted.data / "mender-oneshot.json.unreadable").read_bytes() == content
     assert (accepted.data / "mender-agent.pem").read_bytes() == key
+    assert len(server.devices) == 1
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b'{"schema": 1, "results": 7}'])
+def test_a_state_with_nothing_to_keep_gets_no_copy(
+    accepted: Device, server: DevServer, content: bytes
+) -> None:
+    (accepted.data / "mender-oneshot.json").write_bytes(content)
+    assert accepted.ok("status", "--json").json["trouble"]
+    assert (accepted.data / "mender-oneshot.json").read_bytes() == content
+    says(accepted.run("auth"), 0, "mender-oneshot.json", "start")
+    assert not (accepted.data / "mender-oneshot.json.unreadable").exists()
     assert len(server.devices) == 1
 
 

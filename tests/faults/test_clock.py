@@ -3,6 +3,7 @@
 The device's clock is libfaketime's; the server's is right, unless a story says otherwise.
 """
 
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -251,11 +252,13 @@ def test_the_log_of_an_update_across_a_jump_is_taken_by_the_server(
     accepted: Device, server: DevServer, release: Release
 ) -> None:
     deployment = release()
-    accepted.sub_updater("echo no space on /dev/b\n$ONESHOT report --failure\n")
     set_clock(accepted, without_clock())
     accepted.ok("check-update")
     accepted.ok("download")
     set_clock(accepted, far_ahead())
+    # The sub-updater gets nothing of our environment, where the clock of the device is.
+    clock = " ".join(f"{name}={shlex.quote(value)}" for name, value in accepted.environment.items())
+    accepted.sub_updater(f"export {clock}\necho no space on /dev/b\n$ONESHOT report --failure\n")
     accepted.ok("install")
     server.wait_for(lambda seen: seen.path.endswith("/log"))
     log = server.log(deployment) or []
