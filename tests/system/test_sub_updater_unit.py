@@ -1,0 +1,161 @@
+"""The sub-updater as a unit of its own: while it runs, nothing is swept and no second one is started."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from artifacts import make_artifact
+from debian import make_install, need_root, system
+from machine import Machine, copy, write
+from realdaemon import until
+
+from mender_oneshot.devserver import DevServer
+
+pytestmark = pytest.mark.real
+
+SERVICE = "mender-oneshot-update.service"
+
+# Runs until something is written to the FIFO, and leaves a process in the background.
+SUB_UPDATER = """#!/bin/sh
+echo "$MENDER_ARTIFACT_NAME" >> /run/started
+sleep infinity &
+read -r go < /run/go
+"""
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Iterator[Path]:
+    """A Debian with the tool installed; its timers are the test itself."""
+    need_root("systemd-nspawn", "nsenter", "make")
+    with system(tmp_path / "system") as made:
+        make_install(made)
+        write(made / "usr/share/mender/identity/mender-device-identity", "#!/bin/sh\necho mac=1\n", 0o755)
+        write(made / "usr/share/mender/install", SUB_UPDATER, 0o755)
+        write(made / "var/lib/mender/device_type", "device_type=board\n")
+        write(made / "etc/mender/artifact_info", "artifact_name=release-1\n")
+        yield made
+
+
+class Fleet:
+    """The machine, its server and its data directory."""
+
+    def __init__(self, machine: Machine, server: DevServer, place: Path) -> None:
+        self.machine = machine
+        self.server = server
+        self.place = place
+        self.data = machine.root / "var/lib/mender"
+
+    def deploy(self, name: str) -> str:
+        self.server.upload(make_artifact(self.place / f"{name}.mender", name=name))
+        return self.server.deploy(name)
+
+    def tick(self) -> None:
+        """Let the unit run, in its sandbox, as its timer would; it must not fail."""
+        self.machine.run("systemctl", "start", SERVICE)
+
+    def alter(self, **changes: Any) -> None:
+        path = self.data / "mender-oneshot.json"
+        known = json.loads(path.read_text()) | changes
+        path.write_text(json.dumps({name: value for name, value in known.items() if value is not None}))
+
+    @property
+    def state(self) -> dict[str, Any]:
+        known: dict[str, Any] = json.loads((self.data / "mender-oneshot.json").read_text())
+        return known
+
+    def wait_no_more(self) -> None:
+        """Let the pauses and the grace pass."""
+        last = self.state.get("last_result")
+        self.alter(failures=None, checked_at=None, last_result=last and last | {"at": 1.0})
+
+    def age(self, seconds: float) -> None:
+        handoff = self.state["handoff"]
+        self.alter(handoff=handoff | {"uptime": handoff["uptime"] - seconds}, failures=None)
+
+    def started(self) -> list[str]:
+        return (self.machine.run("cat", "/run/started").stdout).split()
+
+    def active(self, deployment: str) -> str:
+        unit = f"mender-sub-updater-{deployment}.service"
+        return self.machine.run("systemctl", "show", "-P", "ActiveState", unit).stdout.strip()
+
+    def files(self) -> tuple[bool, bool]:
+        return (self.data / "update.lock").exists(), (self.data / "artifact.mender").exists()
+
+
+def test_while_the_unit_lives(root: Path, tmp_path: Path) -> None:
+    with DevServer(tmp_path / "server") as server:
+        server.world.accept_all = True
+        copy(server.ca, root / "etc/mender/server.pem")
+        settings = {
+            "ServerURL": server.url,
+            "ServerCertificate": "/etc/mender/server.pem",
+            "StartSpreadSeconds": 0,
+            "UpdatePollIntervalSeconds": 1,
+        }
+        write(root / "etc/mender/mender.conf", json.dumps(settings))
+        with Machine(root, tmp_path / "console") as machine:
+            machine.run("mkfifo", "/run/go")
+            fleet = Fleet(machine, server, tmp_path)
+            machine.run("mender-oneshot", "auth")
+            first = fleet.deploy("release-2")
+            fleet.tick()
+            until(lambda: fleet.active(first) == "active", "the sub-updater runs")
+            a_slow_one_is_waited_for(fleet, first)
+            systemd_may_execute_itself_anew(fleet, first)
+            nothing_is_swept_from_under_it(fleet, first)
+            no_second_one_is_started(fleet, first)
+            what_it_left_in_the_background_counts_no_more(fleet, first)
+            assert machine.failed() == ""
+
+
+def a_slow_one_is_waited_for(fleet: Fleet, deployment: str) -> None:
+    fleet.age(15_000)
+    fleet.tick()
+    said = [entry["MESSAGE"] for entry in fleet.machine.journal("--unit", SERVICE)]
+    assert any("is still running after 14400 s; waiting." in line for line in said), said
+    assert fleet.server.status(deployment) == "installing"
+    assert fleet.files() == (True, True)
+
+
+def systemd_may_execute_itself_anew(fleet: Fleet, deployment: str) -> None:
+    for command in ("daemon-reload", "daemon-reexec"):
+        fleet.machine.run("systemctl", command)
+        fleet.wait_no_more()
+        fleet.tick()
+        assert (fleet.server.status(deployment), fleet.files()) == ("installing", (True, True)), command
+
+
+def nothing_is_swept_from_under_it(fleet: Fleet, deployment: str) -> None:
+    fleet.machine.run("mender-oneshot", "report", "--failure")
+    assert fleet.server.status(deployment) == "failure"
+    fleet.wait_no_more()
+    fleet.tick()
+    assert fleet.files() == (True, True)
+    assert fleet.machine.run("mender-oneshot", "check-update", check=False).returncode == 75
+
+
+def no_second_one_is_started(fleet: Fleet, first: str) -> None:
+    second = fleet.deploy("release-3")
+    for name in ("update.lock", "artifact.mender"):
+        (fleet.data / name).unlink()
+    fleet.wait_no_more()
+    fleet.tick()  # it downloads
+    assert fleet.files() == (False, True)
+    done = fleet.machine.run("mender-oneshot", "install", check=False)
+    assert (done.returncode, "two never run at once" in done.stderr) == (75, True), done
+    assert fleet.started() == ["release-2"]
+    assert fleet.active(first) == "active"
+    assert fleet.server.status(second) in ("downloading", "installing")
+
+
+def what_it_left_in_the_background_counts_no_more(fleet: Fleet, first: str) -> None:
+    fleet.machine.run("sh", "-c", "echo go > /run/go")
+    until(lambda: fleet.active(first) in ("inactive", "failed"), "it has ended")
+    assert fleet.machine.run("pgrep", "-c", "sleep", check=False).stdout.strip() != "0"
+    fleet.wait_no_more()
+    fleet.tick()
+    until(lambda: fleet.started() == ["release-2", "release-3"], "the second one is started")
+    fleet.machine.run("sh", "-c", "echo go > /run/go")
