@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from artifacts import make_artifact
+from conftest import REPO
 from debian import make_install, need_root, system
 from machine import Machine, copy, write
 from realdaemon import until
@@ -16,6 +17,7 @@ from mender_oneshot.devserver import DevServer
 pytestmark = pytest.mark.real
 
 SERVICE = "mender-oneshot-update.service"
+BOOT = "mender-sub-updater-boot.service"
 
 # Runs until something is written to the FIFO, and leaves a process in the background.
 SUB_UPDATER = """#!/bin/sh
@@ -33,6 +35,7 @@ def root(tmp_path: Path) -> Iterator[Path]:
         make_install(made)
         write(made / "usr/share/mender/identity/mender-device-identity", "#!/bin/sh\necho mac=1\n", 0o755)
         write(made / "usr/share/mender/install", SUB_UPDATER, 0o755)
+        copy(REPO / "docs/examples" / BOOT, made / "etc/systemd/system" / BOOT)
         write(made / "var/lib/mender/device_type", "device_type=board\n")
         write(made / "etc/mender/artifact_info", "artifact_name=release-1\n")
         yield made
@@ -81,6 +84,10 @@ class Fleet:
         unit = f"mender-sub-updater-{deployment}.service"
         return self.machine.run("systemctl", "show", "-P", "ActiveState", unit).stdout.strip()
 
+    def said(self, words: str) -> int:
+        """Return how many lines of the client's unit have some words."""
+        return sum(words in entry["MESSAGE"] for entry in self.machine.journal("--unit", SERVICE))
+
     def files(self) -> tuple[bool, bool]:
         return (self.data / "update.lock").exists(), (self.data / "artifact.mender").exists()
 
@@ -107,15 +114,15 @@ def test_while_the_unit_lives(root: Path, tmp_path: Path) -> None:
             systemd_may_execute_itself_anew(fleet, first)
             nothing_is_swept_from_under_it(fleet, first)
             no_second_one_is_started(fleet, first)
-            what_it_left_in_the_background_counts_no_more(fleet, first)
+            second = what_it_left_in_the_background_counts_no_more(fleet, first)
+            the_unit_of_the_boot_counts_too(fleet, second)
             assert machine.failed() == ""
 
 
 def a_slow_one_is_waited_for(fleet: Fleet, deployment: str) -> None:
     fleet.age(15_000)
     fleet.tick()
-    said = [entry["MESSAGE"] for entry in fleet.machine.journal("--unit", SERVICE)]
-    assert any("is still running after 14400 s; waiting." in line for line in said), said
+    assert fleet.said("is still running after 14400 s; waiting.") == 1
     assert fleet.server.status(deployment) == "installing"
     assert fleet.files() == (True, True)
 
@@ -151,11 +158,30 @@ def no_second_one_is_started(fleet: Fleet, first: str) -> None:
     assert fleet.server.status(second) in ("downloading", "installing")
 
 
-def what_it_left_in_the_background_counts_no_more(fleet: Fleet, first: str) -> None:
+def what_it_left_in_the_background_counts_no_more(fleet: Fleet, first: str) -> str:
     fleet.machine.run("sh", "-c", "echo go > /run/go")
     until(lambda: fleet.active(first) in ("inactive", "failed"), "it has ended")
     assert fleet.machine.run("pgrep", "-c", "sleep", check=False).stdout.strip() != "0"
     fleet.wait_no_more()
     fleet.tick()
     until(lambda: fleet.started() == ["release-2", "release-3"], "the second one is started")
+    second: str = fleet.state["handoff"]["deployment"]
     fleet.machine.run("sh", "-c", "echo go > /run/go")
+    until(lambda: fleet.active(second) in ("inactive", "failed"), "it has ended, without a report")
+    return second
+
+
+def the_unit_of_the_boot_counts_too(fleet: Fleet, deployment: str) -> None:
+    """As after a power cut: the sub-updater is called again, by its own unit."""
+    fleet.machine.run("systemctl", "start", "--no-block", BOOT)
+    until(lambda: fleet.active("boot") == "activating", "the unit of the boot is at work")
+    before = fleet.said("is still running after")
+    fleet.age(15_000)
+    fleet.tick()
+    assert fleet.said("is still running after") == before + 1
+    assert fleet.server.status(deployment) == "installing"
+    fleet.machine.run("sh", "-c", "echo go > /run/go")
+    until(lambda: fleet.active("boot") in ("inactive", "failed"), "it has ended")
+    fleet.age(0)
+    fleet.tick()
+    assert fleet.server.status(deployment) == "failure"
