@@ -59,4 +59,4 @@ def deadline(seconds: float) -> Iterator[None]:
 
 
 def _message(seconds: float) -> str:
-    return f"The time limit of {seconds:g} s is over; the next run goes on."
+    return f"The time limit of {seconds:g} s is over; the next run will continue."

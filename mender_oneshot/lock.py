@@ -18,7 +18,7 @@ def take(path: str, *, wait: bool) -> int:
         while (descriptor := _try(path, wait)) < 0:
             pass
     except BlockingIOError as error:
-        message = "Another invocation is at work in this data directory; the next run goes on."
+        message = "Another invocation is at work in this data directory; the next run will continue."
         raise errors.Busy(message) from error
     except OSError as error:
         raise disk.failure(f"open the lock {path}", error) from error

@@ -285,7 +285,7 @@ def _not_accepted(url: str, reason: str) -> errors.NotAccepted:
     else:
         message = (
             f"{host(url)} has not accepted this device yet ({reason}); accept it under "
-            "Devices > Pending, the next run goes on by itself."
+            "Devices > Pending, and the next run will continue."
         )
     return errors.NotAccepted(message)
 

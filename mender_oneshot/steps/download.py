@@ -230,7 +230,7 @@ def _write(context: Context, pieces: Iterator[bytes], part: "Part", decision: re
                 raise errors.BadAnswer("The artifact is longer than its server said; look at the storage.")
             context.progress(part.size, size)
         if part.size < end:
-            raise errors.TryLater("The link broke off; the next run goes on there.")
+            raise errors.TryLater("Connection lost; the next run will resume.")
     except (errors.TryLater, errors.TimeOver) as error:
         total = in_words(size) if size >= 0 else "an unknown size"
         raise type(error)(f"At {in_words(part.size)} of {total}: {error}") from error
@@ -282,7 +282,7 @@ class Part:
         if free < missing:
             raise errors.NoSpace(
                 f"No room for the artifact: {in_words(missing)} are needed in {os.path.dirname(self.path)}, "
-                f"{in_words(free)} are free; make room, the next run goes on."
+                f"{in_words(free)} are free; make room, and the next run will resume."
             )
 
     def append(self, piece: bytes) -> None:

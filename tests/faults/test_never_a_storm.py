@@ -48,7 +48,7 @@ def test_a_device_that_nobody_accepts_all_day(device: Device, server: DevServer)
     days = Days(device, server).live(DAY)
     assert {done.code for _, done in days.runs} == {77}
     assert len(days.said()) == 1
-    assert "accept it under Devices > Pending, the next run goes on by itself" in days.said().pop()
+    assert "accept it under Devices > Pending, and the next run will continue" in days.said().pop()
     assert set(days.times()) == set(days.times("POST auth_requests"))
     keeps_to(days.times(), interval=1800)
     assert len(days.asked) <= 59
@@ -245,7 +245,7 @@ def test_a_status_that_hangs(accepted: Device, server: DevServer, release: Relea
     days.note()
     in_trouble = [(at, done) for at, done in days.runs if done.err]
     assert {done.code for _, done in in_trouble} == {75}
-    assert all("time limit of 3 s is over; the next run goes on" in line for line in days.said())
+    assert all("time limit of 3 s is over; the next run will continue" in line for line in days.said())
     keeps_to([at for at, _ in in_trouble], interval=300)
     assert server.status(deployment) == "pending"
     # No attempt to download was made, so none is counted: with the server back, all goes on.
