@@ -2,11 +2,9 @@
 
 import os
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
-from conftest import REPO, Device, Run
+from conftest import REPO, SYSTEM_PYTHON, Device, Run, need_libraries
 
 from mender_oneshot.devserver import DevServer
 
@@ -18,7 +16,8 @@ USER = 12345
 @pytest.fixture
 def python() -> str:
     """An interpreter that every user can start."""
-    return "/usr/bin/python3" if Path("/usr/bin/python3").exists() else sys.executable
+    need_libraries(SYSTEM_PYTHON)
+    return SYSTEM_PYTHON
 
 
 @pytest.fixture

@@ -85,7 +85,10 @@ def test_scripts_and_the_sub_updater_can_be_ended(
     release()
 
     def deaf() -> None:
-        ignoring(*(EVERY - {signal.SIGHUP, signal.SIGINT, signal.SIGQUIT}))()
+        kept = {signal.SIGHUP, signal.SIGINT, signal.SIGQUIT}  # as nohup and a shell's `&` set them
+        for number in kept:
+            signal.signal(number, signal.SIG_DFL)
+        ignoring(*(EVERY - kept))()
         blocking()
 
     assert accepted.run("run", "--all", "--force", preexec_fn=deaf).code == 0
