@@ -249,6 +249,10 @@ def pytest_configure() -> None:
     """
     for name in [name for name in os.environ if not KEPT.fullmatch(name)]:
         del os.environ[name]
+    # nohup, and a shell's `&`, have these ignored, by the programs under test as well.
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
