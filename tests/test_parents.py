@@ -93,7 +93,9 @@ def test_scripts_and_the_sub_updater_can_be_ended(
 
     assert accepted.run("run", "--all", "--force", preexec_fn=deaf).code == 0
     blocked, ignored = (int(line.split()[1], 16) for line in gate.read_text().splitlines())
-    assert (blocked, ignored) == (0, 0)
+    # Two signals are the C library's own, and a process that it has spawned ignores them.
+    ours = sum(1 << number - 1 for number in signal.valid_signals())
+    assert (blocked & ours, ignored & ours) == (0, 0)
 
 
 def test_a_directory_that_is_gone(accepted: Device, tmp_path: Path) -> None:

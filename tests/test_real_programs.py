@@ -10,7 +10,7 @@ from itertools import groupby
 from pathlib import Path
 
 import pytest
-from conftest import Device
+from conftest import REPO, Device
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from rawdevice import RawDevice
@@ -362,7 +362,13 @@ echo artifact_name=release-2 >"$MENDER_CONF_DIR/artifact_info"
 mender-python-client report --success && rm "$MENDER_DATASTORE_DIR/update.lock"
 """
 OLD_LOG = '{"timestamp": "2023-05-04T10:11:12Z", "level": "INFO", "message": "Sleeping for 5 seconds"}\n'
-SCRIPT = "#!{python}\nimport sys\nfrom mender_oneshot.__main__ import main\nsys.exit(main())\n"
+SCRIPT = """\
+#!{python}
+import sys
+sys.path.insert(0, "{place}")
+from mender_oneshot.__main__ import main
+sys.exit(main())
+"""
 
 
 @pytest.fixture
@@ -373,7 +379,7 @@ def old_name(device: Device) -> Path:
     program = Path(sys.prefix) / "bin" / "mender-oneshot"
     if device.python != sys.executable or not program.exists():
         program = directory / "mender-oneshot"
-        program.write_text(SCRIPT.format(python=device.python))
+        program.write_text(SCRIPT.format(python=device.python, place=REPO))
         program.chmod(0o755)
     link = directory / "mender-python-client"
     link.symlink_to(program)
