@@ -14,11 +14,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 from artifacts import make_artifact
+from hypothesis import HealthCheck
+from hypothesis import settings as examples
 
 from mender_oneshot.devserver import DevServer
 
 if TYPE_CHECKING:
     from terminalpeer import Conversation, Served
+
+# How long a generated example takes says more about the machine than about the test.
+examples.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+examples.load_profile("any machine")
 
 SYSTEM_PYTHON = "/usr/bin/python3"
 
