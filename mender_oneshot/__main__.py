@@ -4,8 +4,8 @@ import os
 import sys
 
 from . import streams
-from .quiet import nothing_due
-from .request import quick
+from .fast_path import nothing_due
+from .options import quick
 
 
 def main() -> int:
@@ -24,25 +24,25 @@ def main() -> int:
 def _main() -> int:
     if None in (sys.stdin, sys.stdout, sys.stderr):
         streams.open_missing()
-    request = quick(sys.argv[1:])
+    options = quick(sys.argv[1:])
     # A person is told that nothing is due; a timer is not.
-    if request and not sys.stdout.isatty() and nothing_due(request):
+    if options and not sys.stdout.isatty() and nothing_due(options):
         return 0
     if sys.flags.no_site:  # the installed program begins without (-S); from here on there may be libraries
         import site
 
         site.main()
-    if request is None:
-        from . import words  # click is dear
+    if options is None:
+        from . import cli  # click is dear
 
         program = sys.argv[0].rpartition("/")[2]
-        read = words.read(sys.argv[1:], "mender-oneshot" if program == "__main__.py" else program)
-        if isinstance(read, words.Reply):
+        read = cli.read(sys.argv[1:], "mender-oneshot" if program == "__main__.py" else program)
+        if isinstance(read, cli.Reply):
             return _reply(read.code, read.text, read.sentence)
-        request = read
-    from . import cli  # so is logging
+        options = read
+    from . import app  # so is logging
 
-    return cli.execute(request)
+    return app.execute(options)
 
 
 def _reply(code: int, text: str, sentence: str) -> int:

@@ -11,7 +11,7 @@ from .settings import Settings
 def verify(settings: Settings, file: BinaryIO, receive: Receive = artifact.discard) -> Verified:
     """Read an artifact once, front to back, and pass each file of its payload to `receive`.
 
-    Nothing that was received may be used before this returns. Raises `errors.ArtifactRefused`,
+    Nothing that was received may be used before this returns. Raises `errors.ArtifactRejected`,
     `errors.SettingsError` for a key or a device type that cannot be read, and `OSError` from the file.
     """
     return artifact.verify(

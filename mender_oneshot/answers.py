@@ -12,7 +12,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 from urllib.parse import urljoin
 
-from .moment import is_deployment_id
+from .snapshot import is_deployment_id
 from .state import Deployment
 from .tar import is_clean
 from .url import origin

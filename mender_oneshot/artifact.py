@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from .artifact_json import as_object, as_text, as_texts, given, parsed, texts_by_key
 from .decompress import SUFFIXES, uncompressed
-from .errors import ArtifactRefused
+from .errors import ArtifactRejected
 from .tar import PIECE, Member, Reader, damaged, is_safe_name, shown
 
 VERSION_MAX = 1024  # the real one has 31 bytes
@@ -81,7 +81,7 @@ def verify(
     check_signature: Callable[[bytes, bytes], bool] | None = None,
     receive: Receive = discard,
 ) -> Verified:
-    """Read an artifact from its first byte to its last; raise `ArtifactRefused` unless all of it is right.
+    """Read an artifact from its first byte to its last; raise `ArtifactRejected` unless all of it is right.
 
     `check_signature(manifest, signature)` is the device's keys; without it, as in the reference client, a
     signature is not looked at. Signature, manifest and header are judged before any byte of the payload.
@@ -128,7 +128,7 @@ def _expect(member: Member | None, *names: str) -> Member:
     if member is None:
         raise damaged(f"it ends where {names[0]} should be")
     if member.name in _AUGMENTED:
-        raise ArtifactRefused(
+        raise ArtifactRejected(
             f"The artifact has an augmented part ({member.name}), which is not supported; "
             "deploy one that was built without."
         )
@@ -140,7 +140,7 @@ def _expect(member: Member | None, *names: str) -> Member:
 def _check_version(data: bytes) -> None:
     version = as_object(parsed(data, "version"), "version")
     if version != {"format": "mender", "version": 3}:
-        raise ArtifactRefused(
+        raise ArtifactRejected(
             f"The artifact says {shown(data.decode())} of its format, "
             "and only mender, version 3 is supported; build it as that."
         )
@@ -148,7 +148,7 @@ def _check_version(data: bytes) -> None:
 
 def _check_signature(check: Callable[[bytes, bytes], bool], manifest: bytes, signature: bytes | None) -> None:
     if signature is None:
-        raise ArtifactRefused(
+        raise ArtifactRejected(
             "The artifact is not signed, and this device accepts signed ones only; "
             "sign it with mender-artifact and upload it again."
         )
@@ -157,7 +157,7 @@ def _check_signature(check: Callable[[bytes, bytes], bool], manifest: bytes, sig
     except ValueError:
         raise damaged("its signature is not base64") from None
     if not check(manifest, raw):
-        raise ArtifactRefused(
+        raise ArtifactRejected(
             "The artifact's signature was made by none of the keys this device trusts, or its manifest was "
             "changed afterwards; sign it with the right key and upload it again."
         )
@@ -277,14 +277,14 @@ def _clears(type_info: dict[str, Any]) -> tuple[str, ...]:
 def _check_device(artifact: Verified, device_type: str, provides: Mapping[str, str]) -> None:
     """Refuse what is not for this device (src/mender-update/context/context.cpp, ArtifactMatchesContext)."""
     if device_type not in artifact.device_types:
-        raise ArtifactRefused(
+        raise ArtifactRejected(
             f"The artifact {shown(artifact.name)} is for device type {_listed(artifact.device_types)}, "
             f"and this device is {shown(device_type)}; deploy one that was built for it."
         )
     for key, wanted in artifact.depends.items():
         if provides.get(key) not in wanted:
             has = shown(provides[key]) if key in provides else "none"
-            raise ArtifactRefused(
+            raise ArtifactRejected(
                 f"The artifact {shown(artifact.name)} needs {shown(key)} to be {_listed(wanted)}, "
                 f"and this device has {has}; deploy what it depends on first."
             )

@@ -49,7 +49,7 @@ def own(settings: Settings) -> dict[str, str]:
 def collect(settings: Settings, known: Mapping[str, str], *, patient: bool) -> Inventory:
     """Run the inventory scripts in order of name and merge what they print with what is known already.
 
-    Neither a script nor a line spoils the rest. With `patient`, raises `errors.TryLater` if a script
+    Neither a script nor a line spoils the rest. With `patient`, raises `errors.TemporaryError` if a script
     cannot be started just now.
     """
     merged = _Merged({name: value for name, value in known.items() if name in _OWN})
@@ -62,7 +62,7 @@ def collect(settings: Settings, known: Mapping[str, str], *, patient: bool) -> I
             output = device.run_script(settings, path)
         except errors.ScriptFailed as error:
             merged.problems.append(f"The inventory script {path} is left out: {error}.")
-        except errors.TryLater as error:
+        except errors.TemporaryError as error:
             if patient:
                 raise
             merged.problems.append(f"The inventory goes without {path}: {error}")

@@ -45,27 +45,27 @@ def rejected(
     certificate = f"The certificate of {host}"
     address = "correct ServerURL" if host in anchors.hosts else "correct the address that the server names"
     if code in OTHER_NAME:
-        return errors.Untrusted(f"{certificate} {_other_name(host, chain)}, or {address}.")
+        return errors.UntrustedServer(f"{certificate} {_other_name(host, chain)}, or {address}.")
     if code in (NOT_YET_VALID, EXPIRED):
         return _out_of_date(host, code, chain, now)
     if code in NO_ISSUER or code == SELF_SIGNED:
         return _unknown_issuer(host, code, chain, anchors, address)
     if code in TOO_WEAK:
-        return errors.Untrusted(
+        return errors.UntrustedServer(
             f"{certificate}, or of its issuer, is too weak ({message}); another certificate is needed: RSA "
             "with 2048 bits or more, or ECDSA, signed with SHA-256 or better."
         )
     if code == WRONG_PURPOSE:
-        return errors.Untrusted(
+        return errors.UntrustedServer(
             f"{certificate} is not meant for a server ({message}); issue one with the extended key usage "
             "serverAuth."
         )
     if code in NOT_A_CA:
-        return errors.Untrusted(
+        return errors.UntrustedServer(
             f"{certificate} was issued by {_issuer(chain)}, which may not issue certificates ({message}); "
             "issue one with a proper CA."
         )
-    return errors.Untrusted(
+    return errors.UntrustedServer(
         f"{certificate} is not valid ({_visible(message, 120)}); issue another one, or {address}."
     )
 
@@ -108,10 +108,10 @@ def _out_of_date(host: str, code: int, chain: Sequence[Details], now: float) -> 
         name = _subject(chain[at_fault.index(True)]) if True in at_fault else "at its root"
         certificate = f"The CA certificate {name}, which the certificate of {host} depends on,"
     if early:
-        return errors.TryLater(
+        return errors.TemporaryError(
             f"{certificate} is not valid yet by this device's clock ({clock}); set the clock."
         )
-    return errors.Untrusted(
+    return errors.UntrustedServer(
         f"{certificate} has expired by this device's clock ({clock}); renew it, or set the clock."
     )
 
@@ -135,19 +135,19 @@ def _unknown_issuer(
         what += f": its issuer {_issuer(chain)} is unknown" if chain else ": its issuer is unknown"
         wanted = "its CA"
     if anchors.problem:
-        kind = errors.SettingsError if anchors.dangling else errors.Untrusted
+        kind = errors.SettingsError if anchors.dangling else errors.UntrustedServer
         return kind(f"{what}, and ServerCertificate {anchors.file} {anchors.problem}")
     if anchors.file:
-        return errors.Untrusted(
+        return errors.UntrustedServer(
             f"{what}, and ServerCertificate {anchors.file} does not contain it; add {wanted} to that "
             f"file, or {address}."
         )
     if not anchors.system:
-        return errors.Untrusted(
+        return errors.UntrustedServer(
             f"{what}, and this system has no CA certificates; install ca-certificates, or put {wanted} into "
             "ServerCertificate."
         )
-    return errors.Untrusted(f"{what}; put {wanted} into ServerCertificate, or {address}.")
+    return errors.UntrustedServer(f"{what}; put {wanted} into ServerCertificate, or {address}.")
 
 
 def _issuer(chain: Sequence[Details]) -> str:

@@ -1,233 +1,284 @@
-"""From a request to output and an exit code: settings, logging, one sentence on stdout, the one `except`."""
+"""The command line, as click reads it. Turns words into a `Options`; does nothing itself.
 
-import json
-import logging
-import os
-import sys
+The plainest command lines never come here: `options.quick` understands them without click.
+"""
+
+import contextlib
+import io
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
-from . import errors, inherited, libraries, logs, settings, streams, syslog
-from .context import Done, Outcome, Progress
-from .deadline import deadline, hard_end
-from .request import Request
-from .settings import Settings
-from .syslog import visible
+import click
 
-SCHEMA = 1
+from . import __version__
+from .options import LEVELS as LEVELS
+from .options import Options
 
-log = logging.getLogger(__name__)
+EXIT_CODES = """\b
+Exit codes:
+  0   success, or nothing to do
+  1   bug: traceback on stderr
+  2   report, install, download: no update in progress
+  16  check-update --exit-code: an update is available
+  64  usage error
+  65  artifact rejected (corrupt, unsigned or for another device)
+  69  permanent failure: rejected by the server, or TLS verification failed
+  73  no space left, or a file cannot be created
+  74  input/output error
+  75  temporary failure, try again later: network, server busy, lock held, time limit
+  76  protocol error: unexpected response from the server
+  77  device not accepted (yet)
+  78  configuration error
+"""
+
+LONGEST = 10**8
+"""Seconds that a time limit can have: three years, more than any clock of the kernel minds."""
 
 
-def execute(request: Request) -> int:
-    """Do what is asked and return the exit code; only a bug raises."""
-    # A name that this locale cannot spell is no reason to end half-way.
-    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # it is a text file's
-    results = _Results()
-    inherited.set_right()
-    # The terminal, which stays, ends by its own clock, and what it starts has the umask of its unit.
-    if request.command != "terminal":
-        inherited.keep_files_private()
-        hard_end(request.max_runtime)
+class _Commands(click.Group):
+    """Says what to use instead of the old client's daemon."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name == "daemon":
+            ctx.fail(
+                "there is no daemon here; call 'run' from a timer or cron (see cron/ and systemd-timers/)."
+            )
+        return super().get_command(ctx, cmd_name)
+
+
+@click.group(
+    cls=_Commands,
+    epilog=EXIT_CODES,
+    no_args_is_help=False,  # a missing command is wrong usage, whatever the version of click
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.option("-c", "--config", metavar="FILE", default="", help="Configuration file.")
+@click.option("-b", "--fallback-config", metavar="FILE", default="", help="Fallback configuration file.")
+@click.option("-d", "--data", metavar="DIR", default="", help="Data directory.")
+@click.option(
+    "-l", "--log-level", type=click.Choice(LEVELS, case_sensitive=False), help="Log level for stderr."
+)
+@click.option("-L", "--log-file", metavar="FILE", default="", help="Also append the log to a file.")
+@click.option(
+    "--syslog",
+    is_flag=True,
+    help="Log to syslog instead of the terminal (for cron).",
+)
+@click.option("--no-syslog", is_flag=True, help="Ignored; accepted for compatibility.")
+@click.option("-F", "--forcebootstrap", is_flag=True, hidden=True)
+@click.option(
+    "--max-runtime", type=click.IntRange(0, LONGEST), metavar="SECONDS", help="Time limit for the command."
+)
+@click.version_option(__version__, "-v", "--version", message="%(version)s")
+@click.pass_context
+def cli(
+    ctx: click.Context,
+    config: str,
+    fallback_config: str,
+    data: str,
+    log_level: str | None,
+    log_file: str,
+    syslog: bool,
+    no_syslog: bool,
+    forcebootstrap: bool,
+    max_runtime: int | None,
+) -> None:
+    """Daemonless Mender device client: each call performs one step and exits."""
+    ctx.obj = {
+        "config": config,
+        "fallback_config": fallback_config,
+        "data": data,
+        "log_level": (log_level or "").lower(),
+        "log_file": log_file,
+        "syslog": syslog,
+        "force": forcebootstrap,
+        "max_runtime": max_runtime,
+    }
+
+
+_LIMITS = {"terminal": 0}
+
+
+def _command(name: str, *options: Any) -> Callable[[Callable[..., Any]], click.Command]:
+    """Make a command out of a docstring: its function only returns the members of the request it sets."""
+
+    def make(function: Callable[..., Any]) -> click.Command:
+        def callback(**words: Any) -> Options:
+            inherited = click.get_current_context().find_object(dict) or {}
+            limit = words.pop("max_runtime", None)
+            limit = inherited.get("max_runtime") if limit is None else limit
+            members = {**inherited, "max_runtime": _LIMITS.get(name, 900) if limit is None else limit}
+            members["json"] = words.pop("json", False)
+            members["force"] = words.pop("force", False) or (name == "bootstrap" and members["force"])
+            return Options(name, **members)._replace(**function(**words))
+
+        command: Any = click.option("--json", is_flag=True, help="Print one JSON object on stdout.")(callback)
+        for option in reversed(options):
+            command = option(command)
+        return cli.command(name, help=function.__doc__)(command)
+
+    return make
+
+
+_limit = click.option(
+    "--max-runtime",
+    type=click.IntRange(0, LONGEST),
+    metavar="SECONDS",
+    help="Time limit in seconds (0 = none; default 900, terminal: 0).",
+)
+
+
+@_command(
+    "run",
+    click.option("--all", "every_step", is_flag=True, help="Run all due steps."),
+    click.option(
+        "--only",
+        type=click.Choice(("update", "inventory")),
+        help="Only run update or inventory steps.",
+    ),
+    click.option("--force", is_flag=True, help="Ignore local intervals (but honor Retry-After)."),
+    _limit,
+)
+def _run(every_step: bool, only: str | None) -> dict[str, Any]:
+    """Run the next due step."""
+    return {"every_step": every_step, "only": only or ""}
+
+
+@_command(
+    "bootstrap",
+    click.option(
+        "-F", "--force", "--forcebootstrap", "force", is_flag=True, help="Replace the existing key."
+    ),
+    _limit,
+)
+def _bootstrap() -> dict[str, Any]:
+    """Create the device key."""
+    return {}
+
+
+@_command(
+    "auth",
+    click.option("--fresh", is_flag=True, help="Get a new token even if the current one is valid."),
+    _limit,
+)
+def _auth(fresh: bool) -> dict[str, Any]:
+    """Authorize with the server."""
+    return {"fresh": fresh}
+
+
+@_command("send-inventory", _limit)
+def _send_inventory() -> dict[str, Any]:
+    """Send the inventory."""
+    return {}
+
+
+@_command(
+    "check-update",
+    click.option("--exit-code", is_flag=True, help="Exit with 16 if an update is available."),
+    _limit,
+)
+def _check_update(exit_code: bool) -> dict[str, Any]:
+    """Check the server for an update."""
+    return {"exit_code": exit_code}
+
+
+@_command("download", _limit)
+def _download() -> dict[str, Any]:
+    """Download the artifact of the current deployment, or resume the download."""
+    return {}
+
+
+@_command("install", _limit)
+def _install() -> dict[str, Any]:
+    """Verify the artifact, then hand it to the sub-updater."""
+    return {}
+
+
+@_command("verify", click.argument("file"), _limit)
+def _verify(file: str) -> dict[str, Any]:
+    """Check whether this device would accept an artifact, and list its contents."""
+    return {"file": file}
+
+
+@_command("extract", click.argument("file"), click.argument("directory"), _limit)
+def _extract(file: str, directory: str) -> dict[str, Any]:
+    """Verify an artifact and extract its payload files to a new directory."""
+    return {"file": file, "directory": directory}
+
+
+@_command(
+    "report",
+    click.option("--success", is_flag=True, help="The update is installed and works."),
+    click.option("--failure", is_flag=True, help="The update failed; the logs are uploaded."),
+    _limit,
+)
+def _report(success: bool, failure: bool) -> dict[str, Any]:
+    """Report the result of the update (used by sub-updaters)."""
+    if not success and not failure:
+        raise click.UsageError("Specify --success or --failure.")
+    # Both given means success, as in mender-python-client (device-api.md section 10).
+    return {"status": "success" if success else "failure"}
+
+
+@_command(
+    "terminal",
+    click.option(
+        "--wait",
+        type=click.IntRange(0, LONGEST),
+        metavar="SECONDS",
+        default=300,
+        help="Wait this many seconds for a session (0 = forever). Default: 300.",
+    ),
+    click.option(
+        "--max-sessions",
+        type=click.IntRange(0, LONGEST),
+        metavar="NUMBER",
+        default=0,
+        help="Exit after this many sessions (0 = no limit). Default: 0.",
+    ),
+    _limit,
+)
+def _terminal(wait: int, max_sessions: int) -> dict[str, Any]:
+    """Serve remote terminal sessions, then exit."""
+    return {"wait": wait, "max_sessions": max_sessions}
+
+
+@_command("status")
+def _status() -> dict[str, Any]:
+    """Show the current state; makes no network requests."""
+    return {}
+
+
+@_command("show-artifact")
+def _show_artifact() -> dict[str, Any]:
+    """Print the name of the installed artifact."""
+    return {}
+
+
+@_command("doctor", _limit)
+def _doctor() -> dict[str, Any]:
+    """Diagnose the setup and suggest fixes; changes nothing."""
+    return {}
+
+
+class Reply(NamedTuple):
+    """What a command line gets that leaves nothing to do: text for stdout, or a usage error for stderr."""
+
+    code: int
+    text: str
+    sentence: str = ""  # the error alone, for a log of lines
+
+
+def read(words: list[str], program: str) -> Options | Reply:
+    """Read a command line; returns a `Reply` if nothing is left to do (--help, --version, wrong usage)."""
+    printed = io.StringIO()
     try:
-        code = _execute(request, results)
-        # Here, not at the interpreter's end, where nobody could catch what goes wrong.
-        results.say()
-        return code or (os.EX_IOERR if results.lost else 0)
-    except KeyboardInterrupt:
-        return 130
-
-
-class _Results:
-    """Stdout: where it takes nothing, no step is left undone for that, and it is told once."""
-
-    lost = False
-
-    def say(self, *lines: str) -> None:
-        """Print lines, now."""
-        try:
-            for line in lines:
-                print(line)
-            sys.stdout.flush()
-        except BrokenPipeError:
-            streams.discard(1)  # nobody reads; that is no error
-        except OSError as error:
-            self.lost = True
-            streams.discard(1)
-            log.error("Cannot write to stdout: %s; the work goes on without it.", error.strerror or error)
-
-
-def _execute(request: Request, results: _Results) -> int:
-    done: list[Done] = []
-    logs.begin(request)
-
-    def tell(step: Done) -> None:
-        done.append(step)
-        if not request.json:
-            _say(step.outcome.sentence, request, results)
-        if step.outcome.syslog and not request.syslog:
-            failed = step.outcome.facts.get("status") == "failure"
-            syslog.send(syslog.WARNING if failed else syslog.NOTICE, step.outcome.sentence)
-
-    error: errors.Error | None = None
-    try:
-        if request.command == "doctor":
-            return _examine(request, results)
-        chosen = _load(request)
-        logs.configure(request, chosen)
-        if request.command in ("status", "show-artifact"):
-            return _show(request, chosen, results)
-        if request.command in ("verify", "extract"):
-            _unpack(request, chosen, results, tell)
-        elif request.command == "terminal":
-            tell(Done("terminal", _terminal(request, chosen)))
-        else:
-            from . import invocation  # with all that steps need; the terminal, which stays, does not
-
-            invocation.carry_out(request, chosen, progress_bar(), tell)
-    except BaseException as problem:
-        error = problem if isinstance(problem, errors.Error) else libraries.unusable(problem)
-        if error is None:
-            raise
-        # A timer that gives way to another run is nothing to report; a person is told.
-        gives_way = request.command == "run" and isinstance(error, errors.Busy) and not sys.stderr.isatty()
-        log.log(logging.DEBUG if error.logged or gives_way else logging.ERROR, "%s", error)
-        if error.syslog and not request.syslog:
-            syslog.send(syslog.ERROR, str(error))
-    code = error.exit_code if error else _exit_code(request, done)
-    if request.json:
-        results.say(json.dumps(_as_json(request, done, error, code)))
-    elif not done and error is None and sys.stdout.isatty() and not request.syslog:
-        results.say("Nothing is due; see mender-oneshot status.")
-    return code
-
-
-def _load(request: Request) -> Settings:
-    """Read the configuration; a user who may not read it can still look at what everybody may see."""
-    places = settings.find_places(request.config, request.fallback_config, request.data)
-    try:
-        return settings.load(places)
-    except errors.SettingsError as error:
-        if os.geteuid() == 0 or request.command not in ("status", "show-artifact"):
-            raise
-        log.warning("%s", error)
-        return Settings(places)
-
-
-def _terminal(request: Request, chosen: Settings) -> Outcome:
-    try:
-        from .terminal import service  # of an extra: most devices have not its libraries
-    except ModuleNotFoundError as error:
-        raise errors.SettingsError(
-            f"The terminal needs {error.name}; install python3-wsproto and python3-msgpack, or run "
-            "pip install '.[terminal]' in a checkout of mender-oneshot."
-        ) from error
-    return service.serve(request, chosen)
-
-
-def _unpack(request: Request, chosen: Settings, results: _Results, tell: Callable[[Done], None]) -> None:
-    from . import unpack  # of no use to the timers
-
-    with deadline(request.max_runtime):
-        if request.command == "extract":
-            tell(Done("extract", unpack.extract(chosen, request.file, request.directory)))
-            return
-        outcome = unpack.verify(chosen, request.file)
-    tell(Done("verify", outcome))
-    if not request.json:
-        results.say(*(visible(line) for line in unpack.lines(outcome.facts)))
-
-
-def _say(sentence: str, request: Request, results: _Results) -> None:
-    """Tell of a step that went well: worth a notice where a log takes it."""
-    if request.syslog:
-        syslog.send(syslog.NOTICE, sentence)
-    else:
-        results.say(f"<{syslog.NOTICE}>{visible(sentence)}" if logs.is_journal(1) else visible(sentence))
-
-
-def _exit_code(request: Request, done: list[Done]) -> int:
-    if request.exit_code and any(step.outcome.word == "update" for step in done):
-        return errors.UPDATE_AVAILABLE
-    return 0
-
-
-def _as_json(request: Request, done: list[Done], error: errors.Error | None, code: int) -> dict[str, Any]:
-    """Say it all in one object; the keys are a promise."""
-    said = [
-        {"step": step, "outcome": outcome.word, "message": outcome.sentence, **outcome.facts}
-        for step, outcome in done
-    ]
-    whole: dict[str, Any] = {"schema": SCHEMA, "exit_code": code}
-    if request.command == "run":
-        whole["steps"] = said
-    elif said:
-        whole |= said[0]
-    if error:
-        whole["error"] = str(error)
-    return whole
-
-
-def _show(request: Request, chosen: Settings, results: _Results) -> int:
-    from . import device, status  # which look at what steps left
-
-    if request.command == "show-artifact":
-        facts = {"artifact_name": device.provides(chosen)["artifact_name"]}
-    else:
-        facts = status.describe(chosen)
-    if request.json:
-        results.say(json.dumps({"schema": SCHEMA, **facts}))
-    elif request.command == "show-artifact":
-        results.say(facts["artifact_name"])
-    else:
-        results.say(*(visible(line) for line in status.lines(facts)))
-    return 0
-
-
-def _examine(request: Request, results: _Results) -> int:
-    """Show what `doctor` finds, as it finds it; the exit code is that of the first thing wrong."""
-    from . import doctor  # it needs every library there is
-
-    places = settings.find_places(request.config, request.fallback_config, request.data)
-    trouble: errors.Error | None = None
-    try:
-        chosen = settings.load(places)
-    except errors.Error as error:
-        chosen, trouble = Settings(places), error
-    logs.configure(request, chosen)
-    findings = []
-    with deadline(request.max_runtime):
-        for found in doctor.examine(chosen, trouble):
-            findings.append(found)
-            if not request.json:
-                results.say(
-                    f"{'WRONG' if found.error else 'ok':<6} {found.name:<15} {visible(found.sentence)}"
-                )
-    code = next((found.error.exit_code for found in findings if found.error), 0)
-    if request.json:
-        checks = [
-            {"name": found.name, "ok": found.error is None, "message": found.sentence} for found in findings
-        ]
-        results.say(json.dumps({"schema": SCHEMA, "exit_code": code, "checks": checks}))
-    return code
-
-
-def progress_bar() -> Progress:
-    """Return a function that shows (bytes done, bytes in all) on a terminal, and nothing elsewhere."""
-    if not sys.stderr.isatty():
-        return lambda done, size: None
-    from click import progressbar  # only a person at a terminal pays for it
-
-    bar: Any = None
-
-    def show(done: int, size: int) -> None:
-        nonlocal bar
-        if size <= 0:
-            return
-        if bar is None:
-            bar = progressbar(length=size, file=sys.stderr, label="Downloading")
-        bar.update(done - bar.pos)
-        if done >= size:
-            bar.render_finish()
-
-    return show
+        # click's own printing would end in a traceback on a full disk.
+        with contextlib.redirect_stdout(printed):
+            options: Options | int | None = cli.main(words, prog_name=program, standalone_mode=False)
+    except click.ClickException as error:
+        error.show(printed)
+        return Reply(64, printed.getvalue(), f"Wrong usage: {error.format_message()}")
+    except click.Abort:
+        return Reply(130, "")
+    return options if isinstance(options, Options) else Reply(options or 0, printed.getvalue())

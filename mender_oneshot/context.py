@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import errors, plan
-from .moment import Moment
 from .settings import Settings
+from .snapshot import Snapshot
 from .state import Store
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Context:
         self,
         settings: Settings,
         store: Store,
-        clock: Callable[[], Moment],
+        clock: Callable[[], Snapshot],
         progress: Progress | None = None,
         syslog: bool = False,
     ) -> None:
@@ -65,7 +65,7 @@ class Context:
 
     def keep_away(self, step: str, error: errors.Error) -> None:
         """Store the pause that a host has asked a step for, if it has."""
-        if isinstance(error, errors.TryLater) and error.host and error.retry_after:
+        if isinstance(error, errors.TemporaryError) and error.host and error.retry_after:
             store, now = self.store, self.now().time
             store.state = plan.with_pause(store.state, step, error.host, error.retry_after, now)
 

@@ -5,8 +5,8 @@ import json
 import logging
 
 from . import device, disk, errors, plan
-from .moment import Moment
 from .settings import Settings
+from .snapshot import Snapshot
 from .state import State, Token
 
 Identity = dict[str, str | list[str]]
@@ -17,7 +17,7 @@ UNREADABLE = "?"
 """The digest if the key file cannot be read just now."""
 
 
-def token_is_good(token: Token | None, settings: Settings, now: Moment) -> bool:
+def token_is_good(token: Token | None, settings: Settings, now: Snapshot) -> bool:
     """Say whether a token can be used: not at its end, and asked for with the key and settings of now."""
     if token is None or not plan.token_is_good(token, settings.servers, now.time):
         return False
@@ -86,7 +86,7 @@ def is_another_device(settings: Settings, known: State) -> bool:
         return False
     try:
         found = identity(settings, known)
-    except (errors.SettingsError, errors.TryLater) as error:
+    except (errors.SettingsError, errors.TemporaryError) as error:
         log.warning("Cannot tell whether this is still the same device: %s", error)
         return False
     return mark(found) != known.owner

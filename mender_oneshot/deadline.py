@@ -31,7 +31,7 @@ def hard_end(seconds: float) -> None:
         except OSError:
             pass
         finally:
-            os._exit(errors.TimeOver.exit_code)
+            os._exit(errors.DeadlineExceeded.exit_code)
 
     if seconds > 0:
         # Where there can be no more threads, the signal has to do.
@@ -41,13 +41,13 @@ def hard_end(seconds: float) -> None:
 
 @contextlib.contextmanager
 def deadline(seconds: float) -> Iterator[None]:
-    """Raise `errors.TimeOver` shortly before the `hard_end`; 0 means no end."""
+    """Raise `errors.DeadlineExceeded` shortly before the `hard_end`; 0 means no end."""
     if seconds <= 0:
         yield
         return
 
     def over(number: int, frame: FrameType | None) -> None:
-        raise errors.TimeOver(_message(seconds))
+        raise errors.DeadlineExceeded(_message(seconds))
 
     before = signal.signal(signal.SIGALRM, over)
     signal.setitimer(signal.ITIMER_REAL, max(seconds - GRACE, seconds / 2))

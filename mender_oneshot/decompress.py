@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Iterator
 from typing import Any, Protocol
 
-from .errors import ArtifactRefused
+from .errors import ArtifactRejected
 from .tar import PIECE, damaged, shown
 
 SUFFIXES = ("", ".gz", ".xz", ".zst")
@@ -104,8 +104,8 @@ def _imported(module: str) -> Any:
         return None
 
 
-def _unsupported(name: str, needed: str) -> ArtifactRefused:
-    return ArtifactRefused(
+def _unsupported(name: str, needed: str) -> ArtifactRejected:
+    return ArtifactRejected(
         f"The artifact's {name} needs {needed} to be decompressed; "
         "install that, or build the artifact with --compression gzip."
     )
@@ -124,7 +124,7 @@ def uncompressed(stored: Iterator[bytes], name: str) -> Iterator[bytes]:
             try:
                 part = stream.decompress(waiting, PIECE)
             except MemoryError:
-                raise ArtifactRefused(
+                raise ArtifactRejected(
                     f"The artifact's {name} needs more memory to be decompressed than this device has; "
                     "build the artifact with --compression gzip."
                 ) from None

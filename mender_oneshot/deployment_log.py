@@ -102,7 +102,7 @@ def collect(log_directory: str, datastore: str, at: float, limit: int = BODY_LIM
 def _read(path: str, entries: Callable[[str, float], list[Message]], at: float) -> list[Message]:
     try:
         return entries(_tail(path), at)
-    except errors.NotOurs as error:
+    except errors.UntrustedFile as error:
         return [_message(at, "warning", f"{path} is left out: it {error.reason}.")]
 
 
@@ -171,7 +171,7 @@ def _lines(text: str, at: float) -> list[Message]:
 def _tail(path: str) -> str:
     """Read the end of a log, from the start of a line on; nothing if there is none to be read.
 
-    Raises `errors.NotOurs` for what somebody else could have put there: it would be uploaded.
+    Raises `errors.UntrustedFile` for what somebody else could have put there: it would be uploaded.
     """
     try:
         descriptor = disk.open_to_read(path)

@@ -151,7 +151,7 @@ def run_script(settings: Settings, path: str, seconds: float = SCRIPT_SECONDS) -
 
     It gets `script_environment`, the working directory / and an empty stdin. It is over when the script
     itself ends, whatever its children hold open; at the time limit its whole process group is killed.
-    Raises `errors.ScriptFailed`, with the last it had to say on stderr, or `errors.TryLater`.
+    Raises `errors.ScriptFailed`, with the last it had to say on stderr, or `errors.TemporaryError`.
     """
     try:
         process = subprocess.Popen(
@@ -166,7 +166,7 @@ def run_script(settings: Settings, path: str, seconds: float = SCRIPT_SECONDS) -
     except OSError as error:
         why = script.explain(path, error)
         if script.is_temporary(error):
-            raise errors.TryLater(
+            raise errors.TemporaryError(
                 f"The script {path} cannot be started just now ({why}); the next run tries again."
             ) from error
         raise errors.ScriptFailed(f"it cannot be started: {why}") from error

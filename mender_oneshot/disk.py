@@ -63,8 +63,8 @@ def read(path: str, limit: int = 1 << 20, *, private: bool = False) -> bytes | N
     """Return the content of a regular file, at most `limit` bytes, or None if there is no file.
 
     Raises `errors.SettingsError` for a link that leads nowhere, and `errors.DiskError` for anything that is
-    not a regular file, is too large or cannot be read; if it is `private`, `errors.NotOurs` for a file that
-    another user can write.
+    not a regular file, is too large or cannot be read; if it is `private`, `errors.UntrustedFile` for a file
+    that another user can write.
     """
     try:
         # Without O_NONBLOCK a FIFO would block us.
@@ -79,7 +79,7 @@ def read(path: str, limit: int = 1 << 20, *, private: bool = False) -> bytes | N
         if not stat.S_ISREG(found.st_mode):
             raise errors.DiskError(f"Cannot read {path}: it is not a regular file; remove it.")
         if private and (reason := writable_by_others(found)):
-            raise errors.NotOurs(path, reason)
+            raise errors.UntrustedFile(path, reason)
         return _content(descriptor, path, limit)
     except OSError as error:
         raise failure(f"read {path}", error) from error
@@ -90,8 +90,8 @@ def read(path: str, limit: int = 1 << 20, *, private: bool = False) -> bytes | N
 def read_own(path: str, limit: int = 1 << 20) -> bytes | None:
     """Read a file that only this program writes; links are not followed.
 
-    Raises `errors.NotOurs` if it could be somebody else's, and `errors.DiskError` like `read`, also for a
-    directory: no new file can take its place.
+    Raises `errors.UntrustedFile` if it could be somebody else's, and `errors.DiskError` like `read`, also for
+    a directory: no new file can take its place.
     """
     try:
         if stat.S_ISDIR(os.lstat(path).st_mode):
@@ -104,7 +104,7 @@ def read_own(path: str, limit: int = 1 << 20) -> bytes | None:
     try:
         content, found = _content(descriptor, path, limit), os.fstat(descriptor)
         if not is_ours(found, path):
-            raise errors.NotOurs(path, not_ours(found), content)
+            raise errors.UntrustedFile(path, not_ours(found), content)
         return content
     except OSError as error:
         raise failure(f"read {path}", error) from error
@@ -198,7 +198,7 @@ def open_own(path: str, flags: int = os.O_WRONLY) -> int:
     it open, and could change what we write.
     """
     flags |= os.O_APPEND
-    with contextlib.suppress(FileNotFoundError, PermissionError, errors.NotOurs):
+    with contextlib.suppress(FileNotFoundError, PermissionError, errors.UntrustedFile):
         # Without O_CREAT, which the kernel refuses for a file of somebody else's in a sticky directory.
         descriptor = _open_regular(path, flags)
         if is_ours(os.fstat(descriptor), path):
@@ -217,7 +217,7 @@ def open_own(path: str, flags: int = os.O_WRONLY) -> int:
 
 
 def _open_regular(path: str, flags: int) -> int:
-    """Open a regular file, never following a link or waiting; raises `errors.NotOurs` for anything else."""
+    """Open a regular file without following a link or blocking; raises `errors.UntrustedFile`."""
     # Looked at first, for opening a device can have effects of its own.
     if stat.S_ISREG(os.lstat(path).st_mode):
         try:
@@ -225,19 +225,19 @@ def _open_regular(path: str, flags: int) -> int:
         except OSError as error:
             if error.errno not in (errno.ELOOP, errno.ENXIO):
                 raise
-    raise errors.NotOurs(path, "is not a regular file")
+    raise errors.UntrustedFile(path, "is not a regular file")
 
 
 def open_to_read(path: str) -> int:
     """Open a file of ours for reading.
 
-    Raises `errors.NotOurs` if it could be somebody else's, `OSError` if it cannot be opened.
+    Raises `errors.UntrustedFile` if it could be somebody else's, `OSError` if it cannot be opened.
     """
     descriptor = _open_regular(path, os.O_RDONLY)
     try:
         found = os.fstat(descriptor)
         if not is_ours(found, path):
-            raise errors.NotOurs(path, not_ours(found))
+            raise errors.UntrustedFile(path, not_ours(found))
     except BaseException:
         os.close(descriptor)
         raise
@@ -248,7 +248,7 @@ def is_own(path: str) -> bool:
     """Say whether there is a file of ours, and nobody else's, at a path; raises `errors.DiskError`."""
     try:
         os.close(open_to_read(path))
-    except (FileNotFoundError, errors.NotOurs):
+    except (FileNotFoundError, errors.UntrustedFile):
         return False
     except OSError as error:
         raise failure(f"read {path}", error) from error

@@ -19,12 +19,12 @@ from . import (
     disk,
     errors,
     liveness,
-    moment,
+    network,
     permissions,
     plan,
     script,
+    snapshot,
     state,
-    trust,
 )
 from .findings import Finding, finding, several
 from .settings import Settings, no_server
@@ -75,7 +75,7 @@ def _configuration(settings: Settings) -> str:
         raise no_server(settings)
     if settings.warnings:
         raise errors.SettingsError(settings.warnings[0])
-    trust.check(settings)
+    network.check(settings)
     if settings.skip_verify:
         raise errors.SettingsError(
             "SkipVerify is set, so anybody on the network can pose as the server; remove it."
@@ -123,7 +123,7 @@ def _failing_steps(settings: Settings) -> Iterator[errors.Error]:
     for step, failure in _known(settings).failures.items():
         if failure.failed and failure.times > 1:
             why = failure.why or "no reason is known."
-            yield errors.TryLater(f"The step {step} has failed {failure.times} times in a row: {why}")
+            yield errors.TemporaryError(f"The step {step} has failed {failure.times} times in a row: {why}")
 
 
 def _state(settings: Settings) -> str:
@@ -139,7 +139,7 @@ def _state(settings: Settings) -> str:
             f"Members of the state {path} cannot be read ({', '.join(known.damaged[:10])}); the next run "
             "starts them from their defaults."
         )
-    now = moment.look(settings.places)
+    now = snapshot.look(settings.places)
     if now.lock is not None:
         return _update_lock(settings, known, now.lock)
     step, wait = plan.due(known, settings, now)
@@ -260,7 +260,7 @@ def _server(url: str, settings: Settings) -> str:
 def _link(settings: Settings) -> str:
     """Return the link of a deployment that is still to be downloaded, or ""."""
     deployment = _known(settings).deployment
-    return deployment.uri if deployment and not moment.look(settings.places).artifact else ""
+    return deployment.uri if deployment and not snapshot.look(settings.places).artifact else ""
 
 
 def _storage(uri: str, settings: Settings) -> str:
@@ -274,14 +274,14 @@ def _storage(uri: str, settings: Settings) -> str:
             return f"The storage {host(uri)}, which the server's link names, answers."
     except errors.Error as error:
         sentence = f"The storage that the server's link names does not answer: {error}"
-        raise errors.TryLater(sentence) from error
+        raise errors.TemporaryError(sentence) from error
     finally:
         transport.close()
 
 
 def _authorization(settings: Settings) -> str:
     token = _known(settings).token
-    now = moment.look(settings.places)
+    now = snapshot.look(settings.places)
     if not credentials.token_is_good(token, settings, now):
         why = "has no token"
         if plan.token_is_good(token, settings.servers, now.time):

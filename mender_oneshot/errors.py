@@ -31,19 +31,19 @@ class NothingInProgress(Error):
     exit_code = NOTHING_IN_PROGRESS
 
 
-class ArtifactRefused(Error):
+class ArtifactRejected(Error):
     """The artifact is damaged, not signed by one of our keys, or not for this device."""
 
     exit_code = os.EX_DATAERR
 
 
-class Refused(Error):
+class ServerRejected(Error):
     """The server, or TLS, says no for good: asking again the same way cannot help."""
 
     exit_code = os.EX_UNAVAILABLE
 
 
-class Untrusted(Refused):
+class UntrustedServer(ServerRejected):
     """Who answers is not the server, as far as its certificate says; what the server thinks, nobody knows."""
 
 
@@ -59,7 +59,7 @@ class DiskError(Error):
     exit_code = os.EX_IOERR
 
 
-class NotOurs(DiskError):
+class UntrustedFile(DiskError):
     """Somebody else may have made a file that has one of our names, or may write to it.
 
     `reason` is the end of a sentence about it; `content` is what it holds, if that was read.
@@ -72,7 +72,7 @@ class NotOurs(DiskError):
 
 
 class FileTooLarge(DiskError):
-    """A file is larger than anything that belongs there; `reason` and `content` are as in `NotOurs`."""
+    """A file is larger than anything that belongs there; `reason` and `content` are as in `UntrustedFile`."""
 
     def __init__(self, path: str, limit: int, content: bytes) -> None:
         self.reason = f"is larger than {limit} bytes"
@@ -80,7 +80,7 @@ class FileTooLarge(DiskError):
         self.content = content
 
 
-class TryLater(Error):
+class TemporaryError(Error):
     """The network, the server or another invocation is in the way for now.
 
     `host` is the host that answered, "" if no answer came; `retry_after` is the pause that it asked for, in
@@ -95,33 +95,33 @@ class TryLater(Error):
         self.host = host
 
 
-class NotYet(TryLater):
+class NotYet(TemporaryError):
     """The step has to wait for another one of ours: a result in the queue, a sub-updater at work.
 
     Asked for at the wrong moment, the step has not failed; nobody counts it.
     """
 
 
-class ServerTrouble(TryLater):
+class ServerError(TemporaryError):
     """The server is there, and says that it cannot (5xx)."""
 
 
-class NoMemory(TryLater):
+class OutOfMemory(TemporaryError):
     """There is not enough memory for now."""
 
     def __init__(self) -> None:
         super().__init__("There is not enough memory; the next run tries again.")
 
 
-class NotTheServer(TryLater):
+class NotAMenderServer(TemporaryError):
     """The answer is not in the form of a Mender server; it came from a gateway, a firewall or a portal."""
 
 
-class Busy(TryLater):
+class Busy(TemporaryError):
     """Another invocation holds the lock of the data directory."""
 
 
-class TimeOver(Error):
+class DeadlineExceeded(Error):
     """The time limit of the invocation is over; of no other kind, so that nobody takes it for an answer."""
 
     exit_code = os.EX_TEMPFAIL
@@ -131,7 +131,7 @@ class ScriptFailed(Error):
     """A script of the device's failed; the message is the end of a sentence that names the script."""
 
 
-class BadAnswer(Error):
+class InvalidResponse(Error):
     """The server answered something that makes no sense."""
 
     exit_code = os.EX_PROTOCOL

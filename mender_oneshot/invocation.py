@@ -8,13 +8,13 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 
-from . import disk, errors, moment, owner, plan, state, steps
+from . import disk, errors, owner, plan, snapshot, state, steps
 from .context import Context, Done, Outcome, Progress
 from .deadline import deadline
 from .deployment_log import FILE as DEPLOYMENT_LOG
 from .deployment_log import Handler
 from .lock import take as take_lock
-from .request import Request
+from .options import Options
 from .settings import Settings, no_server
 from .state import State, Store
 
@@ -24,25 +24,25 @@ MOST_STEPS = 20
 """Steps in one `run --all`: more than any update has, so that a plan that went in circles would end."""
 
 
-def carry_out(request: Request, settings: Settings, progress: Progress, tell: Callable[[Done], None]) -> None:
+def carry_out(options: Options, settings: Settings, progress: Progress, tell: Callable[[Done], None]) -> None:
     """Do what is asked, telling of each step as it ends; raises the `errors.Error` that ended it all."""
-    with deadline(request.max_runtime), _context(request, settings, progress) as context:
-        if request.command == "run":
-            _run(context, request, tell)
-        elif request.command == "report":
-            tell(Done("report", _report(context, request.status)))
+    with deadline(options.max_runtime), _context(options, settings, progress) as context:
+        if options.command == "run":
+            _run(context, options, tell)
+        elif options.command == "report":
+            tell(Done("report", _report(context, options.status)))
         else:
-            tell(Done(request.command, _named(context, request)))
+            tell(Done(options.command, _named(context, options)))
 
 
 @contextlib.contextmanager
-def _context(request: Request, settings: Settings, progress: Progress) -> Iterator[Context]:
+def _context(options: Options, settings: Settings, progress: Progress) -> Iterator[Context]:
     """Hold the lock and the state for the length of an invocation, and save the state whatever happened."""
     disk.ensure_directory(settings.places.datastore)
-    lock = take_lock(settings.places.data(state.LOCK), wait=request.command != "run")
+    lock = take_lock(settings.places.data(state.LOCK), wait=options.command != "run")
     try:
         store = _open_store(settings, lock)
-        context = Context(settings, store, lambda: moment.look(settings.places), progress, request.syslog)
+        context = Context(settings, store, lambda: snapshot.look(settings.places), progress, options.syslog)
         handler = Handler(settings.log_directory)
         root = logging.getLogger(__package__)
         handler.addFilter(lambda record: bool(store.state.deployment or store.state.handoff))
@@ -123,15 +123,15 @@ def bears_traces_of_python_client(settings: Settings) -> bool:
     return ours and not os.path.lexists(data("mender-store"))
 
 
-def _run(context: Context, request: Request, tell: Callable[[Done], None]) -> None:
+def _run(context: Context, options: Options, tell: Callable[[Done], None]) -> None:
     """Do the next step that is due, or with `--all` one after the other."""
     if not context.settings.servers:
         raise no_server(context.settings)
-    if request.force:
+    if options.force:
         context.settings = context.settings._replace(start_spread=0)
         context.store.update(checked_at=0, inventory_at=0, failures={})
-    for turn in range(MOST_STEPS if request.every_step else 1):
-        step = plan.next_step(context.store.state, context.settings, context.now(), request.only)
+    for turn in range(MOST_STEPS if options.every_step else 1):
+        step = plan.next_step(context.store.state, context.settings, context.now(), options.only)
         if step is None:
             return
         if turn == 0 and step != "tidy":  # which asks nobody, and makes room
@@ -142,22 +142,22 @@ def _run(context: Context, request: Request, tell: Callable[[Done], None]) -> No
             return
 
 
-def _named(context: Context, request: Request) -> Outcome:
+def _named(context: Context, options: Options) -> Outcome:
     """Do the step that was asked for by name, whatever the interval."""
-    if request.command == "bootstrap" and request.force:
+    if options.command == "bootstrap" and options.force:
         from .steps import bootstrap
 
         return bootstrap.replace(context)
-    if request.command == "auth" and not request.fresh:
+    if options.command == "auth" and not options.fresh:
         other = _confirm_owner(context, "auth")
         if other:
             log.warning("%s", other.sentence)
         token, servers = context.store.state.token, context.settings.servers
         if plan.token_is_good(token, servers, context.now().time):
             return Outcome("kept", "The device is authorized, and its token is still good.")
-    if request.command != "bootstrap":
+    if options.command != "bootstrap":
         context.store.prove()
-    return perform(context, request.command, paced=False)
+    return perform(context, options.command, paced=False)
 
 
 def perform(context: Context, name: str, *, paced: bool) -> Outcome:
@@ -193,7 +193,7 @@ def perform(context: Context, name: str, *, paced: bool) -> Outcome:
             except errors.Error as error:
                 context.met[need.step] = error
                 good = plan.token_is_good(context.store.state.token, servers, context.now().time)
-                if name not in plan.NEEDS_TOKEN and isinstance(error, errors.TryLater) and not good:
+                if name not in plan.NEEDS_TOKEN and isinstance(error, errors.TemporaryError) and not good:
                     continue  # no token could be asked for: it reports on its way, if it can
                 # This step has failed with the one it needed; uncounted, it would be due again at once.
                 _count_failure(context, name, error)
@@ -206,7 +206,7 @@ def _confirm_owner(context: Context, name: str) -> Outcome | None:
     """Compare the device with the state; running out of time there counts as a failure of the step."""
     try:
         return owner.confirm(context)
-    except errors.TimeOver as error:
+    except errors.DeadlineExceeded as error:
         _count_failure(context, name, error)
         raise
 
@@ -242,15 +242,15 @@ def _within_memory(run: Callable[[Context], Outcome], context: Context) -> Outco
     try:
         return run(context)
     except MemoryError as error:
-        raise errors.NoMemory from error
+        raise errors.OutOfMemory from error
 
 
 def _respect_pause(context: Context, name: str) -> None:
-    """Raise `errors.TryLater` while the hosts that a step would ask want it to wait."""
+    """Raise `errors.TemporaryError` while the hosts that a step would ask want it to wait."""
     now = context.now().time
     wait = plan.pause_remaining(context.store.state, context.settings, name, now)
     if wait:
-        raise errors.TryLater(plan.pause_in_words(context.store.state, wait, now))
+        raise errors.TemporaryError(plan.pause_in_words(context.store.state, wait, now))
 
 
 def _count_failure(context: Context, name: str, error: errors.Error) -> None:

@@ -57,7 +57,7 @@ def load(path: str) -> DeviceKey | None:
     """
     try:
         content = disk.read(path, 65536, private=True)
-    except errors.NotOurs as error:
+    except errors.UntrustedFile as error:
         raise errors.SettingsError(
             f"The device key {path} {error.reason}; if it is the right key, take it over: "
             f"chown root:root {path} && chmod 600 {path}"

@@ -11,7 +11,7 @@ _OURS = __name__.partition(".")[0]
 def unusable(problem: BaseException) -> errors.Error | None:
     """Return the error that an exception stands for, or None if it is a bug."""
     if isinstance(problem, MemoryError):
-        return errors.NoMemory()
+        return errors.OutOfMemory()
     module = _module(problem)
     library = next((name for name in (module, _at_fault(problem)) if name in LIBRARIES), "")
     if _is_broken(problem):

@@ -5,7 +5,7 @@ import logging
 import os
 import subprocess
 
-from . import disk, launch, pidfile, state
+from . import disk, pidfile, state, sub_updater
 from .settings import Settings
 
 UNITS = "mender-sub-updater-*.service"
@@ -18,7 +18,7 @@ def sub_updater_runs(settings: Settings) -> bool:
     """Say whether a sub-updater is running, of whichever deployment."""
     if _is_held(settings.places.data(state.SUB_UPDATER_LOCK)):
         return True
-    return os.path.isdir(launch.SYSTEMD) and os.geteuid() == 0 and _unit_runs()
+    return os.path.isdir(sub_updater.SYSTEMD) and os.geteuid() == 0 and _unit_runs()
 
 
 def _is_held(path: str) -> bool:

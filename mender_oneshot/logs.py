@@ -9,7 +9,7 @@ from typing import TextIO
 
 from . import __package__ as package
 from . import errors, syslog
-from .request import Request
+from .options import Options
 from .settings import Settings
 from .syslog import visible
 
@@ -96,12 +96,12 @@ class _SyslogHandler(_StderrHandler):
             super().emit(record)
 
 
-def begin(request: Request) -> None:
+def begin(options: Options) -> None:
     """Log where the command line says, until the settings are known."""
     root = logging.getLogger(package)
     root.handlers.clear()
-    handler = _SyslogHandler() if request.syslog else _StderrHandler()
-    handler.setLevel((request.log_level or "warning").upper())
+    handler = _SyslogHandler() if options.syslog else _StderrHandler()
+    handler.setLevel((options.log_level or "warning").upper())
     # An outcome that is printed as well would appear twice.
     handler.addFilter(lambda record: not getattr(record, "told", False))
     root.addHandler(handler)
@@ -110,21 +110,21 @@ def begin(request: Request) -> None:
     root.propagate = False
 
 
-def configure(request: Request, chosen: Settings) -> None:
+def configure(options: Options, chosen: Settings) -> None:
     """Apply what the settings say about the log, and log their warnings."""
     root = logging.getLogger(package)
     configured = chosen.log_level.upper()
-    if not request.log_level and configured in _PRIORITIES:
+    if not options.log_level and configured in _PRIORITIES:
         root.handlers[0].setLevel(configured)
-    if request.log_file:
+    if options.log_file:
         try:
-            handler = _FileHandler(request.log_file)
+            handler = _FileHandler(options.log_file)
         except OSError as error:
             why = error.strerror
             if error.errno == errno.ENXIO:
                 why = "it is a socket, or a FIFO that no program reads"
             raise errors.SettingsError(
-                f"The log file {request.log_file} cannot be opened ({why}); check --log-file."
+                f"The log file {options.log_file} cannot be opened ({why}); check --log-file."
             ) from error
         handler.setFormatter(_FileFormatter())
         root.addHandler(handler)

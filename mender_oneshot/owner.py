@@ -9,7 +9,7 @@ import os
 
 from . import credentials, deployment_log, disk, errors, plan, state
 from .context import Context, Outcome
-from .moment import Moment
+from .snapshot import Snapshot
 from .state import ARTIFACT, PART, PROVIDES, UPDATE_LOCK, Handoff, State
 
 ASIDE = f"{state.FILE}.other-device"
@@ -40,7 +40,7 @@ def confirm(context: Context) -> Outcome | None:
         store.update(token=None)
     try:
         context.identity = credentials.identity(settings, store.state)
-    except (errors.SettingsError, errors.TryLater) as error:
+    except (errors.SettingsError, errors.TemporaryError) as error:
         context.identity_error = error  # an authorization ends with it, other steps continue
         if plan.token_is_good(store.state.token, settings.servers, context.now().time):
             log.warning("Cannot tell whether this is still the same device: %s", error)
@@ -90,7 +90,7 @@ def _kept_for(found: str, aside: str) -> State:
     return known if known.owner == found else State()
 
 
-def _with_lock(known: State, left: State, now: Moment) -> tuple[State, str]:
+def _with_lock(known: State, left: State, now: Snapshot) -> tuple[State, str]:
     """Say whose `update.lock` it is: return the state with the hand-off, and the deployment for the lock."""
     if known.handoff:
         return known, known.handoff.deployment

@@ -7,8 +7,8 @@ settings alone.
 import math
 import time
 
-from .moment import Moment
 from .settings import Settings
+from .snapshot import Snapshot
 from .state import Deployment, Failure, Handoff, Pause, Result, State, Token, final_result
 from .url import host
 
@@ -25,7 +25,7 @@ PATIENCE = 6
 """How many times `InstallTimeoutSeconds` a sub-updater that is still running may take."""
 
 
-def next_step(state: State, settings: Settings, now: Moment, only: str = "") -> str | None:
+def next_step(state: State, settings: Settings, now: Snapshot, only: str = "") -> str | None:
     """Name the step that is due, or None; of the "update" or the "inventory" only, where that is said.
 
     A queued result comes before everything, for the server marks a deployment failed that is asked about
@@ -34,7 +34,7 @@ def next_step(state: State, settings: Settings, now: Moment, only: str = "") -> 
     return due(state, settings, now, only)[0]
 
 
-def due(state: State, settings: Settings, now: Moment, only: str = "") -> tuple[str | None, float]:
+def due(state: State, settings: Settings, now: Snapshot, only: str = "") -> tuple[str | None, float]:
     """Name the step that is due, or None, and the seconds until it is worth asking again."""
     if only == "inventory":
         name, wait = "send-inventory", _inventory_remaining(state, settings, now)
@@ -51,7 +51,7 @@ NEEDS_TOKEN = ("deliver", "check-update", "download", "send-inventory", "termina
 """Steps that cannot do anything without a token; `install` can: it reports on the way, if it can."""
 
 
-def _wanted(state: State, settings: Settings, now: Moment, *, with_inventory: bool) -> tuple[str, float]:
+def _wanted(state: State, settings: Settings, now: Snapshot, *, with_inventory: bool) -> tuple[str, float]:
     """Pick the step by the order of things, and the seconds it must still wait."""
     inventory_in = _inventory_remaining(state, settings, now) if with_inventory else math.inf
     if state.results:
@@ -81,7 +81,7 @@ def _or_inventory(name: str, wait: float, inventory_in: float) -> tuple[str, flo
     return (name, wait) if wait <= inventory_in else ("send-inventory", inventory_in)
 
 
-def _check_had_its_turn(state: State, settings: Settings, now: Moment) -> bool:
+def _check_had_its_turn(state: State, settings: Settings, now: Snapshot) -> bool:
     """Say whether a check was tried since the inventory fell due, and since the inventory was tried itself.
 
     Of two steps that are always due neither may starve the other, whether they work or fail.
@@ -98,7 +98,7 @@ def _tried(step: str, worked_at: float, state: State, now: float) -> float:
     return max((at for at in (worked_at, failed.at if failed else 0) if at <= now), default=0)
 
 
-def _inventory_remaining(state: State, settings: Settings, now: Moment) -> float:
+def _inventory_remaining(state: State, settings: Settings, now: Snapshot) -> float:
     return max(
         remaining(state.inventory_at, settings.inventory_poll_interval, now.time),
         _blocked(state, settings, "send-inventory", now.time),
@@ -247,7 +247,7 @@ def failed_again(before: Failure | None, now: float, why: str = "", *, failed: b
     return Failure(before.times + 1 if before else 1, now, short, failed)
 
 
-def spread_remaining(state: State, settings: Settings, now: Moment) -> float:
+def spread_remaining(state: State, settings: Settings, now: Snapshot) -> float:
     """Seconds after power-up that this device leaves to the others of its fleet.
 
     Counted from the start of the kernel, so that a street whose power comes back does not ask as one; after
@@ -257,7 +257,7 @@ def spread_remaining(state: State, settings: Settings, now: Moment) -> float:
     return max(0.0, spread - now.uptime)
 
 
-def tidy_remaining(state: State, settings: Settings, now: Moment) -> float:
+def tidy_remaining(state: State, settings: Settings, now: Snapshot) -> float:
     """Seconds until an update in other hands becomes our business again; infinite: never by itself.
 
     A lock that the state does not know of is taken over at once, one of an update that was reported is swept
@@ -275,12 +275,12 @@ def tidy_remaining(state: State, settings: Settings, now: Moment) -> float:
     return max(blocked, settings.install_timeout - installing_for(state.handoff, now), 0)
 
 
-def installing_for(handoff: Handoff, now: Moment) -> float:
+def installing_for(handoff: Handoff, now: Snapshot) -> float:
     """Seconds since the hand-off, or since the boot that followed it; time asleep does not count."""
     return now.uptime - (handoff.uptime if handoff.boot == now.boot else 0)
 
 
-def lock_is_over(state: State, now: Moment) -> bool:
+def lock_is_over(state: State, now: Snapshot) -> bool:
     """Say whether a lock without an id, taken over before, is gone or has an id by now.
 
     Nobody can report for such a one, so there is no more to wait for.
@@ -288,7 +288,7 @@ def lock_is_over(state: State, now: Moment) -> bool:
     return state.handoff is not None and not state.handoff.deployment and now.lock != ""
 
 
-def never_started(state: State, now: Moment) -> bool:
+def never_started(state: State, now: Snapshot) -> bool:
     """Say whether the power failed between the record of a hand-off and the start of the sub-updater.
 
     The deployment is forgotten only after the start, and `sub-updater.log` is made, durably, just before it:

@@ -15,7 +15,7 @@ def artifact_info(installed: Mapping[str, str], artifact: Verified) -> bytes:
     """Return the content of `artifact_info` for a device with these provides and this artifact.
 
     `artifact_name` comes first. What the artifact clears is left out, unless the artifact provides it again.
-    Raises `errors.ArtifactRefused` if the result is too large to be read again.
+    Raises `errors.ArtifactRejected` if the result is too large to be read again.
     """
     kept = {key: value for key, value in installed.items() if not _is_cleared(key, artifact.clears_provides)}
     group = artifact.group or kept.get("artifact_group", "")

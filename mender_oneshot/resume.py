@@ -44,7 +44,7 @@ def _one_line(value: str) -> str:
     return value if len(value) <= LONGEST_VALUE and value.isprintable() else ""
 
 
-class Known(NamedTuple):
+class OnDisk(NamedTuple):
     """What we have: the bytes on disk, and what was remembered of the object they came from."""
 
     offset: int = 0
@@ -54,7 +54,7 @@ class Known(NamedTuple):
     refused: int = 0  # conditions, the strongest first, that this object's hosts have not honoured
 
 
-class Move(Enum):
+class Action(Enum):
     """What to do next."""
 
     APPEND = "write the body behind the bytes on disk"
@@ -70,13 +70,13 @@ class Move(Enum):
 class Decision(NamedTuple):
     """A move, the size of the whole object in bytes (-1: unknown), and the part of it that the body is."""
 
-    move: Move
+    move: Action
     size: int = -1
     start: int = 0
     end: int = -1  # the byte after the last one; -1: unknown
 
 
-def conditions(known: Known) -> list[str]:
+def conditions(known: OnDisk) -> list[str]:
     """Return what `If-Range` may hold, the strongest first; "" is a range without a condition.
 
     A strong ETag, the date, nothing. Nodes of a CDN have ETags of their own, and some answer 200 to any ETag,
@@ -93,33 +93,33 @@ def conditions(known: Known) -> list[str]:
     return found
 
 
-def condition(known: Known) -> str | None:
+def condition(known: OnDisk) -> str | None:
     """Return the condition that comes next, None if the rest cannot be asked for."""
     left = conditions(known)[known.refused :]
     return left[0] if known.offset > 0 and left else None
 
 
-def can_resume(known: Known) -> bool:
+def can_resume(known: OnDisk) -> bool:
     """Say whether asking for the rest makes sense."""
     return condition(known) is not None
 
 
-def still_refused(known: Known, size: int, answer: Answer) -> int:
+def still_refused(known: OnDisk, size: int, answer: Answer) -> int:
     """Return how many conditions need no second try, now that the object is fetched from its first byte.
 
     A host that ignored them all is next asked under the last one only: its 200 is then of use at once.
     """
     if not known.offset or size != known.size:
         return 0
-    return max(0, len(conditions(Known(0, size, answer.etag, answer.last_modified))) - 1)
+    return max(0, len(conditions(OnDisk(0, size, answer.etag, answer.last_modified))) - 1)
 
 
-def is_strong(known: Known) -> bool:
+def is_strong(known: OnDisk) -> bool:
     """Say whether the next condition is a strong ETag, by which two objects cannot be mixed up."""
     return bool(known.etag) and condition(known) == known.etag
 
 
-def is_certain(answer: Answer, known: Known) -> bool:
+def is_certain(answer: Answer, known: OnDisk) -> bool:
     """Say whether the answer to a range is about the object on disk: it repeats the strong ETag asked for.
 
     A host that does not know `If-Range` sends the rest of whatever it has now, often without an ETag.
@@ -136,47 +136,51 @@ def is_progress(brought: int, size: int) -> bool:
     return size >= 0 and brought >= min(ENOUGH, max(1, size // 100))
 
 
-def decide(answer: Answer, known: Known) -> Decision:
+def decide(answer: Answer, known: OnDisk) -> Decision:
     """Decide what to do with an answer; `known.offset` is 0 where the whole object was asked for."""
     if answer.status in (400, 401, 403, 404, 410):
-        return Decision(Move.EXPIRED)
+        return Decision(Action.EXPIRED)
     if answer.status == 416 and known.offset:
         total = unsatisfied_range(answer.content_range)
-        return Decision(Move.COMPLETE if known.offset == total == known.size else Move.AGAIN)
+        return Decision(Action.COMPLETE if known.offset == total == known.size else Action.AGAIN)
     if answer.status not in (200, 203, 206):
-        return Decision(Move.REFUSED)
+        return Decision(Action.REFUSED)
     if answer.encoding.lower() not in ("", "identity"):
-        return Decision(Move.ENCODED)
+        return Decision(Action.ENCODED)
     if answer.status != 206:
         size = content_length(answer.length)
         if known.offset and size == known.size >= 0 and _has_weaker(known):
-            return Decision(Move.WEAKER)
-        return Decision(Move.FRESH, size, 0, size)
+            return Decision(Action.WEAKER)
+        return Decision(Action.FRESH, size, 0, size)
     span = content_range(answer.content_range)
     if span is None:
-        return Decision(Move.AGAIN if known.offset else Move.REFUSED)
+        return Decision(Action.AGAIN if known.offset else Action.REFUSED)
     first, last, size = span
     if not known.offset:
-        return Decision(Move.FRESH, size, 0, last + 1) if first == 0 and size >= 0 else Decision(Move.REFUSED)
+        return (
+            Decision(Action.FRESH, size, 0, last + 1)
+            if first == 0 and size >= 0
+            else Decision(Action.REFUSED)
+        )
     if not _fits(answer, known, first, last, size):
-        return Decision(Move.AGAIN)
+        return Decision(Action.AGAIN)
     if not _agrees(answer, known):
-        return Decision(Move.WEAKER if _has_weaker(known) else Move.AGAIN)
-    return Decision(Move.APPEND, known.size if known.size >= 0 else size, first, last + 1)
+        return Decision(Action.WEAKER if _has_weaker(known) else Action.AGAIN)
+    return Decision(Action.APPEND, known.size if known.size >= 0 else size, first, last + 1)
 
 
-def _has_weaker(known: Known) -> bool:
+def _has_weaker(known: OnDisk) -> bool:
     return can_resume(known._replace(refused=known.refused + 1))
 
 
-def _agrees(answer: Answer, known: Known) -> bool:
+def _agrees(answer: Answer, known: OnDisk) -> bool:
     """Say whether what the condition was about has the same value in the answer, if the answer has it."""
     asked = condition(known)
     theirs = answer.etag if is_strong(known) else answer.last_modified
     return not asked or not theirs or asked == theirs
 
 
-def _fits(answer: Answer, known: Known, first: int, last: int, size: int) -> bool:
+def _fits(answer: Answer, known: OnDisk, first: int, last: int, size: int) -> bool:
     """Say whether a 206 joins the bytes on disk; it may begin earlier, and end before the object does."""
     total = known.size if known.size >= 0 else size
     if first > known.offset or last < known.offset or not last < total or size not in (-1, total):

@@ -26,7 +26,7 @@ _NEXT = "/deployments/device/deployments/next"
 Attributes = dict[str, str | list[str]]
 
 
-class Void(Exception):
+class DeploymentGone(Exception):
     """The deployment is not ours any more: the server has aborted it (409), or does not know it (404)."""
 
     def __init__(self, reason: str, *, aborted: bool) -> None:
@@ -84,7 +84,7 @@ class Server:
         if answer.status == 405:
             answer = self._ask("PATCH", path, body)
         if answer.status in (400, 413) and answers.own_words(answer):
-            raise errors.Refused(
+            raise errors.ServerRejected(
                 f"{self._said(answer)}; this inventory has {len(attributes)} attributes and {len(body)} "
                 "bytes; a Mender server takes 100 and 1048576, so print less in the inventory scripts."
             )
@@ -122,11 +122,11 @@ class Server:
             raise self._unexpected(answer, "deployment instructions") from error
 
     def put_status(self, deployment: str, status: str) -> None:
-        """Report a status; raises `Void` when the server says the deployment is aborted or not ours."""
+        """Report a status; raises `DeploymentGone` if the deployment is aborted or unknown."""
         self._report(self._of(deployment, "status"), {"status": status})
 
     def put_log(self, deployment: str, messages: list[dict[str, str]]) -> None:
-        """Upload the deployment log, replacing what is there; raises `Void`, or `TooLarge` on 413."""
+        """Replace the deployment log; raises `DeploymentGone`, or `TooLarge` on 413."""
         self._report(self._of(deployment, "log"), {"messages": messages}, large=True)
 
     def _report(self, path: str, what: object, *, large: bool = False) -> None:
@@ -143,17 +143,17 @@ class Server:
         if not answers.own_words(answer):
             raise self._stranger(answer)
         if answer.status in (404, 409):
-            raise Void(answers.own_words(answer), aborted=answer.status == 409)
+            raise DeploymentGone(answers.own_words(answer), aborted=answer.status == 409)
         self._expect(answer, 204)
 
     def _of(self, deployment: str, what: str) -> str:
         return f"{_DEVICES}/deployments/device/deployments/{deployment}/{what}"
 
-    def open_artifact(self, uri: str, known: resume.Known) -> Response:
+    def open_artifact(self, uri: str, known: resume.OnDisk) -> Response:
         """Ask for an artifact, from `known.offset` on where that makes sense; never sends the token.
 
-        Follows at most 5 redirects, none of them from https to http; raises `errors.TryLater` or
-        `errors.BadAnswer`. What the answer means is left to `resume.decide`.
+        Follows at most 5 redirects, none of them from https to http; raises `errors.TemporaryError` or
+        `errors.InvalidResponse`. What the answer means is left to `resume.decide`.
         """
         headers = {"Accept-Encoding": "identity"}
         condition = resume.condition(known)
@@ -169,27 +169,27 @@ class Server:
             with response:
                 target = answers.redirect_target(uri, response.headers.get("location", ""))
             if not target:
-                raise errors.BadAnswer(
+                raise errors.InvalidResponse(
                     f"The artifact's link at {host(uri)} redirects to no http(s) URL; it is not followed."
                 )
             if answers.scheme(uri) == "https" and answers.scheme(target) != "https":
-                raise errors.BadAnswer(
+                raise errors.InvalidResponse(
                     f"The artifact's link at {host(uri)} redirects away from https; it is not followed."
                 )
             uri = target
-        raise errors.BadAnswer(
+        raise errors.InvalidResponse(
             f"The artifact's link redirects more than {REDIRECTS} times; look at the storage."
         )
 
     def artifact_error(self, uri: str, response: Response) -> errors.Error:
         """Put an answer that no artifact can come from into words; a pause is one of the link's own host."""
         if response.status == 407 and response.proxy:
-            return errors.TryLater(_login_wanted(response.proxy))
+            return errors.TemporaryError(_login_wanted(response.proxy))
         said = f"{host(response.url)} answered {response.status} instead of the artifact"
         if response.status in (408, 429) or response.status >= 500:
             then, wish = _waiting(response.headers)
-            return errors.TryLater(f"{said}; {then}", wish, host(uri))
-        return errors.BadAnswer(f"{said}; check the artifact storage.")
+            return errors.TemporaryError(f"{said}; {then}", wish, host(uri))
+        return errors.InvalidResponse(f"{said}; check the artifact storage.")
 
     def _ask(
         self,
@@ -215,13 +215,13 @@ class Server:
         if len(content) > ANSWER_LIMIT:
             raise self._unexpected(answer, "an answer of a sensible size")
         if token and answers.refuses_token(answer):
-            kind = errors.NotAccepted if answer.status == 401 else errors.Refused
+            kind = errors.NotAccepted if answer.status == 401 else errors.ServerRejected
             sentence = (
                 f"{self._said(answer)}, although it has authorized this device; see the server's own log."
             )
             raise errors.Needs("auth", kind(sentence))
         if answer.status in (408, 429) or answer.status >= 500:
-            trouble = errors.ServerTrouble if answer.status >= 500 else errors.TryLater
+            trouble = errors.ServerError if answer.status >= 500 else errors.TemporaryError
             then, wish = _waiting(answer.headers)
             raise trouble(f"{self._said(answer)}; {then}", wish, host(self.url))
         return answer
@@ -234,27 +234,27 @@ class Server:
         """Return the error for an answer that the endpoint has no use for."""
         if answer.status >= 400 and len(answer.body) <= ANSWER_LIMIT:
             if answer.status in (404, 405):
-                return errors.Refused(f"{self._said(answer)}; check ServerURL.")
+                return errors.ServerRejected(f"{self._said(answer)}; check ServerURL.")
             if not answers.own_words(answer):
                 return self._stranger(answer)
-            return errors.Refused(f"{self._said(answer)}; see the server's own log.")
+            return errors.ServerRejected(f"{self._said(answer)}; see the server's own log.")
         redirect = self._redirect(answer)
         if redirect:
-            return errors.BadAnswer(f"{redirect}.")
-        return errors.BadAnswer(
+            return errors.InvalidResponse(f"{redirect}.")
+        return errors.InvalidResponse(
             f"{host(self.url)} answered {answer.status} with {len(answer.body)} bytes of "
             f"{answers.content_kind(answer)!r}, not {expected}; check that ServerURL is a Mender server and "
             "that no portal is in between."
         )
 
-    def _stranger(self, answer: Answer) -> errors.NotTheServer:
+    def _stranger(self, answer: Answer) -> errors.NotAMenderServer:
         """Return the error for an answer that is not in the form of a Mender server."""
         if answer.status == 407 and answer.proxy:
-            return errors.NotTheServer(_login_wanted(answer.proxy), None, host(self.url))
+            return errors.NotAMenderServer(_login_wanted(answer.proxy), None, host(self.url))
         redirect = self._redirect(answer)
         if redirect:
-            return errors.NotTheServer(f"{redirect}; the next run tries again.", None, host(self.url))
-        return errors.NotTheServer(
+            return errors.NotAMenderServer(f"{redirect}; the next run tries again.", None, host(self.url))
+        return errors.NotAMenderServer(
             f"{self._said(answer)} to {answer.request}, but not in the form of a Mender server; check the "
             "gateway, firewall or portal in between.",
             None,

@@ -319,7 +319,7 @@ def load(path: str) -> State:
     """Read the state file; none yet is an empty state. Raises `Unreadable` or `errors.DiskError`."""
     try:
         content = disk.read_own(path, LIMIT)
-    except (errors.NotOurs, errors.FileTooLarge) as error:
+    except (errors.UntrustedFile, errors.FileTooLarge) as error:
         unreadable = Unreadable(f"it {error.reason}")
         unreadable.content = error.content
         raise unreadable from error

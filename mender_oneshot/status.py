@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from . import credentials, device, errors, moment, plan, state
+from . import credentials, device, errors, plan, snapshot, state
 from .settings import Settings
 from .state import State
 
@@ -13,7 +13,7 @@ _YES_OR_NO = {True: "yes", False: "no", None: "unknown"}
 
 def describe(settings: Settings) -> dict[str, Any]:
     """Return everything known of this device, without its secrets, for `--json` and for `lines`."""
-    now = moment.look(settings.places)
+    now = snapshot.look(settings.places)
     hidden = False  # the state is root's alone, and this user is another
     try:
         known, trouble = state.load(settings.places.data(state.FILE)), ""
@@ -107,7 +107,7 @@ def _read(read: Callable[[Settings], str], settings: Settings) -> tuple[str | No
         return None, str(error)
 
 
-def _size(settings: Settings, now: moment.Moment) -> int:
+def _size(settings: Settings, now: snapshot.Snapshot) -> int:
     name = state.ARTIFACT if now.artifact else state.PART
     try:
         return os.stat(settings.places.data(name)).st_size

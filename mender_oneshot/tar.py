@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from . import tarheader
-from .errors import ArtifactRefused
+from .errors import ArtifactRejected
 from .tarheader import BLOCK, EXTENDED_MAX, NAME_MAX
 
 # Large enough that zlib and SHA-256 set the pace and Python does not, small enough to be no memory at all.
@@ -25,9 +25,9 @@ _ZEROS = bytes(BLOCK)
 _CONTROLS = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
-def damaged(what: str) -> ArtifactRefused:
+def damaged(what: str) -> ArtifactRejected:
     """The refusal of an artifact that nobody can have meant to build."""
-    return ArtifactRefused(f"The artifact is damaged: {what}; build or upload it again.")
+    return ArtifactRejected(f"The artifact is damaged: {what}; build or upload it again.")
 
 
 def shown(text: str) -> str:

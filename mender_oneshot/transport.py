@@ -21,10 +21,10 @@ import urllib3.connection
 import urllib3.exceptions
 from urllib3.exceptions import HTTPError
 
-from . import __version__, errors, proxy, reach, trust
+from . import __version__, errors, network, proxy, reach
+from .network import host as host
 from .reply import HeadTooLarge, Reply
 from .settings import Settings
-from .trust import host as host
 
 CONNECT_SECONDS = 30.0
 READ_SECONDS = 60.0
@@ -77,9 +77,9 @@ class Response:
             if len(content) >= limit:
                 return bytes(content[:limit])
             if time.monotonic() > self._end:
-                raise trust.no_answer(self.name, f"it takes more than {WHOLE_SECONDS:.0f} s")
+                raise network.no_answer(self.name, f"it takes more than {WHOLE_SECONDS:.0f} s")
         if self._is_short(len(content)):
-            raise trust.no_answer(self.name, "the connection broke off")
+            raise network.no_answer(self.name, "the connection broke off")
         self._response.release_conn()
         return bytes(content)
 
@@ -93,7 +93,7 @@ class Response:
     def pieces(self) -> Iterator[bytes]:
         """Yield the body as it comes in, at most 64 KiB at once, without waiting for a piece to fill.
 
-        Raises `errors.TryLater` when the link breaks.
+        Raises `errors.TemporaryError` when the link breaks.
         """
         # urllib3 1.26 has no read1; there the object below, http.client's own, does the same.
         read1 = getattr(self._response, "read1", None) or self._response._fp.read1
@@ -111,7 +111,7 @@ class Transport:
     """Connections kept open between the requests of one invocation."""
 
     def __init__(self, settings: Settings) -> None:
-        self._trust = trust.tls_context(settings)
+        self._trust = network.tls_context(settings)
         self._pools: dict[tuple[str, str], urllib3.PoolManager] = {}
 
     def close(self) -> None:
@@ -163,7 +163,7 @@ class _Connecting:
         except OSError as error:
             if connection.proxy is None:
                 raise
-            raise trust.ProxyFailed(f"the proxy cannot be reached: {trust.why(error)}") from error
+            raise network.ProxyFailed(f"the proxy cannot be reached: {network.why(error)}") from error
         stream.settimeout(connection.timeout)
         for option in connection.socket_options or ():
             stream.setsockopt(*option)
@@ -177,8 +177,8 @@ class _Connecting:
                 raise
             self.close()  # type: ignore[attr-defined]
             broken = isinstance(error, (http.client.RemoteDisconnected, OSError))
-            reason = f"the proxy opens no tunnel: {trust.why(error)}" if broken else trust.NO_PROXY
-            raise trust.ProxyFailed(reason) from error
+            reason = f"the proxy opens no tunnel: {network.why(error)}" if broken else network.NO_PROXY
+            raise network.ProxyFailed(reason) from error
 
 
 class _Plain(_Connecting, urllib3.connection.HTTPConnection):
@@ -197,23 +197,23 @@ class _SecurePool(urllib3.HTTPSConnectionPool):
     ConnectionCls = _Secure
 
 
-def _connect_through(named: str, url: str, context: trust.Context) -> urllib3.PoolManager:
+def _connect_through(named: str, url: str, context: network.Context) -> urllib3.PoolManager:
     """Make the connections to the host of a URL, straight ("") or through the proxy named."""
     manager = _manager(named, url, context)
     manager.pool_classes_by_scheme = {"http": _PlainPool, "https": _SecurePool}
     return manager
 
 
-def _manager(named: str, url: str, context: trust.Context) -> urllib3.PoolManager:
+def _manager(named: str, url: str, context: network.Context) -> urllib3.PoolManager:
     parts = urlsplit(url)
-    checked: Any = trust.ForHost(context, parts.hostname or "")
+    checked: Any = network.ForHost(context, parts.hostname or "")
     # urllib3 1.26 would put its own verify_mode into the context, were it not told the same twice.
     # Debian's would load its bundle of CAs a second time, and fail where a device has but a CA of its own.
     options: Any = {"cert_reqs": context.verify_mode, "ca_certs": None}
     if not named:
         return urllib3.PoolManager(ssl_context=checked, **options)
     scheme, address, login = proxy.read_proxy(named)
-    for_proxy: Any = trust.ForHost(context, urlsplit(f"//{address}").hostname or "")
+    for_proxy: Any = network.ForHost(context, urlsplit(f"//{address}").hostname or "")
     if parts.scheme.lower() != "https":
         checked = for_proxy  # no tunnel: the proxy is all there is to check
     try:
@@ -235,30 +235,30 @@ def in_words(url: str, error: BaseException, name: str = "") -> errors.Error:
     where = name or host(url)
     for _ in range(20):
         if isinstance(error, _TOO_MUCH) or type(error) is http.client.HTTPException:
-            return errors.BadAnswer(
+            return errors.InvalidResponse(
                 f"{where} answered with more or longer header lines than a client accepts; check the server, "
                 "and what is in between."
             )
         if isinstance(error, _NO_HTTP) or type(error) is http.client.BadStatusLine:
-            return errors.BadAnswer(
+            return errors.InvalidResponse(
                 f"{where} answered something that is not valid HTTP/1.1; check the scheme and the port of "
                 "its URL, and what is in between."
             )
         if isinstance(error, ssl.SSLCertVerificationError):
-            return trust.certificate_error(_whose(url, error), error)
-        if isinstance(error, trust.ProxyFailed):
+            return network.certificate_error(_whose(url, error), error)
+        if isinstance(error, network.ProxyFailed):
             break
         cause = _cause(error)
         if cause is None:
             break
         error = cause
-    return trust.no_answer(where, _why(error))
+    return network.no_answer(where, _why(error))
 
 
 def _whose(url: str, error: ssl.SSLCertVerificationError) -> str:
     """Name the host whose certificate was rejected: the server, or a proxy before it."""
     name = getattr(error, "name", "")
-    same = name in ("", trust.server_name(urlsplit(url).hostname or ""))
+    same = name in ("", network.server_name(urlsplit(url).hostname or ""))
     return host(url) if same else f"the proxy {name}"
 
 
@@ -268,7 +268,7 @@ def _why(error: BaseException) -> str:
         return "it is silent for too long"
     if isinstance(error, (http.client.HTTPException, urllib3.exceptions.ProtocolError)):
         return "the connection broke off"
-    return trust.why(error)
+    return network.why(error)
 
 
 def _cause(error: BaseException) -> BaseException | None:

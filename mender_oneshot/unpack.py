@@ -16,7 +16,7 @@ from .settings import Settings
 
 
 def verify(settings: Settings, path: str) -> Outcome:
-    """Read an artifact (`-` is stdin) and describe it; raises `errors.ArtifactRefused` unless accepted."""
+    """Read an artifact (`-` is stdin) and describe it; raises `errors.ArtifactRejected` unless accepted."""
     with _opened(path) as file, _read_errors(path):
         verified = acceptance.verify(settings, file)
     signature = "its signature is valid" if verified.signed else "no signature was checked"

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from conftest import Device
+from helpers.device import Device
 
 from mender_oneshot.devserver import DevServer
 

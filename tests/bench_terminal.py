@@ -13,12 +13,12 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
-from conftest import REPO, Device
-from rawdevice import RawDevice
-from realconnect import SHELL, mender_connect
+from helpers.device import REPO, Device
+from helpers.raw_device import RawDevice
+from helpers.real_connect import SHELL, mender_connect
 
 from mender_oneshot.devserver import DevServer
-from mender_oneshot.devserver.terminal import Terminal
+from mender_oneshot.devserver.user_session import UserSession
 
 KEYS = 300
 MEGABYTES = int(os.environ.get("BENCH_MEGABYTES", "100"))
@@ -77,7 +77,7 @@ def memory(pid: int) -> dict[str, int]:
     }
 
 
-def latency(user: Terminal) -> float:
+def latency(user: UserSession) -> float:
     """The median time from a key to its echo, in milliseconds."""
     # What echoes is the terminal itself, not a shell with ways of its own. One key more, and it ends.
     user.type(f"stty -icanon; echo rea''dy; head -c {KEYS + 1} > /dev/null; echo en''d\n".encode())
@@ -94,7 +94,7 @@ def latency(user: Terminal) -> float:
     return statistics.median(samples) * 1000
 
 
-def throughput(user: Terminal, file: Path) -> tuple[float, float]:
+def throughput(user: UserSession, file: Path) -> tuple[float, float]:
     """How fast `cat` of a file arrives, in MB/s, and bytes per message."""
     size = file.stat().st_size
     user.type(b"stty -echo -opost; echo rea''dy\n")

@@ -14,7 +14,7 @@ import textwrap
 import time
 from pathlib import Path
 
-from artifacts import make_artifact
+from helpers.artifacts import make_artifact
 
 from mender_oneshot.devserver import DevServer
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import urllib3
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from rawdevice import ATTRIBUTES, AUTH, DEPLOYMENTS, NEXT, NEXT_V2, Key, public_pem, sign
+from helpers.raw_device import ATTRIBUTES, AUTH, DEPLOYMENTS, NEXT, NEXT_V2, Key, public_pem, sign
 
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 NOBODY = "00000000-0000-4000-8000-000000000000"

@@ -17,18 +17,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import corpus
 import pytest
-from corpus import END, GNU, HEADER_INFO, Artifact, header, long_name, member, pax
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from helpers import corpus
+from helpers.corpus import END, GNU, HEADER_INFO, Artifact, header, long_name, member, pax
+from helpers.device import REPO
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mender_oneshot import artifact, decompress
 from mender_oneshot.artifact import PayloadFile, Verified
-from mender_oneshot.errors import ArtifactRefused
+from mender_oneshot.errors import ArtifactRejected
 
 MIB = 1024 * 1024
 
@@ -39,7 +40,7 @@ def verify(data: bytes, **options: Any) -> Verified:
 
 def refusal(data: bytes, **options: Any) -> str:
     """The sentence an artifact is refused with; one line that a person can read."""
-    with pytest.raises(ArtifactRefused) as caught:
+    with pytest.raises(ArtifactRejected) as caught:
         verify(data, **options)
     text = str(caught.value)
     assert text.isprintable()
@@ -54,7 +55,7 @@ def refused_or_same(data: bytes, whole: Verified) -> bool:
     """Whether it was refused; what was not must say of itself just what the whole artifact says."""
     try:
         assert verify(data) == whole
-    except ArtifactRefused:
+    except ArtifactRejected:
         return True
     return False
 
@@ -1005,9 +1006,8 @@ print(next(line.split()[1] for line in open("/proc/self/status") if line.startsw
 
 def peak(path: Path) -> tuple[str, float]:
     """What a fresh process says of the artifact, and the most memory it ever had in MiB."""
-    root = Path(__file__).parent.parent
     run = subprocess.run(
-        [sys.executable, "-c", MEASURE, str(path)], cwd=root, capture_output=True, text=True, check=True
+        [sys.executable, "-c", MEASURE, str(path)], cwd=REPO, capture_output=True, text=True, check=True
     )
     said, kibibytes = run.stdout.splitlines()
     return said, int(kibibytes) / 1024
@@ -1120,7 +1120,7 @@ jsons = st.recursive(
 def accepted_or_refused(data: bytes, **options: Any) -> Verified | None:
     try:
         return verify(data, **options)
-    except ArtifactRefused as refused:
+    except ArtifactRejected as refused:
         text = str(refused)
     assert text.isprintable()
     return None

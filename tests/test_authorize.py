@@ -5,9 +5,9 @@ import stat
 from pathlib import Path
 
 import pytest
-from conftest import Device
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from helpers.device import Device
 
 from mender_oneshot.devserver import DevServer, Seen
 

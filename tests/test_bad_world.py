@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Device, Run, spoil
-from realdaemon import need
+from helpers.device import Device, Run, spoil
+from helpers.real_daemon import need
 
 from mender_oneshot.devserver import DevServer
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from artifacts import make_artifact
-from conftest import Device
+from helpers.artifacts import make_artifact
+from helpers.device import Device
 
 from mender_oneshot import plan
 from mender_oneshot.devserver import DevServer

@@ -12,19 +12,19 @@ from pathlib import Path
 
 import click
 import pytest
-from conftest import REPO
+from helpers.device import REPO
 
-from mender_oneshot import words
+from mender_oneshot import cli
 
 COMPLETIONS = REPO / "docs" / "completions"
 
-PROGRAM = click.Context(words.cli, **words.cli.context_settings)
-LEVELS = set(words.LEVELS)
+PROGRAM = click.Context(cli.cli, **cli.cli.context_settings)
+LEVELS = set(cli.LEVELS)
 
 
 def options(command: click.Command) -> dict[str, str]:
     """The options of a command, each form by itself, and what is said of it."""
-    context = PROGRAM if command is words.cli else click.Context(command, parent=PROGRAM)
+    context = PROGRAM if command is cli.cli else click.Context(command, parent=PROGRAM)
     return {
         name: (option.help or "")
         for option in command.get_params(context)
@@ -33,12 +33,12 @@ def options(command: click.Command) -> dict[str, str]:
     }
 
 
-COMMANDS = {name: command.help or "" for name, command in words.cli.commands.items()}
+COMMANDS = {name: command.help or "" for name, command in cli.cli.commands.items()}
 
 WANTED: dict[str, set[str]] = {
     "": set(COMMANDS),
     "s": {name for name in COMMANDS if name.startswith("s")},
-    "-": set(options(words.cli)),
+    "-": set(options(cli.cli)),
     "--no": {"--no-syslog"},
     "-c /etc/x --data run ": set(COMMANDS),
     "--config=/etc/x ": set(COMMANDS),
@@ -51,7 +51,7 @@ WANTED: dict[str, set[str]] = {
     "run --only update --al": {"--all"},
     "run --max-runtime ": set(),
     "--syslog -d /data report --su": {"--success"},
-    **{f"{name} -": set(options(command)) for name, command in words.cli.commands.items()},
+    **{f"{name} -": set(options(command)) for name, command in cli.cli.commands.items()},
 }
 
 Answers = dict[str, dict[str, str]]
@@ -192,8 +192,8 @@ def test_fish_says_what_the_help_says(tmp_path: Path) -> None:
         pytest.skip("fish is not installed")
     answers = ask_fish(list(WANTED), tmp_path)
     assert answers[""] == COMMANDS
-    assert answers["-"] == options(words.cli)
-    for name, command in words.cli.commands.items():
+    assert answers["-"] == options(cli.cli)
+    for name, command in cli.cli.commands.items():
         assert answers[f"{name} -"] == options(command)
 
 
@@ -201,9 +201,7 @@ def test_zsh_says_what_the_help_says() -> None:
     text = (COMPLETIONS / "mender-oneshot.zsh").read_text()
     commands = re.findall(r"^    '([a-z-]+):(.+)'$", text, re.MULTILINE)
     assert dict(commands) == COMMANDS
-    said = {
-        help for command in [words.cli, *words.cli.commands.values()] for help in options(command).values()
-    }
+    said = {help for command in [cli.cli, *cli.cli.commands.values()] for help in options(command).values()}
     assert set(re.findall(r"\[([A-Z][^]]+)\]", text)) == said
 
 

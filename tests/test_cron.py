@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import REPO, Device, Run
-from realdaemon import need, until
+from helpers.device import REPO, Device, Run
+from helpers.real_daemon import need, until
 
 from mender_oneshot.devserver import DevServer
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Device, Run
+from helpers.device import Device, Run
 
 from mender_oneshot.devserver import DevServer
 

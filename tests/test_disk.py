@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import REPO, Device
-from realdaemon import need
+from helpers.device import REPO, Device
+from helpers.real_daemon import need
 
 from mender_oneshot import disk, lock
 from mender_oneshot.errors import Busy, DiskError, Error, NoSpace

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Device, spoil
+from helpers.device import Device, spoil
 
 from mender_oneshot.devserver import DevServer
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from artifacts import make_artifact
-from conftest import MENDERS, Device
+from helpers.artifacts import make_artifact
+from helpers.device import MENDERS, Device
 
 from mender_oneshot.devserver import DevServer, Seen
 

@@ -13,11 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import corpus
 import pytest
-from artifacts import make_artifact
-from conftest import Device
-from corpus import Artifact
+from helpers import corpus
+from helpers.artifacts import make_artifact
+from helpers.corpus import Artifact
+from helpers.device import Device
 
 FILES = {"app": b"content of app\n" * 1000, "some/where/else": b"deeper", "empty": b"", "bjørn": b"not ASCII"}
 

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import REPO, Device, spoilt
+from helpers.device import REPO, Device, spoilt
 
 from mender_oneshot import device as files
 from mender_oneshot.devserver import DevServer

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import MENDERS, Device, spoilt
-from realdaemon import need
+from helpers.device import MENDERS, Device, spoilt
+from helpers.real_daemon import need
 from test_life import final_status
 
 from mender_oneshot.devserver import DevServer

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import CodeType
 
 import pytest
-from conftest import REPO, Device, need_libraries
+from helpers.device import REPO, Device, need_libraries
 
 from mender_oneshot import __version__
 

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from conftest import Device, Run
+from helpers.device import Device, Run
 
 from mender_oneshot.devserver import DevServer
 

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from conftest import Device
-from realdaemon import until
+from helpers.device import Device
+from helpers.real_daemon import until
 
 from mender_oneshot.devserver import DevServer, Seen
 

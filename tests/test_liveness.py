@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Device
-from realdaemon import until
+from helpers.device import Device
+from helpers.real_daemon import until
 
 from mender_oneshot import liveness
 from mender_oneshot.devserver import DevServer

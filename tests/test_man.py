@@ -9,11 +9,11 @@ from pathlib import Path
 
 import click
 import pytest
-from conftest import REPO, Device
-from realdaemon import need, until
+from helpers.device import REPO, Device
+from helpers.real_daemon import need, until
 from test_life import final_status
 
-from mender_oneshot import settings, words
+from mender_oneshot import cli, settings
 from mender_oneshot.devserver import DevServer
 from mender_oneshot.terminal import settings as terminal
 
@@ -76,8 +76,8 @@ def example(page: Path) -> str:
 
 def options(command: click.Command) -> dict[str, str]:
     """The options of a command as `--help` shows them, and their words."""
-    program = click.Context(words.cli, **words.cli.context_settings)
-    context = program if command is words.cli else click.Context(command, parent=program)
+    program = click.Context(cli.cli, **cli.cli.context_settings)
+    context = program if command is cli.cli else click.Context(command, parent=program)
     found = {}
     for option in command.get_params(context):
         if isinstance(option, click.Argument):
@@ -89,13 +89,13 @@ def options(command: click.Command) -> dict[str, str]:
     return found
 
 
-COMMANDS = words.cli.commands
+COMMANDS = cli.cli.commands
 OF_EVERY_COMMAND = set.intersection(*(set(options(command)) for command in COMMANDS.values()))
 
 
 def test_the_options_before_the_command() -> None:
     written = tags(PROGRAM, "OPTIONS")
-    known = options(words.cli)
+    known = options(cli.cli)
     assert list(written) == list(known)
     assert [tag for tag, text in written.items() if not text.startswith(known[tag])] == []
 
@@ -120,7 +120,7 @@ def test_no_command_and_no_option_that_is_not_there() -> None:
 
 
 def test_the_exit_codes() -> None:
-    said = dict(re.findall(r"^ +(\d+) +(.+)$", words.EXIT_CODES, re.MULTILINE))
+    said = dict(re.findall(r"^ +(\d+) +(.+)$", cli.EXIT_CODES, re.MULTILINE))
     assert len(said) > 10
     assert tags(PROGRAM, "EXIT STATUS") == said
 

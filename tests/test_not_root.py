@@ -4,7 +4,7 @@ import os
 import subprocess
 
 import pytest
-from conftest import REPO, SYSTEM_PYTHON, Device, Run, need_libraries
+from helpers.device import REPO, SYSTEM_PYTHON, Device, Run, need_libraries
 
 from mender_oneshot.devserver import DevServer
 

@@ -5,8 +5,8 @@ import shutil
 from collections.abc import Callable
 
 import pytest
-from conftest import IDENTITY, Device
-from terminalpeer import need_the_extra
+from helpers.device import IDENTITY, Device
+from helpers.terminal_peer import need_the_extra
 
 from mender_oneshot.devserver import DevServer
 

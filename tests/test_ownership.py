@@ -12,8 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import REPO, Device, spoilt
-from trouble import final_status
+from helpers.clock_and_disk import final_status
+from helpers.device import REPO, Device, spoilt
 
 from mender_oneshot import disk, errors, lock
 from mender_oneshot.devserver import DevServer
@@ -172,9 +172,9 @@ def test_what_a_stranger_prepared_is_not_read(place: Path, victim: Path, make: K
     make(place, victim)
     assert not disk.is_own(str(place))
     # A directory cannot be replaced, so it is an error that names it.
-    with pytest.raises(errors.DiskError if make is a_directory else errors.NotOurs, match=str(place)):
+    with pytest.raises(errors.DiskError if make is a_directory else errors.UntrustedFile, match=str(place)):
         disk.read_own(str(place))
-    with pytest.raises(errors.NotOurs, match=str(place)):
+    with pytest.raises(errors.UntrustedFile, match=str(place)):
         disk.open_to_read(str(place))
     assert os.listdir(place.parent) == [place.name]
 

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import REPO, Device
-from debian import need_root, system
-from machine import Machine
+from helpers.debian import need_root, system
+from helpers.device import REPO, Device
+from helpers.machine import Machine
 
 from mender_oneshot import __version__, deployment_log, state
 from mender_oneshot.terminal import readiness

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Device
+from helpers.device import Device
 from test_bad_world import silent_after
 
 from mender_oneshot.devserver import DevServer

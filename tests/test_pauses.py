@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Device, Run
+from helpers.device import Device, Run
 
 from mender_oneshot.devserver import DevServer
 

@@ -8,9 +8,9 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from mender_oneshot import plan
-from mender_oneshot.moment import Moment
 from mender_oneshot.plan import backoff, due, next_step, token_is_good
 from mender_oneshot.settings import Places, Settings
+from mender_oneshot.snapshot import Snapshot
 from mender_oneshot.state import Deployment, Failure, Handoff, Pause, Result, State, Token
 
 NOW = 1_750_000_000.0
@@ -20,7 +20,7 @@ IN_1970, IN_2099 = 100.0, 4_090_000_000.0
 
 PLACES = Places("/c/mender.conf", "/d/mender.conf", False, "/c", "/s", "/d")
 SETTINGS = Settings(PLACES, servers=(SERVER,), start_spread=0)
-MOMENT = Moment(time=NOW, uptime=DAY, boot="this")
+MOMENT = Snapshot(time=NOW, uptime=DAY, boot="this")
 
 TOKEN = Token("j.w.t", SERVER, at=NOW - HOUR, lifetime=WEEK, expires=NOW - HOUR + WEEK)
 IDLE = State(spread=0.5, token=TOKEN, checked_at=NOW - 600, inventory_at=NOW - HOUR)
@@ -373,7 +373,7 @@ def longest_pause(settings: Settings) -> float:
 def test_a_device_with_nothing_in_hand_is_never_stuck(
     state: State, settings: Settings, clock: float, uptime: float
 ) -> None:
-    now = Moment(clock, uptime, "this")
+    now = Snapshot(clock, uptime, "this")
     for _ in range(5):  # one wait can hide another: pause, interval, back-off of the step, of auth
         step, wait = due(state, settings, now)
         if step:
@@ -388,7 +388,7 @@ def test_a_device_with_nothing_in_hand_is_never_stuck(
 def test_two_timers_do_between_them_what_one_does(
     state: State, settings: Settings, clock: float, lock: str | None
 ) -> None:
-    now = Moment(clock, DAY, "this", lock=lock)
+    now = Snapshot(clock, DAY, "this", lock=lock)
     whole, update, inventory = (next_step(state, settings, now, only) for only in ("", "update", "inventory"))
     assert update != "send-inventory"
     assert inventory in (None, "auth", "send-inventory")
@@ -402,7 +402,7 @@ def test_a_clock_that_jumps_never_blocks_longer_than_one_that_runs(
     state: State, settings: Settings, jumps: list[float]
 ) -> None:
     for clock in jumps:
-        assert due(state, settings, Moment(clock, DAY, "this"))[1] <= longest_pause(settings)
+        assert due(state, settings, Snapshot(clock, DAY, "this"))[1] <= longest_pause(settings)
         state = state._replace(checked_at=clock, failures={"check-update": Failure(1, clock)})
 
 

@@ -4,7 +4,7 @@ import errno
 from collections.abc import Callable
 
 import pytest
-from conftest import Device, spoilt
+from helpers.device import Device, spoilt
 
 from mender_oneshot.devserver import DevServer
 

@@ -5,14 +5,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from artifacts import make_artifact
-from conftest import Device
+from helpers.artifacts import make_artifact
+from helpers.device import Device
 
 from mender_oneshot import provides
 from mender_oneshot.artifact import Verified
 from mender_oneshot.device import parse_key_values
 from mender_oneshot.devserver import DevServer
-from mender_oneshot.errors import ArtifactRefused
+from mender_oneshot.errors import ArtifactRejected
 
 INSTALLED = {
     "artifact_name": "old",
@@ -109,7 +109,7 @@ def test_what_would_be_read_as_something_else_is_left_out(key: str, value: str) 
 
 def test_there_is_a_limit_that_the_device_can_read_again() -> None:
     after(new={"key": "x" * 65_000})
-    with pytest.raises(ArtifactRefused, match="more than 65536 bytes"):
+    with pytest.raises(ArtifactRejected, match="more than 65536 bytes"):
         after(new={"key": "x" * 65_500})
 
 

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from certificates import issue
-from conftest import Device
+from helpers.certificates import issue
+from helpers.device import Device
 
 from mender_oneshot.devserver import DevServer
 from mender_oneshot.proxy import choose, is_direct

@@ -6,8 +6,8 @@ import time
 from collections.abc import Iterator, Sequence
 
 import pytest
-from conftest import Device, spoil
-from terminalpeer import silent_address
+from helpers.device import Device, spoil
+from helpers.terminal_peer import silent_address
 
 from mender_oneshot import reach
 from mender_oneshot.devserver import DevServer

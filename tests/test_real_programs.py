@@ -10,11 +10,11 @@ from itertools import groupby
 from pathlib import Path
 
 import pytest
-from conftest import REPO, Device
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
-from rawdevice import RawDevice
-from realdaemon import TRACE, daemon, end_sub_updater, need, sub_updater, until
+from helpers.device import REPO, Device
+from helpers.raw_device import RawDevice
+from helpers.real_daemon import TRACE, daemon, end_sub_updater, need, sub_updater, until
 
 from mender_oneshot.devserver import DevServer, Seen
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import MENDERS, Device, Run
+from helpers.device import MENDERS, Device, Run
 from test_download import PEAK_MEMORY
 
 from mender_oneshot.devserver import DevServer

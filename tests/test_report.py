@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from conftest import MENDERS, Device
+from helpers.device import MENDERS, Device
 
 from mender_oneshot import plan
 from mender_oneshot.devserver import DevServer

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from mender_oneshot import resume
 from mender_oneshot.resume import (
     MAX_SIZE,
+    Action,
     Answer,
     Decision,
-    Known,
-    Move,
+    OnDisk,
     can_resume,
     condition,
     conditions,
@@ -25,8 +25,8 @@ from mender_oneshot.resume import (
 )
 
 ETAG, DATE = '"e1"', "Fri, 11 Mar 2016 13:03:17 GMT"
-HALF = Known(offset=40, size=100, etag=ETAG, last_modified=DATE)
-NOTHING = Known()
+HALF = OnDisk(offset=40, size=100, etag=ETAG, last_modified=DATE)
+NOTHING = OnDisk()
 REST = Answer(206, length="60", content_range="bytes 40-99/100", etag=ETAG, last_modified=DATE)
 
 
@@ -34,24 +34,24 @@ def rest(**changes: Any) -> Answer:
     return REST._replace(**changes)
 
 
-def half(**changes: Any) -> Known:
+def half(**changes: Any) -> OnDisk:
     return HALF._replace(**changes)
 
 
-APPEND, AGAIN, WEAKER = Decision(Move.APPEND, 100, 40, 100), Decision(Move.AGAIN), Decision(Move.WEAKER)
+APPEND, AGAIN, WEAKER = Decision(Action.APPEND, 100, 40, 100), Decision(Action.AGAIN), Decision(Action.WEAKER)
 NO_CONDITION = half(refused=2)
 
 
 def fresh(size: int) -> Decision:
-    return Decision(Move.FRESH, size, 0, size)
+    return Decision(Action.FRESH, size, 0, size)
 
 
 def append(first: int, end: int = 100) -> Decision:
-    return Decision(Move.APPEND, 100, first, end)
+    return Decision(Action.APPEND, 100, first, end)
 
 
 # fmt: off
-TABLE: list[tuple[str, Answer, Known, Decision]] = [
+TABLE: list[tuple[str, Answer, OnDisk, Decision]] = [
     # The whole object.
     ("200 to nothing", Answer(200, "100", etag=ETAG), NOTHING, fresh(100)),
     ("203 to nothing", Answer(203, "100", etag=ETAG), NOTHING, fresh(100)),
@@ -120,28 +120,28 @@ TABLE: list[tuple[str, Answer, Known, Decision]] = [
     ("206 that was not asked for", rest(length="100", content_range="bytes 0-99/100"), NOTHING,
      fresh(100)),
     ("206 that was not asked for, a part", rest(length="50", content_range="bytes 0-49/100"), NOTHING,
-     Decision(Move.FRESH, 100, 0, 50)),
-    ("206 that was not asked for, the end", REST, NOTHING, Decision(Move.REFUSED)),
-    ("206 that was not asked for, no range", rest(content_range=""), NOTHING, Decision(Move.REFUSED)),
-    ("206 compressed", rest(encoding="gzip"), HALF, Decision(Move.ENCODED)),
-    ("200 compressed", Answer(200, "60", encoding="br"), NOTHING, Decision(Move.ENCODED)),
-    ("200 compressed, to half", Answer(200, "60", encoding="GZIP, identity"), HALF, Decision(Move.ENCODED)),
+     Decision(Action.FRESH, 100, 0, 50)),
+    ("206 that was not asked for, the end", REST, NOTHING, Decision(Action.REFUSED)),
+    ("206 that was not asked for, no range", rest(content_range=""), NOTHING, Decision(Action.REFUSED)),
+    ("206 compressed", rest(encoding="gzip"), HALF, Decision(Action.ENCODED)),
+    ("200 compressed", Answer(200, "60", encoding="br"), NOTHING, Decision(Action.ENCODED)),
+    ("200 compressed, to half", Answer(200, "60", encoding="GZIP, identity"), HALF, Decision(Action.ENCODED)),
 
     # Nothing left to send.
     ("416, all is here", Answer(416, content_range="bytes */100"), half(offset=100),
-     Decision(Move.COMPLETE)),
+     Decision(Action.COMPLETE)),
     ("416, more is here than there is", Answer(416, content_range="bytes */30"), HALF, AGAIN),
     ("416, the size differs", Answer(416, content_range="bytes */100"), half(offset=100, size=99),
      AGAIN),
     ("416 without a size", Answer(416), half(offset=100), AGAIN),
     ("416 with a range", Answer(416, content_range="bytes 0-99/100"), half(offset=100), AGAIN),
     ("416 without reason", Answer(416, content_range="bytes */100"), HALF, AGAIN),
-    ("416 to the whole object", Answer(416, content_range="bytes */0"), NOTHING, Decision(Move.REFUSED)),
+    ("416 to the whole object", Answer(416, content_range="bytes */0"), NOTHING, Decision(Action.REFUSED)),
 
     # The link.
-    *((f"{status} to {what}", Answer(status, "100"), known, Decision(Move.EXPIRED))
+    *((f"{status} to {what}", Answer(status, "100"), known, Decision(Action.EXPIRED))
       for status in (400, 401, 403, 404, 410) for what, known in (("nothing", NOTHING), ("half", HALF))),
-    *((f"{status} to {what}", Answer(status, "100"), known, Decision(Move.REFUSED))
+    *((f"{status} to {what}", Answer(status, "100"), known, Decision(Action.REFUSED))
       for status in (201, 204, 300, 301, 302, 304, 307, 405, 408, 412, 418, 429, 500, 502, 503, 599)
       for what, known in (("nothing", NOTHING), ("half", HALF))),
 ]
@@ -151,7 +151,7 @@ TABLE: list[tuple[str, Answer, Known, Decision]] = [
 @pytest.mark.parametrize(
     ("answer", "known", "decision"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE]
 )
-def test_what_to_do_with_an_answer(answer: Answer, known: Known, decision: Decision) -> None:
+def test_what_to_do_with_an_answer(answer: Answer, known: OnDisk, decision: Decision) -> None:
     assert decide(answer, known) == decision
 
 
@@ -173,7 +173,7 @@ WEAK = 'W/"e1"'
         pytest.param(half(size=-1, etag="", last_modified=""), [], id="nothing known"),
     ],
 )
-def test_each_condition_has_its_turn(known: Known, in_turn: list[str]) -> None:
+def test_each_condition_has_its_turn(known: OnDisk, in_turn: list[str]) -> None:
     assert conditions(known) == in_turn
     for refused, expected in enumerate([*in_turn, None]):
         assert condition(known._replace(refused=refused)) == expected
@@ -181,7 +181,7 @@ def test_each_condition_has_its_turn(known: Known, in_turn: list[str]) -> None:
 
 
 @pytest.mark.parametrize("known", [NOTHING, half(offset=0), half(size=-1, etag="", last_modified="")])
-def test_nothing_to_resume(known: Known) -> None:
+def test_nothing_to_resume(known: OnDisk) -> None:
     assert not can_resume(known)
 
 
@@ -268,14 +268,14 @@ answers = st.tuples(
     dates,
     st.sampled_from(["", "", "gzip"]),
 ).map(Answer._make)
-knowns = st.tuples(st.integers(0, 5), st.integers(-1, 5), etags, dates, st.integers(0, 3)).map(Known._make)
+knowns = st.tuples(st.integers(0, 5), st.integers(-1, 5), etags, dates, st.integers(0, 3)).map(OnDisk._make)
 
 
 @given(answers, knowns)
 @examples(deadline=None, max_examples=500)
-def test_only_what_fits_is_appended(answer: Answer, known: Known) -> None:
+def test_only_what_fits_is_appended(answer: Answer, known: OnDisk) -> None:
     decision = decide(answer, known)
-    if decision.move is not Move.APPEND:
+    if decision.move is not Action.APPEND:
         return
     assert answer.status == 206
     assert answer.encoding == ""
@@ -291,17 +291,17 @@ def test_only_what_fits_is_appended(answer: Answer, known: Known) -> None:
 @given(st.integers(1, 5), st.integers(1, 5), etags, dates, st.integers(0, 2))
 @examples(deadline=None)
 def test_what_fits_is_appended(offset: int, size: int, etag: str, date: str, refused: int) -> None:
-    known = Known(offset, size, etag, date, refused)
+    known = OnDisk(offset, size, etag, date, refused)
     assume(offset < size and can_resume(known))
     answer = Answer(206, str(size - offset), f"bytes {offset}-{size - 1}/{size}", etag, date)
-    assert decide(answer, known) == Decision(Move.APPEND, size, offset, size)
+    assert decide(answer, known) == Decision(Action.APPEND, size, offset, size)
 
 
 @given(answers, knowns)
 @examples(deadline=None)
-def test_the_conditions_have_an_end(answer: Answer, known: Known) -> None:
+def test_the_conditions_have_an_end(answer: Answer, known: OnDisk) -> None:
     for _ in range(3):
-        if decide(answer, known).move is not Move.WEAKER:
+        if decide(answer, known).move is not Action.WEAKER:
             return
         known = known._replace(refused=known.refused + 1)
         assert can_resume(known)
@@ -310,7 +310,7 @@ def test_the_conditions_have_an_end(answer: Answer, known: Known) -> None:
 
 @given(answers, knowns)
 @examples(deadline=None)
-def test_complete_means_complete(answer: Answer, known: Known) -> None:
-    if decide(answer, known).move is Move.COMPLETE:
+def test_complete_means_complete(answer: Answer, known: OnDisk) -> None:
+    if decide(answer, known).move is Action.COMPLETE:
         assert answer.status == 416
         assert known.offset == known.size == unsatisfied_range(answer.content_range)

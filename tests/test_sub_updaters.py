@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 
-import corpus
 import pytest
-from artifacts import make_artifact
-from conftest import REPO
-from corpus import Artifact
-from power import Field
-from realdaemon import mender, need, until, world
+from helpers import corpus
+from helpers.artifacts import make_artifact
+from helpers.corpus import Artifact
+from helpers.device import REPO
+from helpers.power_cut import Field
+from helpers.real_daemon import mender, need, until, world
 from test_man import small_sub_updaters
 
 from mender_oneshot.devserver import DevServer

@@ -9,8 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from conftest import Device, Run, spoil
-from realdaemon import need
+from helpers.device import Device, Run, spoil
+from helpers.real_daemon import need
 
 from mender_oneshot.devserver import DevServer
 

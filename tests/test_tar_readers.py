@@ -8,15 +8,13 @@ import zlib
 from pathlib import Path
 from typing import NamedTuple
 
-import corpus
 import pytest
-import tarfuzz
-import tarreaders
-from corpus import END, GNU, Artifact, header, long_name, member, pax
+from helpers import corpus, tar_fuzz, tar_readers
+from helpers.corpus import END, GNU, Artifact, header, long_name, member, pax
 
 from mender_oneshot import artifact
 from mender_oneshot.decompress import uncompressed
-from mender_oneshot.errors import ArtifactRefused
+from mender_oneshot.errors import ArtifactRejected
 from mender_oneshot.tar import Reader
 
 pytestmark = pytest.mark.real
@@ -24,14 +22,14 @@ pytestmark = pytest.mark.real
 
 @pytest.fixture(scope="module", autouse=True)
 def _all_programs() -> None:
-    if missing := tarreaders.missing():
+    if missing := tar_readers.missing():
         pytest.skip(f"not installed: {', '.join(missing)}")
 
 
 def accepted(data: bytes) -> bool:
     try:
         artifact.verify(io.BytesIO(data), device_type="board")
-    except ArtifactRefused:
+    except ArtifactRejected:
         return False
     return True
 
@@ -82,16 +80,16 @@ class Comparison:
             self.compare()
 
     def compare(self) -> None:
-        self.found += tarreaders.differences(self.waiting, self.directory / "batch")
+        self.found += tar_readers.differences(self.waiting, self.directory / "batch")
         self.waiting = {}
 
 
-def fuzzed(seed: int, number: int, bases: list[tarfuzz.Base], directory: Path) -> Tally:
+def fuzzed(seed: int, number: int, bases: list[tar_fuzz.Base], directory: Path) -> Tally:
     chance = random.Random(seed)
     comparison = Comparison(directory)
     kept = 0
     for _ in range(number):
-        made = tarfuzz.bent(chance, bases)
+        made = tar_fuzz.bent(chance, bases)
         if accepted(made):
             kept += 1
             comparison.add(made)
@@ -122,7 +120,7 @@ def genuine(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
 
 
 # A program that loses its way finds a whole archive of an attacker in a file.
-EVIL_INSIDE = bytes(-1280 % 512) + tarfuzz.EVIL
+EVIL_INSIDE = bytes(-1280 % 512) + tar_fuzz.EVIL
 
 
 def report(tally: Tally) -> None:
@@ -134,7 +132,7 @@ def report(tally: Tally) -> None:
 def test_bent_artifacts_that_are_accepted_mean_the_same_to_every_program(
     genuine: list[bytes], tmp_path: Path
 ) -> None:
-    report(fuzzed(1, 1500, [tarfuzz.base(one) for one in genuine], tmp_path))
+    report(fuzzed(1, 1500, [tar_fuzz.base(one) for one in genuine], tmp_path))
 
 
 @pytest.mark.long
@@ -142,7 +140,7 @@ def test_bent_artifacts_that_are_accepted_mean_the_same_to_every_program(
 def test_many_bent_artifacts_that_are_accepted_mean_the_same_to_every_program(
     genuine: list[bytes], tmp_path: Path, seed: int
 ) -> None:
-    report(fuzzed(seed, 20_000, [tarfuzz.base(one) for one in genuine], tmp_path))
+    report(fuzzed(seed, 20_000, [tar_fuzz.base(one) for one in genuine], tmp_path))
 
 
 def test_genuine_artifacts_mean_the_same_to_every_program(genuine: list[bytes], tmp_path: Path) -> None:
@@ -279,7 +277,7 @@ AMBIGUOUS = {
 
 @pytest.mark.parametrize("payload", AMBIGUOUS.values(), ids=AMBIGUOUS.keys())
 def test_a_member_that_programs_read_differently_is_rejected(payload: bytes) -> None:
-    with pytest.raises(ArtifactRefused):
+    with pytest.raises(ArtifactRejected):
         read(payload + END, "data/0000.tar")
 
 
@@ -327,8 +325,8 @@ LARGE = 8 * 1024**3
     [
         (b"\1" * 1024, True),
         (bytes(1024), True),  # as a file system's image begins; where programs stop
-        (tarfuzz.EVIL[:1024], False),
-        (bytes(512) + tarfuzz.EVIL[:512], False),
+        (tar_fuzz.EVIL[:1024], False),
+        (bytes(512) + tar_fuzz.EVIL[:512], False),
         (corpus.checksummed(b"\x1f\x8b\x08\x04" + bytes(508)) + bytes(512), False),
         (corpus.checksummed(b"\x1f\x8b\x08\x04" + bytes(508)).replace(b"\0 ", b"\0\0") + bytes(512), False),
     ],
@@ -341,7 +339,7 @@ def test_a_member_of_8_gib_hides_no_others(start: bytes, taken: bool, record: bo
         before, taken = header(b"app", magic=GNU, size_field=b"\x80" + LARGE.to_bytes(11, "big")), True
     archive = Reader(iter([before, start[:100], start[100:]]), "data/0000.tar")
     if not taken:
-        with pytest.raises(ArtifactRefused, match="members within another"):
+        with pytest.raises(ArtifactRejected, match="members within another"):
             archive.next()
         return
     assert archive.next() == ("app", LARGE)
@@ -356,5 +354,5 @@ def test_each_field_of_8_gib_and_more_is_written_in_one_way() -> None:
         header(b"app", magic=GNU, size_field=b"\x80" + (LARGE - 1).to_bytes(11, "big")),
         header(b"app", size_field=b"777777777777"),
     ):
-        with pytest.raises(ArtifactRefused):
+        with pytest.raises(ArtifactRejected):
             Reader(iter([wrong + bytes(2048)]), "data/0000.tar").next()

@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from certificates import CLIENT, LONG_AGO, LOOPBACK, SOME_DAY, Issued, issue, showing, weak_key
-from conftest import Device, Run, spoil
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -23,7 +21,9 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     PublicFormat,
 )
-from terminalpeer import need_the_extra
+from helpers.certificates import CLIENT, LONG_AGO, LOOPBACK, SOME_DAY, Issued, issue, showing, weak_key
+from helpers.device import Device, Run, spoil
+from helpers.terminal_peer import need_the_extra
 
 from mender_oneshot.devserver import DevServer
 

@@ -1,7 +1,7 @@
 """A Mender server in one process, for a developer's desk and for the tests; the client never imports it."""
 
-from mender_oneshot.devserver.faults import Fault
-from mender_oneshot.devserver.record import Seen
-from mender_oneshot.devserver.server import DevServer
+from .faults import Fault
+from .request_log import Seen
+from .server import DevServer
 
 __all__ = ["DevServer", "Fault", "Seen"]

@@ -10,8 +10,9 @@ from pathlib import Path
 import click
 
 import mender_oneshot
-from mender_oneshot.devserver.record import Seen
-from mender_oneshot.devserver.server import DevServer
+
+from .request_log import Seen
+from .server import DevServer
 
 EPILOG = """\b
 Artifacts and certificates stay in the directory; devices, deployments and

@@ -7,11 +7,11 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from mender_oneshot.devserver.messages import Answer, Handler, Request, Route
-from mender_oneshot.devserver.rules import Refusal
+from .routing import Answer, Handler, Request, Route
+from .validation import Refusal
 
 if TYPE_CHECKING:
-    from mender_oneshot.devserver.deviceconnect import DeviceConnect
+    from .deviceconnect import DeviceConnect
 
 CONNECT = "/api/devices/v1/deviceconnect/connect"
 DEVICE = "/api/management/v1/deviceconnect/devices/{id}"

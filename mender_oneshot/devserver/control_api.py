@@ -3,10 +3,10 @@
 import ipaddress
 from typing import Any
 
-from mender_oneshot.devserver.faults import Faults
-from mender_oneshot.devserver.messages import Answer, Request, Route, json_answer
-from mender_oneshot.devserver.record import Record, Seen
-from mender_oneshot.devserver.rules import Refusal
+from .faults import Faults
+from .request_log import RequestLog, Seen
+from .routing import Answer, Request, Route, json_answer
+from .validation import Refusal
 
 PREFIX = "/devserver/"
 _SECRET_PARAMETERS = ("X-Amz-Signature", "x-men-signature")
@@ -15,7 +15,7 @@ _SECRET_PARAMETERS = ("X-Amz-Signature", "x-men-signature")
 class ControlApi:
     """The handlers under /devserver/; these requests are neither recorded nor spoilt by faults."""
 
-    def __init__(self, faults: Faults, record: Record) -> None:
+    def __init__(self, faults: Faults, record: RequestLog) -> None:
         self._faults = faults
         self._record = record
 

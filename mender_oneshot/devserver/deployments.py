@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from mender_oneshot.devserver.rules import FINAL, Refusal
-from mender_oneshot.devserver.store import Artifact, Store
+from .artifact_store import Artifact, Store
+from .validation import FINAL, Refusal
 
 NOT_FOUND = "Resource not found"
 NO_DEPLOYMENT = "Deployment not found"

@@ -5,13 +5,13 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from mender_oneshot.devserver import configuration_artifact, gateway, go_json, rules, tokens
-from mender_oneshot.devserver.connect_api import CONNECT
-from mender_oneshot.devserver.deployments import Offer
-from mender_oneshot.devserver.messages import Answer, Request, Route, json_answer
-from mender_oneshot.devserver.rules import Refusal, rfc3339
-from mender_oneshot.devserver.storage import Storage
-from mender_oneshot.devserver.world import Device, World
+from . import configuration_artifact, gateway, go_json, tokens, validation
+from .connect_api import CONNECT
+from .deployments import Offer
+from .model import Device, Model
+from .routing import Answer, Request, Route, json_answer
+from .storage_api import Storage
+from .validation import Refusal, rfc3339
 
 AUTHENTICATION = "/api/devices/v1/authentication/"
 AUTH_REQUESTS = f"{AUTHENTICATION}auth_requests"
@@ -27,7 +27,7 @@ CONFIGURATION_LIFETIME = 900.0
 class DeviceApi:
     """The handlers of the device endpoints; `v2` adds the one route the open source server has not."""
 
-    def __init__(self, world: World, storage: Storage, base_url: BaseUrl, *, v2: bool) -> None:
+    def __init__(self, world: Model, storage: Storage, base_url: BaseUrl, *, v2: bool) -> None:
         self._world = world
         self._storage = storage
         self._base_url = base_url
@@ -79,12 +79,12 @@ class DeviceApi:
             body = go_json.decode(request.body)
         except ValueError as error:
             raise Refusal(400, f"failed to decode auth request: {error}") from None
-        id_data, pubkey = rules.auth_request(body)
+        id_data, pubkey = validation.auth_request(body)
         try:
             key, pem = tokens.load_public_key(pubkey)
         except Refusal as refusal:
             raise Refusal(400, f"invalid auth request: {refusal.text}") from None
-        identity = rules.identity(id_data)
+        identity = validation.identity(id_data)
         signature = request.headers.get("X-MEN-Signature")
         if not signature:
             raise Refusal(400, "missing request signature header")
@@ -95,27 +95,29 @@ class DeviceApi:
     def inventory(self, request: Request) -> Answer:
         """Replace or extend the inventory."""
         request.check_json_type()
-        sent = rules.attributes(request.list("[]model.DeviceAttribute", "failed to decode request body: "))
+        sent = validation.attributes(
+            request.list("[]model.DeviceAttribute", "failed to decode request body: ")
+        )
         self._world.put_inventory(self._device(request), sent, keep=request.method == "PATCH")
         return Answer(200)
 
     def next_get(self, request: Request) -> Answer:
         """`next` with what the device is in the query: only these two are read."""
         names = ("artifact_name", "device_type")
-        return self._next(request, rules.provides({n: request.query.get(n, "") for n in names}))
+        return self._next(request, validation.provides({n: request.query.get(n, "") for n in names}))
 
     def next_post(self, request: Request) -> Answer:
         """`next` with what the device is in the body: the open source server reads three members."""
         body = self._object(request)
         names = ("artifact_name", "device_type", "artifact_provides")
-        return self._next(request, rules.provides({n: body[n] for n in names if n in body}))
+        return self._next(request, validation.provides({n: body[n] for n in names if n in body}))
 
     def next_v2(self, request: Request) -> Answer:
         """`next` of servers that have v2."""
         provides = self._object(request).get("device_provides")
         if not isinstance(provides, dict):
             raise Refusal(400, "device_provides: cannot be blank.")
-        return self._next(request, rules.provides(provides))
+        return self._next(request, validation.provides(provides))
 
     def _object(self, request: Request) -> dict[str, Any]:
         request.check_json_type()
@@ -158,7 +160,7 @@ class DeviceApi:
     def status(self, request: Request) -> Answer:
         """Take a status report."""
         request.check_json_type()
-        status, substate = rules.status(request.object("model.statusReport"))
+        status, substate = validation.status(request.object("model.statusReport"))
         device = self._device(request)
         self._world.deployments.report(request.params["deployment_id"], device.id, status, substate)
         return Answer(204)
@@ -166,9 +168,9 @@ class DeviceApi:
     def log(self, request: Request) -> Answer:
         """Take a deployment log."""
         request.check_json_type()
-        messages = rules.log_messages(request.object("model.AuxDeploymentLog"))
+        messages = validation.log_messages(request.object("model.AuxDeploymentLog"))
         deployment_id = request.params["deployment_id"]
-        if not rules.is_uuid(deployment_id):
+        if not validation.is_uuid(deployment_id):
             raise Refusal(500, "internal error")
         self._world.deployments.put_log(deployment_id, self._device(request).id, messages)
         return Answer(204)
@@ -176,7 +178,7 @@ class DeviceApi:
     def configuration(self, request: Request) -> Answer:
         """The artifact of a configuration deployment: no token, no range, always whole."""
         stamp, signature = request.query.get("x-men-expire"), request.query.get("x-men-signature")
-        if not stamp or not signature or not rules.is_rfc3339(stamp):
+        if not stamp or not signature or not validation.is_rfc3339(stamp):
             raise Refusal(400, "invalid request parameters: required parameters missing")
         end = datetime.fromisoformat(stamp).timestamp()
         if self._world.clock() >= end or (request.fault and request.fault.expired):

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from mender_oneshot.devserver import rules
-from mender_oneshot.devserver.messages import Answer, Request, Route, json_answer
-from mender_oneshot.devserver.rules import Refusal, rfc3339
-from mender_oneshot.devserver.world import Configuration, World
+from . import validation
+from .model import Configuration, Model
+from .routing import Answer, Request, Route, json_answer
+from .validation import Refusal, rfc3339
 
 CONFIGURATION = "/api/devices/v1/deviceconfig/configuration"
 CONFIGURATIONS = "/api/management/v1/deviceconfig/configurations/device"
@@ -14,7 +14,7 @@ CONFIGURATIONS = "/api/management/v1/deviceconfig/configurations/device"
 class DeviceConfigApi:
     """The endpoints of deviceconfig, for devices and for users."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: Model) -> None:
         self._world = world
         self._known = world.configurations
 
@@ -88,7 +88,7 @@ class DeviceConfigApi:
 
     def _values(self, request: Request) -> dict[str, Any]:
         into = "map[string]interface {}"
-        return rules.configuration(request.object(into, "malformed request body: "))
+        return validation.configuration(request.object(into, "malformed request body: "))
 
 
 def _shown(values: dict[str, Any]) -> dict[str, Any]:

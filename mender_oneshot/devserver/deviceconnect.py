@@ -7,16 +7,16 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from mender_oneshot.devserver import multipart
-from mender_oneshot.devserver.envelope import CLIENT, message
-from mender_oneshot.devserver.faults import Fault, Faults
-from mender_oneshot.devserver.messages import Answer, Request, json_answer
-from mender_oneshot.devserver.relay import Gone, Relay, Session
-from mender_oneshot.devserver.rules import Refusal, rfc3339
-from mender_oneshot.devserver.transfers import Transfer
-from mender_oneshot.devserver.users import UserLine
-from mender_oneshot.devserver.websocket import ABNORMAL, WebSocket, accept
-from mender_oneshot.devserver.world import World
+from . import multipart
+from .faults import Fault, Faults
+from .messages import CLIENT, message
+from .model import Model
+from .relay import DeviceDisconnected, Relay, Session
+from .routing import Answer, Request, json_answer
+from .transfers import Transfer
+from .user_connection import UserConnection
+from .validation import Refusal, rfc3339
+from .websocket import ABNORMAL, WebSocket, accept
 
 DISCONNECTED = "failed to connect to device: device disconnected"
 
@@ -38,7 +38,7 @@ class Limits:
 class DeviceConnect:
     """The handlers, and the relay between the two sides."""
 
-    world: World
+    world: Model
     faults: Faults
     limits: Limits
     stopping: threading.Event = field(default_factory=threading.Event)
@@ -82,7 +82,7 @@ class DeviceConnect:
         session = self._session(request, Refusal(404, "device not connected"))
         try:
             session.send(message(CLIENT, request.path.rpartition("/")[2]), sid=False)
-        except Gone:
+        except DeviceDisconnected:
             raise Refusal(404, "device not connected") from None
         finally:
             session.close()
@@ -140,7 +140,7 @@ class DeviceConnect:
             self.world.device(request.params["id"])
         try:
             return self.relay.session(request.params["id"], self._user(request))
-        except Gone:
+        except DeviceDisconnected:
             raise refusal from None
 
     def _user(self, request: Request) -> str:
@@ -157,9 +157,9 @@ class DeviceConnect:
         websocket = WebSocket(stream, early, fault, self.faults, self.stopping)
         try:
             session = self.relay.session(device_id, user)
-        except Gone:
+        except DeviceDisconnected:
             return False
-        return UserLine(websocket, session, self.limits.session_bytes).serve() != ABNORMAL
+        return UserConnection(websocket, session, self.limits.session_bytes).serve() != ABNORMAL
 
 
 def _upgrade(request: Request) -> dict[str, str]:

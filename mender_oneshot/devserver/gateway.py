@@ -10,7 +10,7 @@ import re
 from email.message import Message
 from typing import Any
 
-from mender_oneshot.devserver.rules import Refusal
+from .validation import Refusal
 
 DEVICES = "/api/devices/"
 MANAGEMENT = "/api/management/"

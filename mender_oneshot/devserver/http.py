@@ -15,11 +15,12 @@ from typing import cast
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import mender_oneshot
-from mender_oneshot.devserver.faults import Faults
-from mender_oneshot.devserver.messages import Answer, Request, Route, Site, error_answer
-from mender_oneshot.devserver.record import Record
-from mender_oneshot.devserver.rules import BODY_LIMIT, Refusal
-from mender_oneshot.devserver.sending import Broken, Transmission, spoilt
+
+from .faults import Faults
+from .request_log import RequestLog
+from .response_writer import Broken, ResponseWriter, spoilt
+from .routing import Answer, Request, Route, Site, error_answer
+from .validation import BODY_LIMIT, Refusal
 
 DRAIN_LIMIT = 16 * 1024 * 1024
 CONTROL = "/devserver/"
@@ -39,7 +40,7 @@ class Listener:
         site: Site,
         context: ssl.SSLContext | None,
         faults: Faults,
-        record: Record,
+        record: RequestLog,
     ) -> None:
         self.name = name
         self.site = site
@@ -161,7 +162,7 @@ class Connection(BaseHTTPRequestHandler):
         request.fault = None if control else self.listener.faults.take(self.command, request.path)
         answer = self._answer(request, route, body)
         try:
-            transmission = Transmission(request, answer, self.connection, self.listener, at, silent=control)
+            transmission = ResponseWriter(request, answer, self.connection, self.listener, at, silent=control)
             transmission.send(self._head(transmission))
         finally:
             answer.close()
@@ -220,7 +221,7 @@ class Connection(BaseHTTPRequestHandler):
             body.drain(DRAIN_LIMIT)
             self.close_connection = self.close_connection or not body.finished
 
-    def _head(self, transmission: Transmission) -> bytes:
+    def _head(self, transmission: ResponseWriter) -> bytes:
         """The answer's first lines."""
         answer, fault = transmission.answer, transmission.fault
         headers = dict(answer.headers)

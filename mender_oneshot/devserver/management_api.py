@@ -7,10 +7,10 @@ import secrets
 from collections.abc import Iterable
 from typing import Any
 
-from mender_oneshot.devserver import gateway, rules, tokens
-from mender_oneshot.devserver.messages import Answer, Request, Route, json_answer
-from mender_oneshot.devserver.rules import Refusal, rfc3339
-from mender_oneshot.devserver.world import Device, World
+from . import gateway, tokens, validation
+from .model import Device, Model
+from .routing import Answer, Request, Route, json_answer
+from .validation import Refusal, rfc3339
 
 PREFIX = gateway.MANAGEMENT
 LOGIN = f"{PREFIX}v1/useradm/auth/login"
@@ -23,7 +23,7 @@ _DEVICE_STATUSES = ("pending", "accepted", "rejected", "preauthorized", "noauth"
 class ManagementApi:
     """The handlers of these endpoints; any e-mail address may log in unless `user` is the one that may."""
 
-    def __init__(self, world: World, user: tuple[str, str] | None) -> None:
+    def __init__(self, world: Model, user: tuple[str, str] | None) -> None:
         self._world = world
         self._user = user
         self._tokens: set[str] = set()
@@ -98,7 +98,7 @@ class ManagementApi:
         identity, pubkey = body.get("identity_data"), body.get("pubkey")
         blank = "cannot be blank"
         try:
-            rules.check(
+            validation.check(
                 identity_data=None if isinstance(identity, dict) and identity else blank,
                 pubkey=None if isinstance(pubkey, str) and pubkey else blank,
             )

@@ -5,14 +5,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mender_oneshot.devserver import go_json, multipart, rules
-from mender_oneshot.devserver.artifact import BadArtifact
-from mender_oneshot.devserver.deployments import NO_DEPLOYMENT, NOT_FOUND, Deployment, DeviceDeployment
-from mender_oneshot.devserver.management_api import PREFIX, page
-from mender_oneshot.devserver.messages import Answer, Request, Route, json_answer
-from mender_oneshot.devserver.rules import STATUSES, Refusal, rfc3339
-from mender_oneshot.devserver.store import Artifact
-from mender_oneshot.devserver.world import World
+from . import go_json, multipart, validation
+from .artifact import BadArtifact
+from .artifact_store import Artifact
+from .deployments import NO_DEPLOYMENT, NOT_FOUND, Deployment, DeviceDeployment
+from .management_api import PREFIX, page
+from .model import Model
+from .routing import Answer, Request, Route, json_answer
+from .validation import STATUSES, Refusal, rfc3339
 
 ARTIFACTS = f"{PREFIX}v1/deployments/artifacts"
 DEPLOYMENTS = f"{PREFIX}v1/deployments/deployments"
@@ -23,7 +23,7 @@ _INVALID_DEFINITION = "Invalid deployments definition: "
 class ManagementDeployments:
     """The handlers of these endpoints."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: Model) -> None:
         self._world = world
 
     @property
@@ -122,7 +122,7 @@ class ManagementDeployments:
             status = go_json.text(request.object("struct"), "status", "", "model.DeviceDeploymentStatus")
         except ValueError as error:
             raise Refusal(400, str(error)) from None
-        rules.known(status)
+        validation.known(status)
         if status != "aborted":
             raise Refusal(400, "Unexpected deployment status")
         self._world.deployments.abort(deployment_id)
@@ -147,7 +147,7 @@ class ManagementDeployments:
 
 def _id(request: Request) -> str:
     """Return the id of a path, which has to be a UUID."""
-    if not rules.is_uuid(request.params["id"]):
+    if not validation.is_uuid(request.params["id"]):
         raise Refusal(400, "ID is not a valid UUID")
     return request.params["id"]
 
@@ -158,7 +158,7 @@ def _constructor(body: dict[str, Any]) -> tuple[str, str, list[str]]:
     name, artifact_name = (go_json.text(body, member, "DeploymentConstructor") for member in names)
     devices = go_json.fit(body.get("devices"), list, "[]string")
     blank = "cannot be blank"
-    rules.check(
+    validation.check(
         name=None if name else blank,
         artifact_name=None if artifact_name else blank,
         devices=None if all(device and isinstance(device, str) for device in devices) else f"0: {blank}",
@@ -175,7 +175,7 @@ def _constructor(body: dict[str, Any]) -> tuple[str, str, list[str]]:
 
 def _go_time(stamp: str) -> str:
     """Return an RFC 3339 time as Go shows a time in UTC."""
-    parsed = rules.parsed_time(stamp)
+    parsed = validation.parsed_time(stamp)
     if parsed is None:
         return stamp
     moment, fraction = parsed

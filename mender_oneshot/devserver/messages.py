@@ -1,216 +1,138 @@
-"""Requests, answers and the table of routes between them. Knows HTTP's words, but no socket."""
+"""Messages of deviceconnect, in which every property keeps the bytes it came with.
 
-import json
-import re
-import socket
-import uuid
-from collections.abc import Callable, Generator, Iterator
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
-from email.message import Message
-from pathlib import Path
-from typing import Any, BinaryIO
-
-from mender_oneshot.devserver import gateway, go_json, rules
-from mender_oneshot.devserver.faults import Fault
-from mender_oneshot.devserver.rules import Refusal
-
-CHUNK = 64 * 1024
-
-
-@dataclass
-class Request:
-    """One request, its body read already unless the route asked to read it by itself."""
-
-    origin: str
-    method: str
-    target: str
-    path: str
-    query: dict[str, str]
-    headers: Message
-    client: str
-    """The peer's address."""
-    host: str
-    """The name the client reached us by, for links that shall lead it back here."""
-    length: int | None
-    """Content-Length; None when the body is chunked."""
-    body: bytes = b""
-    chunks: Iterator[bytes] = iter(())
-    """The body of a route with `streams`, piece by piece."""
-    fault: Fault | None = None
-    params: dict[str, str] = field(default_factory=dict)
-    """The named parts of the route's path."""
-
-    def check_json_type(self) -> None:
-        """Refuse a body that does not call itself JSON."""
-        rules.content_type(self.headers.get("Content-Type"), self.length)
-
-    def object(self, into: str, prefix: str = "") -> dict[str, Any]:
-        """Return the JSON object of the body; `into` is the Go type, and `prefix` precedes Go's words."""
-        found: dict[str, Any] = self._json(dict, into, prefix)
-        return found
-
-    def list(self, into: str, prefix: str = "") -> list[Any]:
-        """Return the JSON array of the body, likewise."""
-        found: list[Any] = self._json(list, into, prefix)
-        return found
-
-    def _json(self, kind: Any, into: str, prefix: str) -> Any:
-        try:
-            return go_json.fit(go_json.decode_first(self.body), kind, into)
-        except ValueError as error:
-            raise Refusal(400, f"{prefix}{error}") from None
-
-    @property
-    def bearer(self) -> str:
-        """Return the token, which the gate has looked at; empty if there is none."""
-        try:
-            return gateway.bearer(self.headers)
-        except Refusal:
-            return ""
-
-
-@dataclass
-class File:
-    """A part of a file as a body; opened when the answer was made, so that replacing the file is harmless."""
-
-    file: BinaryIO
-    start: int
-    length: int
-
-    @classmethod
-    def open(cls, path: Path, start: int, length: int) -> "File":
-        """A part of the file at `path`."""
-        return cls(path.open("rb"), start, length)
-
-    def pieces(self) -> Iterator[bytes]:
-        """The bytes, a chunk at a time."""
-        self.file.seek(self.start)
-        left = self.length
-        while left and (piece := self.file.read(min(CHUNK, left))):
-            left -= len(piece)
-            yield piece
-
-
-TakeOver = Callable[[socket.socket, bytes], bool]
-"""What is done with a connection, and with the bytes already read of it, after an answer 101.
-
-It returns whether the two sides have said goodbye to each other.
+Programs in Go read a number's type off its width on the wire, and the real server keeps the width; so a value
+decoded and packed again would not do (remote-terminal.md 0 and 2).
 """
 
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
-@dataclass
-class Answer:
-    """What the server has to say; Content-Length, Date and the request id are added on the way out."""
+import msgpack
 
-    status: int
-    headers: dict[str, str] = field(default_factory=dict)
-    body: bytes | File | Generator[bytes, None, None] = b""
-    """A generator's length is not known before its end: it goes out chunked."""
-    take_over: TakeOver | None = None
-    by_service: bool = True
-    """Answers of a service bear a request id in a header, those of the gateway and the storage do not."""
+SHELL = 1
+FILES = 2
+FORWARD = 3
+CLIENT = 4
+CONTROL = 0xFFFF
 
-    @property
-    def length(self) -> int | None:
-        """The body's length, if it is known."""
-        if isinstance(self.body, bytes):
-            return len(self.body)
-        return self.body.length if isinstance(self.body, File) else None
-
-    def pieces(self) -> Iterator[bytes]:
-        """The body, a chunk at a time."""
-        if isinstance(self.body, File):
-            yield from self.body.pieces()
-        elif isinstance(self.body, bytes):
-            for at in range(0, len(self.body), CHUNK):
-                yield self.body[at : at + CHUNK]
-        else:
-            yield from self.body
-
-    def close(self) -> None:
-        """Let go of the file or the generator, if there is one."""
-        if isinstance(self.body, File):
-            self.body.file.close()
-        elif not isinstance(self.body, bytes):
-            self.body.close()
+NORMAL = 1
+ERROR = 2
 
 
-def json_answer(status: int, body: Any, **headers: str) -> Answer:
-    """An answer in JSON."""
-    return Answer(status, {"Content-Type": "application/json", **headers}, json.dumps(body).encode())
-
-
-def error_answer(refusal: Refusal) -> Answer:
-    """Return an error in the form of the Mender services."""
-    request_id = str(uuid.uuid4())
-    headers = {"X-MEN-RequestID": request_id, **refusal.headers}
-    if refusal.text is None:
-        return Answer(refusal.status, headers)
-    body = {"error": refusal.text} | ({"request_id": request_id} if refusal.request_id else {})
-    return json_answer(refusal.status, body, **headers)
-
-
-def no_such_page() -> Answer:
-    """Return what the gateway itself answers to a path that belongs to none of the services."""
-    headers = {"Content-Type": "text/plain; charset=utf-8", "X-Content-Type-Options": "nosniff"}
-    return Answer(404, headers, b"404 page not found\n", by_service=False)
-
-
-Handler = Callable[[Request], Answer]
-Gate = Callable[[Request], Answer | None]  # None: let it pass
+class DecodeError(Exception):
+    """Bytes that are no message."""
 
 
 @dataclass(frozen=True)
-class Route:
-    """One endpoint; `{name}` in its path stands for one segment. HEAD goes wherever GET does."""
+class Message:
+    """One message; `raw` has the properties as they are on the wire, MessagePack and all."""
 
-    method: str
-    path: str
-    handler: Handler
-    streams: bool = False
-    """The handler reads the body itself and takes the world's lock itself."""
+    proto: int
+    typ: str
+    sid: str = ""
+    raw: Mapping[str, bytes] = field(default_factory=dict)
+    body: bytes = b""
 
-    def match(self, path: str) -> dict[str, str] | None:
-        """The path's named parts, None when it is another path."""
-        pattern = re.sub(r"\\{(\w+)\\}", r"(?P<\1>[^/]+)", re.escape(self.path))
-        found = re.fullmatch(pattern, path)
-        return found.groupdict() if found else None
+    @property
+    def props(self) -> dict[str, Any]:
+        """The properties, decoded."""
+        return {name: unpack(value) for name, value in self.raw.items()}
+
+    def encode(self) -> bytes:
+        """The message as the server writes it: `proto` in three bytes, the body always binary."""
+        header = [pack("proto"), b"\xcd", struct.pack(">H", self.proto)]
+        members = 1
+        for name, text in (("typ", self.typ), ("sid", self.sid)):
+            if text:
+                header += [pack(name), pack(text)]
+                members += 1
+        if self.raw:
+            header += [pack("props"), _map(len(self.raw))]
+            for name, value in self.raw.items():
+                header += [pack(name), value]
+            members += 1
+        parts = [_map(2 if self.body else 1), pack("hdr"), _map(members), *header]
+        return b"".join([*parts, pack("body"), pack(self.body)] if self.body else parts)
 
 
-class Site:
-    """The routes of one origin and the gate before them."""
+def message(proto: int, typ: str, body: bytes = b"", **props: Any) -> Message:
+    """A message of our own. Whole numbers take nine bytes, as from Go's int64; bytes are packed already."""
+    return Message(proto, typ, "", {name: _value(value) for name, value in props.items()}, body)
 
-    def __init__(self, routes: list[Route], gate: Gate | None, lock: AbstractContextManager[Any]) -> None:
-        self._routes = routes
-        self._gate = gate
-        self._lock = lock
 
-    def route(self, method: str, path: str) -> Route | Refusal:
-        """The route for a request, or the refusal to be made once the gate has been passed."""
-        method = "GET" if method == "HEAD" else method
-        fitting = [route for route in self._routes if route.match(path) is not None]
-        for route in fitting:
-            if route.method == method:
-                return route
-        if fitting:
-            return Refusal(405, "method not allowed", request_id=gateway.identifies_refused_methods(path))
-        return Refusal(404, "not found", request_id=False)
+def decode(data: bytes) -> Message:
+    """A message off the wire; `DecodeError` where Go's decoder would give up."""
+    try:
+        return _decode(data)
+    except (msgpack.UnpackException, ValueError, TypeError, OverflowError, RecursionError) as error:
+        raise DecodeError(f"not a message: {error}") from None
 
-    def answer(self, request: Request, route: Route | Refusal) -> Answer:
-        """Answer a request; every refusal becomes its error body here."""
-        try:
-            if self._gate:
-                with self._lock:
-                    refused = self._gate(request)
-                if refused:
-                    return refused
-            if isinstance(route, Refusal):
-                return error_answer(route)
-            request.params = route.match(request.path) or {}
-            if route.streams:
-                return route.handler(request)
-            with self._lock:
-                return route.handler(request)
-        except Refusal as refusal:
-            return error_answer(refusal)
+
+def pack(value: Any) -> bytes:
+    """MessagePack, in the shortest form; a path that is no UTF-8 keeps its bytes."""
+    packed: bytes = msgpack.packb(value, use_bin_type=True, unicode_errors="surrogateescape")
+    return packed
+
+
+def unpack(data: bytes) -> Any:
+    """What MessagePack stands for; `ValueError` or `msgpack.UnpackException` where it stands for nothing."""
+    return msgpack.unpackb(data, raw=False, unicode_errors="surrogateescape", strict_map_key=False)
+
+
+def unpack_map(data: bytes) -> dict[str, Any]:
+    """The body of a message that is a map; `DecodeError` for any other."""
+    try:
+        value = unpack(data)
+    except (msgpack.UnpackException, ValueError, TypeError, OverflowError, RecursionError) as error:
+        raise DecodeError(f"not MessagePack: {error}") from None
+    if not isinstance(value, dict):
+        raise DecodeError("not a map")
+    return value
+
+
+def _value(value: Any) -> bytes:
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return b"\xd3" + struct.pack(">q", value)
+    return pack(value)
+
+
+def _map(size: int) -> bytes:
+    packed: bytes = msgpack.Packer().pack_map_header(size)
+    return packed
+
+
+def _decode(data: bytes) -> Message:
+    members = dict(_members(data))
+    header = dict(_members(members.get("hdr", b"\x80")))
+    proto, typ, sid = (unpack(header.get(name, b"\xc0")) for name in ("proto", "typ", "sid"))
+    body = unpack(members.get("body", b"\xc0"))
+    if isinstance(body, str):
+        body = body.encode("utf-8", "surrogateescape")
+    if not isinstance(proto, int | None) or not 0 <= (proto or 0) <= 0xFFFF:
+        raise DecodeError("proto is not a number of 16 bits")
+    if not isinstance(typ, str | None) or not isinstance(sid, str | None):
+        raise DecodeError("typ or sid is not a text")
+    if not isinstance(body, bytes | None):
+        raise DecodeError("body is not binary")
+    props = header.get("props", b"\xc0")
+    raw = {} if props == b"\xc0" else dict(_members(props))
+    for value in raw.values():
+        unpack(value)  # what is no text or has odd keys shall not reach the other side
+    return Message(proto or 0, typ or "", sid or "", raw, body or b"")
+
+
+def _members(data: bytes) -> Iterator[tuple[str, bytes]]:
+    """The members of a map, their values as they are on the wire."""
+    unpacker = msgpack.Unpacker(raw=False, unicode_errors="surrogateescape", max_buffer_size=len(data) or 1)
+    unpacker.feed(data)
+    for _ in range(unpacker.read_map_header()):
+        name = unpacker.unpack()
+        start = unpacker.tell()
+        unpacker.skip()
+        if not isinstance(name, str):
+            raise DecodeError("a member's name is not a text")
+        yield name, data[start : unpacker.tell()]

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from email.parser import BytesHeaderParser
 
-from mender_oneshot.devserver.rules import Refusal
+from .validation import Refusal
 
 FIELD_LIMIT = 1024 * 1024
 

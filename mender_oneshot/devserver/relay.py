@@ -14,16 +14,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from mender_oneshot.devserver import envelope
-from mender_oneshot.devserver.envelope import Envelope, Garbled
-from mender_oneshot.devserver.websocket import ABNORMAL, Ended, WebSocket
+from . import messages
+from .messages import DecodeError, Message
+from .websocket import ABNORMAL, ConnectionClosed, WebSocket
 
 ROOM = 4  # remote-terminal.md 8: the receive queue of a NATS stream
 DROPPED = 100
 DROPPED_SIZE = 65536
 
 
-class Gone(Exception):
+class DeviceDisconnected(Exception):
     """The device is not connected any more."""
 
 
@@ -46,7 +46,7 @@ class Relay:
         self._clock = clock
         self._changed = threading.Condition(threading.RLock())
         self._lives: dict[str, Life] = {}
-        self._dropped: deque[tuple[str, Envelope]] = deque(maxlen=DROPPED)
+        self._dropped: deque[tuple[str, Message]] = deque(maxlen=DROPPED)
         self._stopped = False
 
     def serve(self, device_id: str, websocket: WebSocket) -> int:
@@ -73,11 +73,11 @@ class Relay:
         return code
 
     def session(self, device_id: str, user: str) -> "Session":
-        """A new session with a device; `Gone` when the device is not connected."""
+        """A new session with a device; `DeviceDisconnected` when the device is not connected."""
         with self._changed:
             life = self._lives.get(device_id)
             if life is None or life.line is None or self._stopped:
-                raise Gone
+                raise DeviceDisconnected
             return life.line.session(user)
 
     def life(self, device_id: str) -> Life:
@@ -95,7 +95,7 @@ class Relay:
                 raise TimeoutError(f"after {timeout} s: {state}, connects {life.connects}, ends {life.codes}")
             return self.life(device_id)
 
-    def wait_for_dropped(self, true: Callable[[Envelope], bool], timeout: float) -> Envelope:
+    def wait_for_dropped(self, true: Callable[[Message], bool], timeout: float) -> Message:
         """The first message of no session that fits, past or to come; TimeoutError when none does in time."""
         with self._changed:
             found = self._changed.wait_for(lambda: [m for _, m in self._dropped if true(m)], timeout)
@@ -108,7 +108,7 @@ class Relay:
         with self._changed:
             return [device_id for device_id, life in self._lives.items() if life.line]
 
-    def drop(self, device_id: str, message: Envelope) -> None:
+    def drop(self, device_id: str, message: Message) -> None:
         """Keep the last ones, for the eyes of a test, of what the real server throws away."""
         with self._changed:
             self._dropped.append((device_id, message))
@@ -153,11 +153,11 @@ class Line:
         try:
             while True:
                 self._deliver(self.websocket.receive(2 * self._relay.ping_seconds))
-        except Ended as ended:
+        except ConnectionClosed as ended:
             return ended.code
-        except Gone:
+        except DeviceDisconnected:
             return ABNORMAL
-        except (Garbled, TimeoutError):
+        except (DecodeError, TimeoutError):
             self.websocket.farewell(1011, "internal error")
             return 1011
         finally:
@@ -166,11 +166,11 @@ class Line:
             pinger.join()
 
     def session(self, user: str) -> "Session":
-        """A new session; `Gone` when the connection has just ended."""
+        """A new session; `DeviceDisconnected` when the connection has just ended."""
         made = Session(self, user)
         with self._lock:
             if self.ended.is_set():
-                raise Gone
+                raise DeviceDisconnected
             self._sessions[made.sid] = made
         return made
 
@@ -189,7 +189,7 @@ class Line:
             session.wake()
 
     def _deliver(self, data: bytes) -> None:
-        message = envelope.decode(data)
+        message = messages.decode(data)
         with self._lock:
             session = self._sessions.get(message.sid)
         taken = session is not None and session.take(message)
@@ -203,7 +203,7 @@ class Line:
             if time.monotonic() >= self.websocket.wrote + seconds:
                 try:
                     self.websocket.ping(payload)
-                except Ended:
+                except ConnectionClosed:
                     return
 
 
@@ -215,38 +215,38 @@ class Session:
         self.user = user
         self._line = line
         self._changed = threading.Condition()
-        self._inbox: deque[Envelope] = deque()
+        self._inbox: deque[Message] = deque()
         self._closed = False
 
-    def send(self, message: Envelope, *, sid: bool = True) -> None:
-        """Send to the device, as this session's; blocks while the device does not read; `Gone`."""
-        raw = {**message.raw, "user_id": envelope.pack(self.user)}
+    def send(self, message: Message, *, sid: bool = True) -> None:
+        """Send to the device for this session; block while it does not read; raises `DeviceDisconnected`."""
+        raw = {**message.raw, "user_id": messages.pack(self.user)}
         made = replace(message, sid=self.sid if sid else "", raw=raw)
         try:
             self._line.websocket.send(made.encode())
-        except Ended:
-            raise Gone from None
+        except ConnectionClosed:
+            raise DeviceDisconnected from None
 
     def control(self, typ: str, body: Any = None) -> None:
-        """Send a control message of the server's own, which bears no user; `Gone`."""
-        made = Envelope(envelope.CONTROL, typ, self.sid, {}, b"" if body is None else envelope.pack(body))
+        """Send a control message of the server's own, which bears no user; `DeviceDisconnected`."""
+        made = Message(messages.CONTROL, typ, self.sid, {}, b"" if body is None else messages.pack(body))
         try:
             self._line.websocket.send(made.encode())
-        except Ended:
-            raise Gone from None
+        except ConnectionClosed:
+            raise DeviceDisconnected from None
 
     def stop(self, why: str) -> None:
         """Tell the device to end the session's shell, if it is still there to be told."""
         # A status of the server's own is as short as can be, not nine bytes: remote-terminal.md 0.
-        status = envelope.pack(envelope.ERROR)
-        with contextlib.suppress(Gone):
-            self.send(envelope.message(envelope.SHELL, "stop", why.encode(), status=status))
+        status = messages.pack(messages.ERROR)
+        with contextlib.suppress(DeviceDisconnected):
+            self.send(messages.message(messages.SHELL, "stop", why.encode(), status=status))
 
-    def receive(self, timeout: float | None = None, *, outlive: bool = False) -> Envelope | None:
+    def receive(self, timeout: float | None = None, *, outlive: bool = False) -> Message | None:
         """The device's next message; None when the session is closed.
 
-        `TimeoutError` after `timeout` seconds. When the device goes: `Gone`, or with `outlive` nothing at
-        all, as it is for those on the real server.
+        `TimeoutError` after `timeout` seconds. When the device goes: `DeviceDisconnected`, or with
+        `outlive` nothing at all, as it is for those on the real server.
         """
         with self._changed:
             true = self._changed.wait_for(lambda: self._ready(outlive=outlive), timeout)
@@ -255,7 +255,7 @@ class Session:
             if self._closed:
                 return None
             if not self._inbox:
-                raise Gone
+                raise DeviceDisconnected
             message = self._inbox.popleft()
             self._changed.notify_all()
             return message
@@ -263,7 +263,7 @@ class Session:
     def _ready(self, *, outlive: bool) -> bool:
         return bool(self._inbox) or self._closed or (self._line.ended.is_set() and not outlive)
 
-    def take(self, message: Envelope) -> bool:
+    def take(self, message: Message) -> bool:
         """Take a message from the device, when there is room; False when the session has been closed."""
         with self._changed:
             self._changed.wait_for(

@@ -9,27 +9,27 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from mender_oneshot.devserver import certificates, gateway
-from mender_oneshot.devserver.connect_api import ConnectApi
-from mender_oneshot.devserver.control_api import PREFIX as CONTROL
-from mender_oneshot.devserver.control_api import ControlApi
-from mender_oneshot.devserver.device_api import DeviceApi
-from mender_oneshot.devserver.deviceconfig_api import DeviceConfigApi
-from mender_oneshot.devserver.faults import Faults
-from mender_oneshot.devserver.http import Listener
-from mender_oneshot.devserver.management_api import ManagementApi
-from mender_oneshot.devserver.management_deployments import ManagementDeployments
-from mender_oneshot.devserver.messages import Answer, Request, Site, no_such_page
-from mender_oneshot.devserver.record import Record, Seen
-from mender_oneshot.devserver.storage import Storage
-from mender_oneshot.devserver.store import Store
-from mender_oneshot.devserver.world import Device, World
+from . import certificates, gateway
+from .artifact_store import Store
+from .connect_api import ConnectApi
+from .control_api import PREFIX as CONTROL
+from .control_api import ControlApi
+from .device_api import DeviceApi
+from .deviceconfig_api import DeviceConfigApi
+from .faults import Faults
+from .http import Listener
+from .management_api import ManagementApi
+from .management_deployments import ManagementDeployments
+from .model import Device, Model
+from .request_log import RequestLog, Seen
+from .routing import Answer, Request, Site, no_such_page
+from .storage_api import Storage
 
 if TYPE_CHECKING:
-    from mender_oneshot.devserver.deviceconnect import DeviceConnect
-    from mender_oneshot.devserver.envelope import Envelope
-    from mender_oneshot.devserver.relay import Life
-    from mender_oneshot.devserver.terminal import Terminal
+    from .deviceconnect import DeviceConnect
+    from .messages import Message
+    from .relay import Life
+    from .user_session import UserSession
 
 
 class DevServer(AbstractContextManager["DevServer"]):
@@ -75,8 +75,8 @@ class DevServer(AbstractContextManager["DevServer"]):
         self._host = "127.0.0.1" if any_host else host
         self._any_host = any_host
         self.faults = Faults()
-        self.record = Record(on_seen)
-        self.world = World(
+        self.record = RequestLog(on_seen)
+        self.world = Model(
             Store(directory / "artifacts"), clock, accept_all=accept_all, jwt_lifetime=jwt_lifetime
         )
         self.storage = Storage(self.world, link_lifetime)
@@ -130,7 +130,7 @@ class DevServer(AbstractContextManager["DevServer"]):
         self._storage.stop()
 
     def _device_connect(self) -> "DeviceConnect":
-        from mender_oneshot.devserver.deviceconnect import DeviceConnect, Limits
+        from .deviceconnect import DeviceConnect, Limits
 
         return DeviceConnect(self.world, self.faults, Limits(*self._limits))
 
@@ -282,20 +282,20 @@ class DevServer(AbstractContextManager["DevServer"]):
 
     def terminal(
         self, device_id: str | None = None, *, user: str = "user", timeout: float = 20
-    ) -> "Terminal":
+    ) -> "UserSession":
         """A user's session with a connected device, or with the only one, for use in a `with` statement.
 
         `timeout` is for every wait of the session. LookupError when the device is not connected, ImportError
         where wsproto or msgpack are not installed; the latter goes for all that follows here.
         """
-        from mender_oneshot.devserver.relay import Gone
-        from mender_oneshot.devserver.terminal import Terminal
+        from .relay import DeviceDisconnected
+        from .user_session import UserSession
 
         try:
             session = self._connect_api.service.relay.session(self.device(device_id).id, user)
-        except Gone:
+        except DeviceDisconnected:
             raise LookupError("the device is not connected") from None
-        return Terminal(session, timeout)
+        return UserSession(session, timeout)
 
     def connected(self, device_id: str | None = None) -> bool:
         """Whether a device, or the only one, has a connection for the remote terminal."""
@@ -324,7 +324,7 @@ class DevServer(AbstractContextManager["DevServer"]):
         """End its connection, abruptly (`reset`: by RST) or with a close code; LookupError without one."""
         self._connect_api.service.relay.end(self.device(device_id).id, code, reset=reset)
 
-    def wait_for_dropped(self, predicate: "Callable[[Envelope], bool]", timeout: float = 30) -> "Envelope":
+    def wait_for_dropped(self, predicate: "Callable[[Message], bool]", timeout: float = 30) -> "Message":
         """The first message of a device, past or to come, that fits and belonged to no session.
 
         The real server throws those away, such as the answers to check-update and send-inventory.

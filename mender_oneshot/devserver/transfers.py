@@ -7,10 +7,10 @@ from collections.abc import Generator, Iterator
 from contextlib import suppress
 from typing import Any
 
-from mender_oneshot.devserver import envelope
-from mender_oneshot.devserver.envelope import FILES, Envelope, Garbled
-from mender_oneshot.devserver.relay import Gone, Session
-from mender_oneshot.devserver.rules import Refusal
+from . import messages
+from .messages import FILES, DecodeError, Message
+from .relay import DeviceDisconnected, Session
+from .validation import Refusal
 
 CHUNK = 4096
 WINDOW = 20 * CHUNK
@@ -51,7 +51,7 @@ class Transfer:
 
     def stat(self, path: str) -> dict[str, Any]:
         """What the device says of a regular file; 400 for anything else."""
-        self._send("stat", envelope.pack({"path": path}))
+        self._send("stat", messages.pack({"path": path}))
         answer = self._receive()
         if answer.typ == "error":
             refusal = _refusal(answer, 400)
@@ -72,7 +72,7 @@ class Transfer:
             yield from self._download(path)
 
     def _download(self, path: str) -> Iterator[bytes]:
-        self._send("get_file", envelope.pack({"path": path}))
+        self._send("get_file", messages.pack({"path": path}))
         offset = chunks = 0
         while True:
             message = self._receive()
@@ -92,7 +92,7 @@ class Transfer:
 
     def upload(self, request: dict[str, Any], pieces: Iterator[bytes]) -> None:
         """Send a file; returns once the device has acknowledged all of it."""
-        self._send("put_file", envelope.pack(request))
+        self._send("put_file", messages.pack(request))
         answer = self._receive()
         if answer.typ != "ack":
             self._others(answer, 400)
@@ -121,7 +121,7 @@ class Transfer:
             else:
                 self._others(message, 400)
 
-    def _others(self, message: Envelope, status: int) -> None:
+    def _others(self, message: Message, status: int) -> None:
         """What may come besides what is waited for."""
         if message.typ == "error":
             raise _refusal(message, status)
@@ -130,10 +130,10 @@ class Transfer:
         elif message.typ not in ("pong", "file_info", "ack", "file_chunk"):
             raise Refusal(500, f"unexpected message type '{message.typ}'")
 
-    def _receive(self, seconds: float | None = None) -> Envelope:
+    def _receive(self, seconds: float | None = None) -> Message:
         try:
             message = self._session.receive(self._seconds if seconds is None else seconds)
-        except (TimeoutError, Gone):
+        except (TimeoutError, DeviceDisconnected):
             raise Refusal(408, "file transfer timed out") from None
         if message is None:
             raise Refusal(408, "file transfer timed out")
@@ -141,32 +141,32 @@ class Transfer:
 
     def _send(self, typ: str, body: bytes = b"", **props: Any) -> None:
         try:
-            self._session.send(envelope.message(FILES, typ, body, **props))
-        except Gone:
+            self._session.send(messages.message(FILES, typ, body, **props))
+        except DeviceDisconnected:
             raise Refusal(408, "file transfer timed out") from None
 
     def _control(self, typ: str, body: Any = None) -> None:
         try:
             self._session.control(typ, body)
-        except Gone:
+        except DeviceDisconnected:
             raise Refusal(408, "file transfer timed out") from None
 
 
-def _map(message: Envelope) -> dict[str, Any]:
+def _map(message: Message) -> dict[str, Any]:
     try:
-        return envelope.unpack_map(message.body)
-    except Garbled as error:
+        return messages.unpack_map(message.body)
+    except DecodeError as error:
         raise Refusal(500, f"malformed message body from device: {error}") from None
 
 
-def _refusal(message: Envelope, status: int) -> Refusal:
+def _refusal(message: Message, status: int) -> Refusal:
     """An error of the device as an answer; it may name the status itself (remote-terminal.md 2)."""
     said = _map(message)
     code = said.get("code")
     return Refusal(code if isinstance(code, int) and 100 <= code <= 599 else status, str(said.get("err", "")))
 
 
-def _offset(message: Envelope) -> int | None:
+def _offset(message: Message) -> int | None:
     """The offset, if it is an int64 on the wire: any other is none to the real server (0)."""
     raw = message.raw.get("offset", b"")
     return int.from_bytes(raw[1:], signed=True) if raw[:1] == b"\xd3" else None

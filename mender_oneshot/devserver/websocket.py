@@ -20,8 +20,8 @@ from wsproto.connection import Connection, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Event, Ping, Pong, TextMessage
 from wsproto.utilities import LocalProtocolError, RemoteProtocolError, generate_accept_token
 
-from mender_oneshot.devserver.faults import Fault, Faults
-from mender_oneshot.devserver.rules import Refusal
+from .faults import Fault, Faults
+from .validation import Refusal
 
 PIECE = 65536
 MESSAGE_LIMIT = 8 * 1024 * 1024  # remote-terminal.md 1, `MessageSizeLimit`
@@ -33,7 +33,7 @@ GOODBYE_SECONDS = 5.0
 WRITE_SECONDS = 10.0  # remote-terminal.md 1, for control frames
 
 
-class Ended(Exception):
+class ConnectionClosed(Exception):
     """The connection is over; `code` is the peer's close code, or ours, or 1006."""
 
     def __init__(self, code: int, reason: str = "") -> None:
@@ -97,11 +97,11 @@ class WebSocket:
         self._cut_at, self._stall_at = self._fault.cut_after, self._fault.stall_after
         self._due: int | None = None
         self._reset = False
-        self._ended: Ended | None = None
+        self._ended: ConnectionClosed | None = None
         self._closing: int | None = None
 
     def receive(self, silence: float | None = None) -> bytes:
-        """The next message, text or binary alike; `Ended` when there is none to come.
+        """The next message, text or binary alike; `ConnectionClosed` when there is none to come.
 
         `TimeoutError` when no frame has come for `silence` seconds; time in which nobody asked counts, as
         with a deadline in Go.
@@ -113,7 +113,7 @@ class WebSocket:
                 deadline = self.wrote + GOODBYE_SECONDS
             if deadline is not None and time.monotonic() >= deadline:
                 if self._closing is not None:
-                    raise Ended(self._closing)
+                    raise ConnectionClosed(self._closing)
                 raise TimeoutError
             events, ready = self._read()
             for event in ready:
@@ -123,7 +123,7 @@ class WebSocket:
         return self._messages.popleft()
 
     def send(self, message: bytes) -> None:
-        """Send a message; blocks while the peer does not read; `Ended` when it cannot go out any more."""
+        """Send a message; block while the peer does not read; raises `ConnectionClosed`."""
         self._put(BytesMessage(data=message))
 
     def ping(self, payload: bytes) -> None:
@@ -137,7 +137,7 @@ class WebSocket:
         deadline = time.monotonic() + WRITE_SECONDS
         if self._sending.acquire(timeout=WRITE_SECONDS):
             try:
-                with contextlib.suppress(Ended):
+                with contextlib.suppress(ConnectionClosed):
                     self._write(CloseConnection(code=code, reason=reason), deadline)
             finally:
                 self._sending.release()
@@ -148,13 +148,13 @@ class WebSocket:
     def farewell(self, code: int, reason: str = "") -> None:
         """Say goodbye and wait, not for long, until the peer has gone: its close frame shall not be lost."""
         self.close(code, reason)
-        with contextlib.suppress(Ended, TimeoutError):
+        with contextlib.suppress(ConnectionClosed, TimeoutError):
             while True:
                 self.receive()
 
     def abort(self, *, reset: bool = False) -> None:
         """End the connection without a word, from any thread; with `reset` by RST."""
-        self._ended = self._ended or Ended(ABNORMAL, "the server cut the connection")
+        self._ended = self._ended or ConnectionClosed(ABNORMAL, "the server cut the connection")
         self._reset = reset = reset or self._reset
         with contextlib.suppress(OSError):
             if reset:
@@ -201,7 +201,7 @@ class WebSocket:
         self.heard = time.monotonic()
         if isinstance(event, CloseConnection):
             if self._closing is None:
-                with contextlib.suppress(Ended):
+                with contextlib.suppress(ConnectionClosed):
                     self._put(CloseConnection(code=1000 if event.code == NO_CODE else event.code))
             raise self._end(self._closing or int(event.code), event.reason or "")
         if isinstance(event, BytesMessage | TextMessage):
@@ -231,7 +231,7 @@ class WebSocket:
         self._pong = payload
         while self._pong is not None and self._sending.acquire(blocking=False):
             try:
-                with contextlib.suppress(Ended):
+                with contextlib.suppress(ConnectionClosed):
                     self._pongs()
             finally:
                 self._sending.release()
@@ -255,7 +255,7 @@ class WebSocket:
             try:
                 data = memoryview(self._protocol.send(event))
             except LocalProtocolError:
-                raise Ended(self._closing or ABNORMAL, "the connection is closing") from None
+                raise ConnectionClosed(self._closing or ABNORMAL, "the connection is closing") from None
         while data:
             # One size until it has gone: TLS wants to be given the same bytes again.
             piece = data[: self._room()]
@@ -276,15 +276,15 @@ class WebSocket:
                 events = select.POLLIN
             except OSError as error:
                 # Not the end of everything: what the peer has said before may still be unread.
-                raise Ended(ABNORMAL, str(error)) from None
+                raise ConnectionClosed(ABNORMAL, str(error)) from None
             else:
                 self._count(sent)
                 return sent
         # A peer that ends its half of the connection has gone: nobody does that with a websocket.
         if self._wait(events | select.POLLRDHUP, deadline) & select.POLLRDHUP:
-            raise Ended(ABNORMAL, "the peer has gone")
+            raise ConnectionClosed(ABNORMAL, "the peer has gone")
         if deadline is not None and time.monotonic() >= deadline:
-            raise Ended(ABNORMAL, "the peer does not read")
+            raise ConnectionClosed(ABNORMAL, "the peer does not read")
         return 0
 
     def _wait(self, events: int, deadline: float | None) -> int:
@@ -299,8 +299,8 @@ class WebSocket:
         if self._ended:
             raise self._ended
 
-    def _end(self, code: int, reason: str) -> Ended:
-        self._ended = self._ended or Ended(code, reason)
+    def _end(self, code: int, reason: str) -> ConnectionClosed:
+        self._ended = self._ended or ConnectionClosed(code, reason)
         return self._ended
 
     def _room(self) -> int:

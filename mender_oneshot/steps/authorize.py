@@ -6,9 +6,9 @@ import logging
 
 from .. import credentials, device, errors, keys, plan
 from ..context import Context, Outcome
-from ..moment import Moment
 from ..server import Server
 from ..settings import no_server
+from ..snapshot import Snapshot
 from ..state import Token
 from ..transport import host
 
@@ -32,7 +32,7 @@ def run(context: Context) -> Outcome:
         now = context.now().time
         wait = plan.asked_pause(context.store.state, "auth", url, now)
         if wait:  # another server of the list may be free
-            refusals.append(errors.TryLater(plan.pause_in_words(context.store.state, wait, now)))
+            refusals.append(errors.TemporaryError(plan.pause_in_words(context.store.state, wait, now)))
             refusal = refusal or refusals[-1]
             paused = True
             continue
@@ -40,7 +40,7 @@ def run(context: Context) -> Outcome:
         context.server = server = Server(settings, url)
         try:
             jwt = server.authorize(body, signature)
-        except errors.TimeOver:
+        except errors.DeadlineExceeded:
             raise
         except errors.Error as error:
             log.info("%s", error)
@@ -64,7 +64,7 @@ def run(context: Context) -> Outcome:
     known = context.store.state.token
     if known and known.server in refused_by:
         context.store.update(token=None)
-    raise refusal or errors.TryLater("No server was asked.")
+    raise refusal or errors.TemporaryError("No server was asked.")
 
 
 def request(context: Context) -> tuple[bytes, str]:
@@ -96,7 +96,7 @@ def request(context: Context) -> tuple[bytes, str]:
     return body, base64.b64encode(keys.sign(key, body)).decode()
 
 
-def read(jwt: str, server: str, now: Moment) -> Token:
+def read(jwt: str, server: str, now: Snapshot) -> Token:
     """Take the times out of a token (device-api.md section 1.5); one that has none is good until a 401."""
     try:
         payload = jwt.split(".")[1]

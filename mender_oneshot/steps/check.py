@@ -2,7 +2,7 @@
 
 import logging
 
-from .. import deployment_log, device, disk, errors, liveness, plan, session
+from .. import deployment_log, deployments, device, disk, errors, liveness, plan
 from ..answers import Unusable
 from ..context import Context, Outcome
 from ..server import DeviceChanged
@@ -51,13 +51,13 @@ def _check(context: Context, paced: bool) -> Outcome:
     provides = device.provides(context.settings) | {"device_type": device.device_type(context.settings)}
     # Only a deployment in hand fixes the form: the server itself may have changed since the last one.
     form = store.state.form if store.state.deployment or store.state.form == "v1" else ""
-    server = session.connect(context)
+    server = deployments.connect(context)
     try:
         found, form = server.next_deployment(provides, form)
     except Unusable as error:
         raise _fail(context, error) from error
     except DeviceChanged:
-        session.drop(context)
+        deployments.drop(context)
         store.update(checked_at=context.now().time)
         return Outcome(
             "conflict",
@@ -70,10 +70,10 @@ def _check(context: Context, paced: bool) -> Outcome:
     return _take(context, found._replace(server=server.url), paced)
 
 
-def _fail(context: Context, unusable: Unusable) -> errors.BadAnswer:
+def _fail(context: Context, unusable: Unusable) -> errors.InvalidResponse:
     """Queue `failure`, once, for a deployment that is offered in a form that cannot be carried out."""
     store, held = context.store, context.store.state.deployment
-    error = errors.BadAnswer(
+    error = errors.InvalidResponse(
         f"Deployment {unusable.deployment} cannot be carried out: {unusable}; look at it on the server."
     )
     over = final_result(store.state, unusable.deployment)
@@ -84,7 +84,7 @@ def _fail(context: Context, unusable: Unusable) -> errors.BadAnswer:
     if held is None or held.id != unusable.deployment:
         deployment_log.reset(context.settings.log_directory, context.settings.places.datastore)
         store.update(deployment=Deployment(unusable.deployment, "", "", ""))
-    session.fail(context, error)
+    deployments.fail(context, error)
     return error
 
 
@@ -93,7 +93,7 @@ def _nothing(context: Context, url: str) -> Outcome:
     held = context.store.state.deployment
     if held is None:
         return NOTHING
-    session.drop(context)
+    deployments.drop(context)
     if held.server and held.server != url:
         sentence = (
             f"Deployment {held.id} came from {host(held.server)}, and {host(url)} offers none; dropped it."

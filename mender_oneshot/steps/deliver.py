@@ -2,9 +2,9 @@
 
 import logging
 
-from .. import deployment_log, errors, session
+from .. import deployment_log, deployments, errors
 from ..context import Context, Outcome
-from ..server import Server, TooLarge, Void
+from ..server import DeploymentGone, Server, TooLarge
 from ..state import ABORTED, DELIVERED, UNKNOWN, Result, answered
 
 MAX_REFUSALS = 10
@@ -19,25 +19,30 @@ def run(context: Context) -> Outcome:
     result = context.store.state.results[0]
     try:
         return _deliver(context, result)
-    except Void as void:
+    except DeploymentGone as void:
         if void.aborted:
             _done(context, ABORTED)
-            return session.aborted(result)
+            return deployments.aborted(result)
         _done(context, UNKNOWN)
         sentence = (
             f"The server does not know deployment {result.deployment} ({void}); dropped the result "
             f"{result.status}."
         )
         return Outcome("void", sentence, _facts(result))
-    except (errors.Refused, errors.BadAnswer, errors.TryLater, errors.TimeOver) as error:
+    except (
+        errors.ServerRejected,
+        errors.InvalidResponse,
+        errors.TemporaryError,
+        errors.DeadlineExceeded,
+    ) as error:
         result = context.store.state.results[0]
-        refused = isinstance(error, errors.Refused) and not isinstance(error, errors.Untrusted)
+        refused = isinstance(error, errors.ServerRejected) and not isinstance(error, errors.UntrustedServer)
         limit = MAX_REFUSALS if refused else MAX_LOG_ATTEMPTS
         if not refused and not result.sent:
             # The status itself is worth waiting for, however long the server is in trouble or somebody else
             # answers in its place.
             raise
-        if isinstance(error, errors.TryLater) and error.retry_after:
+        if isinstance(error, errors.TemporaryError) and error.retry_after:
             raise
         # Nothing else may be asked while a result waits, so a "no" for ever must have an end.
         if result.refusals + 1 >= limit:
@@ -53,7 +58,7 @@ def run(context: Context) -> Outcome:
 
 
 def _deliver(context: Context, result: Result) -> Outcome:
-    server = session.connect(context)
+    server = deployments.connect(context)
     if not result.sent:
         server.put_status(result.deployment, result.status)
         result = result._replace(sent=True, refusals=0)

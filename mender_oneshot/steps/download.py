@@ -6,9 +6,9 @@ import os
 from collections.abc import Iterator
 from itertools import chain
 
-from .. import disk, errors, resume, session
+from .. import deployments, disk, errors, resume
 from ..context import Context, Outcome
-from ..resume import Known, Move
+from ..resume import Action, OnDisk
 from ..server import Server
 from ..state import ARTIFACT, PART, Deployment, bounded
 from ..transport import Response, host
@@ -34,12 +34,12 @@ def run(context: Context) -> Outcome:
         return Outcome("downloaded", f"{deployment.artifact_name} is downloaded already.", _facts(deployment))
     if link_is_stale(deployment, context.store.state.checked_at, context.now().time):
         raise errors.Needs(
-            "check-update", errors.TryLater("The artifact's link has expired; asking again later.")
+            "check-update", errors.TemporaryError("The artifact's link has expired; asking again later.")
         )
-    gone = session.report_progress(context, "download", deployment.id, "downloading")
+    gone = deployments.report_progress(context, "download", deployment.id, "downloading")
     if gone:
         return gone
-    part = Part(context.data(PART))
+    part = PartialDownload(context.data(PART))
     try:
         before = part.size
         _fetch(context, part)
@@ -65,7 +65,7 @@ def _facts(deployment: Deployment) -> dict[str, object]:
     return {"deployment": deployment.id, "artifact_name": deployment.artifact_name}
 
 
-def _drop_what_cannot_be_resumed(context: Context, part: "Part", error: Exception) -> None:
+def _drop_what_cannot_be_resumed(context: Context, part: "PartialDownload", error: Exception) -> None:
     """Free the disk of bytes that the next attempt would throw away, or of an object that may never end."""
     held = context.store.state.deployment
     endless = held and held.size < 0 and isinstance(error, errors.NoSpace)
@@ -73,11 +73,11 @@ def _drop_what_cannot_be_resumed(context: Context, part: "Part", error: Exceptio
         part.truncate(0)
 
 
-def _known(part: "Part", deployment: Deployment) -> Known:
-    return Known(part.size, deployment.size, deployment.etag, deployment.last_modified, deployment.refused)
+def _known(part: "PartialDownload", deployment: Deployment) -> OnDisk:
+    return OnDisk(part.size, deployment.size, deployment.etag, deployment.last_modified, deployment.refused)
 
 
-def _is_progress(context: Context, part: "Part", before: int) -> bool:
+def _is_progress(context: Context, part: "PartialDownload", before: int) -> bool:
     """Say whether an attempt brought new bytes, and enough of them."""
     held = context.store.state.deployment
     size = held.size if held else -1
@@ -102,16 +102,16 @@ def _count(context: Context, error: errors.Error | errors.Needs, *, progress: bo
     allowed = context.settings.retry_download_count
     if deployment.stalls + 1 >= allowed:
         cause = error.otherwise if isinstance(error, errors.Needs) else error
-        final = errors.Refused(
+        final = errors.ServerRejected(
             f"Gave up on {deployment.artifact_name} after {allowed} attempts without a new byte: {cause}"
         )
-        session.fail(context, final)
+        deployments.fail(context, final)
         raise final from cause
 
 
-def _fetch(context: Context, part: "Part") -> None:
+def _fetch(context: Context, part: "PartialDownload") -> None:
     """Bring the part file to its full size."""
-    server = session.connect(context)
+    server = deployments.connect(context)
     deployment = context.store.state.deployment
     if deployment is None:
         return
@@ -128,22 +128,22 @@ def _fetch(context: Context, part: "Part") -> None:
         if known.size >= 0 and known.offset == known.size:
             return
         if whole or not resume.can_resume(known) or 0 <= known.size < known.offset:
-            known = Known()
+            known = OnDisk()
         before = part.size
         move = _request(context, server, part, known)
-        if move is Move.AGAIN:
+        if move is Action.AGAIN:
             log.info("What is on disk does not fit the object on %s; starting over.", host(deployment.uri))
             whole = True
-        elif move is Move.WEAKER:
+        elif move is Action.WEAKER:
             context.store.save(deployment=deployment._replace(refused=deployment.refused + 1))
         else:
             held = context.store.state.deployment
-            if move is Move.COMPLETE or held is None or held.size < 0 or part.size >= held.size:
+            if move is Action.COMPLETE or held is None or held.size < 0 or part.size >= held.size:
                 return
             whole = False
             # Less than the rest came, as the answer announced; the next part is asked for at once.
             if not resume.is_progress(part.size - before, held.size):
-                raise errors.TryLater(f"{host(deployment.uri)} sends too little at a time.")
+                raise errors.TemporaryError(f"{host(deployment.uri)} sends too little at a time.")
 
 
 def trusted(size: int) -> int:
@@ -154,30 +154,30 @@ def trusted(size: int) -> int:
     return max(0, size - SYNC_BYTES)
 
 
-def _request(context: Context, server: Server, part: "Part", known: Known) -> Move:
+def _request(context: Context, server: Server, part: "PartialDownload", known: OnDisk) -> Action:
     """Ask once, write what comes, and return what the answer was."""
     deployment = context.store.state.deployment
     if deployment is None:
-        return Move.COMPLETE
+        return Action.COMPLETE
     where = host(deployment.uri)
     with server.open_artifact(deployment.uri, known) as response:
         answer = resume.answer(response.status, response.headers)
         decision = resume.decide(answer, known)
-        if decision.move in (Move.AGAIN, Move.WEAKER, Move.COMPLETE):
+        if decision.move in (Action.AGAIN, Action.WEAKER, Action.COMPLETE):
             return decision.move
-        if decision.move is Move.EXPIRED:
-            error = errors.TryLater(
+        if decision.move is Action.EXPIRED:
+            error = errors.TemporaryError(
                 f"{where} answered {answer.status} to a fresh link; the next run asks again."
             )
             raise errors.Needs("check-update", error)
-        if decision.move is Move.ENCODED:
-            raise errors.BadAnswer(
+        if decision.move is Action.ENCODED:
+            raise errors.InvalidResponse(
                 f"Something before {where} compresses the artifact on the way; switch it off."
             )
-        if decision.move is Move.REFUSED:
+        if decision.move is Action.REFUSED:
             raise server.artifact_error(deployment.uri, response)
         pieces = response.pieces()
-        if decision.move is Move.FRESH:
+        if decision.move is Action.FRESH:
             pieces = _artifact(response, pieces)
             part.start_over()
             deployment = deployment._replace(
@@ -201,8 +201,8 @@ def _request(context: Context, server: Server, part: "Part", known: Known) -> Mo
 def _artifact(response: Response, pieces: Iterator[bytes]) -> Iterator[bytes]:
     """Yield the pieces of an artifact again, once its beginning has been seen.
 
-    Raises `errors.BadAnswer` for a page or an error that was answered with 200: it must not take the place of
-    the bytes on disk.
+    Raises `errors.InvalidResponse` for a page or an error that was answered with 200: it must not replace the
+    bytes on disk.
     """
     beginning = b""
     for piece in pieces:
@@ -211,15 +211,17 @@ def _artifact(response: Response, pieces: Iterator[bytes]) -> Iterator[bytes]:
             break
     if not beginning.startswith(resume.MAGIC):
         kind = response.headers.get("content-type", "no content type")[:60]
-        raise errors.BadAnswer(
+        raise errors.InvalidResponse(
             f"{host(response.url)} answered {response.status} with {kind!r}, not an artifact; check the "
             "storage, and that no portal is in between."
         )
     return chain((beginning,), pieces)
 
 
-def _write(context: Context, pieces: Iterator[bytes], part: "Part", decision: resume.Decision) -> None:
-    """Write the body, and raise `errors.TryLater` if it ends before it should."""
+def _write(
+    context: Context, pieces: Iterator[bytes], part: "PartialDownload", decision: resume.Decision
+) -> None:
+    """Write the body, and raise `errors.TemporaryError` if it ends before it should."""
     size, end = decision.size, decision.end
     part.make_room(size)
     try:
@@ -227,11 +229,13 @@ def _write(context: Context, pieces: Iterator[bytes], part: "Part", decision: re
             part.append(piece)
             if part.size > end >= 0:
                 part.truncate(0)
-                raise errors.BadAnswer("The artifact is longer than its server said; look at the storage.")
+                raise errors.InvalidResponse(
+                    "The artifact is longer than its server said; look at the storage."
+                )
             context.progress(part.size, size)
         if part.size < end:
-            raise errors.TryLater("Connection lost; the next run will resume.")
-    except (errors.TryLater, errors.TimeOver) as error:
+            raise errors.TemporaryError("Connection lost; the next run will resume.")
+    except (errors.TemporaryError, errors.DeadlineExceeded) as error:
         total = in_words(size) if size >= 0 else "an unknown size"
         raise type(error)(f"At {in_words(part.size)} of {total}: {error}") from error
 
@@ -243,7 +247,7 @@ def in_words(size: int) -> str:
     return f"{size / 1e3:.1f} kB" if size < 100_000 else f"{size / 1e6:.1f} MB"
 
 
-class Part:
+class PartialDownload:
     """`artifact.part`: written behind its end, synced every megabyte."""
 
     def __init__(self, path: str) -> None:
@@ -312,10 +316,12 @@ class Part:
     def start_over(self) -> None:
         """Throw away what is there; an attempt that has to is one without a new byte, whatever it brings.
 
-        Raises `errors.BadAnswer` the second time: such an attempt would never end.
+        Raises `errors.InvalidResponse` the second time: such an attempt would never end.
         """
         if self.size and self.started_over:
-            raise errors.BadAnswer("The storage gives the same object in parts that do not fit; check it.")
+            raise errors.InvalidResponse(
+                "The storage gives the same object in parts that do not fit; check it."
+            )
         self.started_over = self.started_over or self.size > 0
         self.truncate(0)
 

@@ -5,7 +5,7 @@ import errno
 import logging
 import os
 
-from .. import acceptance, device, disk, errors, launch, liveness, provides, script, session
+from .. import acceptance, deployments, device, disk, errors, liveness, provides, script, sub_updater
 from ..artifact import Verified
 from ..context import Context, Outcome
 from ..state import (
@@ -36,9 +36,9 @@ log = logging.getLogger(__name__)
 def run(context: Context) -> Outcome:
     """Verify, report `installing`, write `update.lock`, start the sub-updater.
 
-    Raises `errors.NothingInProgress`, `errors.ArtifactRefused`, or `errors.Refused` if the sub-updater
-    cannot be started; the last two leave a queued `failure` and no lock. Any other error leaves the update
-    as it was, for a later attempt.
+    Raises `errors.NothingInProgress`, `errors.ArtifactRejected`, or `errors.ServerRejected` if the
+    sub-updater cannot be started; the last two leave a queued `failure` and no lock. Any other
+    error leaves the update as it was, for a later attempt.
     """
     state = context.store.state
     if state.handoff is not None:
@@ -55,7 +55,7 @@ def run(context: Context) -> Outcome:
             "tries again."
         )
     program = f"{context.settings.places.scripts_dir}/install"
-    launch.check_process()
+    sub_updater.check_process()
     try:
         _count(context, deployment)
         verified = _verify(context)
@@ -63,12 +63,12 @@ def run(context: Context) -> Outcome:
         context.store.update(deployment=deployment)
         disk.require_target(program)
         if obstacle := script.obstacle(program):
-            raise errors.Refused(_cannot_be_started(program, obstacle))
+            raise errors.ServerRejected(_cannot_be_started(program, obstacle))
         info = _artifact_info(context, verified)
-    except (errors.ArtifactRefused, errors.Refused) as error:
-        if isinstance(error, errors.ArtifactRefused) and deployment.spliced and not deployment.restarted:
+    except (errors.ArtifactRejected, errors.ServerRejected) as error:
+        if isinstance(error, errors.ArtifactRejected) and deployment.spliced and not deployment.restarted:
             raise _download_again(context, deployment, error) from error
-        session.fail(context, error)
+        deployments.fail(context, error)
         raise
     except errors.SettingsError:
         context.store.update(deployment=deployment)  # a key that is missing says nothing of the artifact
@@ -90,7 +90,9 @@ def _require_artifact(context: Context, deployment: Deployment) -> None:
         return
     if os.path.lexists(path):
         disk.remove(path)
-        raise errors.TryLater(f"Removed {path}, which other users can change; the next run downloads it.")
+        raise errors.TemporaryError(
+            f"Removed {path}, which other users can change; the next run downloads it."
+        )
     raise errors.NothingInProgress(f"{deployment.artifact_name} is not downloaded yet; run download first.")
 
 
@@ -98,20 +100,20 @@ def _count(context: Context, deployment: Deployment) -> None:
     """Count an attempt to verify before it begins: one that kills us, for want of memory, has an end too."""
     allowed = max(context.settings.retry_download_count, 1)
     if deployment.verifying >= allowed:
-        raise errors.Refused(
+        raise errors.ServerRejected(
             f"Gave up on {deployment.artifact_name}: {allowed} attempts to verify it have ended half-way."
         )
     context.store.save(deployment=deployment._replace(verifying=deployment.verifying + 1))
 
 
-def _download_again(context: Context, deployment: Deployment, error: errors.Error) -> errors.TryLater:
+def _download_again(context: Context, deployment: Deployment, error: errors.Error) -> errors.TemporaryError:
     """Give an artifact a second chance, once, whose parts were joined without a strong validator."""
     fresh = deployment._replace(
         size=-1, etag="", last_modified="", refused=0, spliced=False, restarted=True, stalls=0, verifying=0
     )
     context.store.save(deployment=fresh)
     disk.remove(context.data(ARTIFACT))
-    return errors.TryLater(
+    return errors.TemporaryError(
         f"{error} It was joined from several answers of its storage, so the next run downloads it again."
     )
 
@@ -145,8 +147,8 @@ def _announce(context: Context, deployment: Deployment) -> Outcome | None:
     """
     problem: errors.Error | None
     try:
-        return session.report_progress(context, "install", deployment.id, "installing")
-    except errors.TimeOver:
+        return deployments.report_progress(context, "install", deployment.id, "installing")
+    except errors.DeadlineExceeded:
         raise
     except errors.Error as error:
         problem = error
@@ -172,7 +174,7 @@ def _hand_off(context: Context, deployment: Deployment, program: str) -> None:
     try:
         disk.write_whole(context.data(UPDATE_LOCK), deployment.id.encode())
         _start(context, deployment, program)
-    except errors.TimeOver:
+    except errors.DeadlineExceeded:
         raise  # as a power cut: what is on disk tells the next run whether it may have been started
     except (OSError, errors.Error) as error:
         raise _not_started(context, deployment, program, error) from error
@@ -186,15 +188,15 @@ def _not_started(
     if isinstance(error, OSError):
         why, temporary = script.explain(program, error), script.is_temporary(error)
     else:
-        why, temporary = str(error), not isinstance(error, errors.Refused)
+        why, temporary = str(error), not isinstance(error, errors.ServerRejected)
     if temporary and deployment.starts < max(context.settings.retry_download_count, 1):
         _take_back(context)
         if isinstance(error, (errors.NoSpace, errors.DiskError)):
             return error
-        return errors.TryLater(
+        return errors.TemporaryError(
             f"The sub-updater {program} cannot be started just now ({why}); the next run tries again."
         )
-    failure = errors.Refused(_cannot_be_started(program, why))
+    failure = errors.ServerRejected(_cannot_be_started(program, why))
     log.error("%s", failure)
     failure.logged = True
     store = context.store
@@ -230,7 +232,7 @@ def _start(context: Context, deployment: Deployment, program: str) -> None:
     words = [program, context.data(ARTIFACT)]
     environment, private = _environment(context, deployment), _private_environment()
     lock = context.data(SUB_UPDATER_LOCK)
-    launch.start(launch.Launch(unit, words, environment, private, output, lock))
+    sub_updater.start(sub_updater.Launch(unit, words, environment, private, output, lock))
 
 
 def _environment(context: Context, deployment: Deployment) -> dict[str, str]:

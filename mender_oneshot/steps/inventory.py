@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 
-from .. import attributes, errors, session
+from .. import attributes, deployments, errors
 from ..attributes import Inventory
 from ..context import Context, Outcome
 from ..plan import INVENTORY_MAX_AGE, remaining
@@ -53,7 +53,7 @@ def digest(inventory: Inventory) -> str:
 
 def _send(context: Context, inventory: Inventory) -> Outcome:
     try:
-        session.connect(context).put_inventory(inventory.attributes)
+        deployments.connect(context).put_inventory(inventory.attributes)
     except errors.Error:
         _tell(inventory, logging.INFO)  # the attempt is repeated soon, and would repeat them
         raise

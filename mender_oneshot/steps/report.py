@@ -2,7 +2,7 @@
 
 import os
 
-from .. import errors, session
+from .. import deployments, errors
 from ..context import Context, Outcome
 from ..state import ABORTED, Result, concluded, final_result
 
@@ -27,7 +27,7 @@ def record(context: Context, status: str) -> Outcome | None:
     last = final_result(state, deployment)
     if last:
         if last.status == status and last.answer == ABORTED:
-            return session.aborted(last)
+            return deployments.aborted(last)
         if last.status == status:
             sentence = f"Deployment {last.deployment} is reported as {status} already; nothing to do."
             return None if state.results else Outcome("already", sentence, {"deployment": last.deployment})
@@ -37,5 +37,5 @@ def record(context: Context, status: str) -> Outcome | None:
     if not in_hand:
         raise errors.NothingInProgress("No update is in progress, so there is nothing to report.")
     store.state = concluded(state, Result(deployment, status, now.time))
-    session.save_or_make_room(context)
+    deployments.save_or_make_room(context)
     return None

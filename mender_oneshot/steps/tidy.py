@@ -2,7 +2,7 @@
 
 import logging
 
-from .. import disk, liveness, plan, session
+from .. import deployments, disk, liveness, plan
 from ..context import Context, Outcome
 from ..state import ARTIFACT, PART, PROVIDES, UPDATE_LOCK, Handoff, Result, concluded, final_result
 
@@ -63,5 +63,5 @@ def _give_up(context: Context, handoff: Handoff) -> Outcome:
         disk.remove(context.data(UPDATE_LOCK))
     store = context.store
     store.state = concluded(store.state, Result(handoff.deployment, "failure", context.now().time))
-    session.save_or_make_room(context)
+    deployments.save_or_make_room(context)
     return Outcome("gave-up", sentence, {"deployment": handoff.deployment})

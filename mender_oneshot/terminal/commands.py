@@ -3,10 +3,10 @@
 import logging
 import subprocess
 
-from ..request import Request
-from .host import Host, fail, unknown
-from .oneself import command
-from .wire import CLIENT, NORMAL, Message
+from ..options import Options
+from .messages import CLIENT, NORMAL, Message
+from .outbox import Outbox, fail, unknown
+from .subcommand import command
 
 KINDS = ("check-update", "send-inventory")
 
@@ -16,9 +16,9 @@ log = logging.getLogger(__name__)
 class Commands:
     """The steps that were asked for and are under way, each a process of its own."""
 
-    def __init__(self, host: Host, request: Request) -> None:
-        self._host = host
-        self._request = request
+    def __init__(self, outbox: Outbox, options: Options) -> None:
+        self._outbox = outbox
+        self._options = options
         self._running: dict[str, tuple[Message, subprocess.Popen[bytes]]] = {}
 
     def __len__(self) -> int:
@@ -27,14 +27,14 @@ class Commands:
     def handle(self, message: Message) -> None:
         """Start the step that a message names."""
         if message.kind not in KINDS:
-            unknown(self._host, message)
+            unknown(self._outbox, message)
         elif message.kind in self._running:
             self._answer(message, f"{message.kind} is already under way")
         else:
             log.info("User %s asks for %s.", message.fields.text("user_id") or "unknown", message.kind)
             try:
                 process = subprocess.Popen(
-                    command(self._request, message.kind),
+                    command(self._options, message.kind),
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     cwd="/",
@@ -48,7 +48,7 @@ class Commands:
     def child_ended(self) -> None:
         """Look which step has ended, and say how."""
         for kind, (message, process) in list(self._running.items()):
-            with self._host.guarding(CLIENT, message.sid):
+            with self._outbox.guarding(CLIENT, message.sid):
                 if process.poll() is not None:
                     del self._running[kind]
                     code = process.returncode
@@ -65,6 +65,6 @@ class Commands:
 
     def _answer(self, message: Message, words: str) -> None:
         if words:
-            fail(self._host, message, words)
+            fail(self._outbox, message, words)
         else:
-            self._host.send(Message(CLIENT, message.kind, message.sid, {"status": NORMAL}))
+            self._outbox.send(Message(CLIENT, message.kind, message.sid, {"status": NORMAL}))

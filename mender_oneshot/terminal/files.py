@@ -10,13 +10,22 @@ import stat
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from . import wire
-from .access import LONGEST_REQUEST, Denied, absolute, go_mode, lead, looking_up, may_fetch, target
-from .beneath import Place, Root
-from .fields import Garbled
-from .host import BROKEN, Host, Rate, fail, unknown
+from . import messages
+from .confined_path import Place, Root
+from .fields import DecodeError
+from .file_limits import (
+    LONGEST_REQUEST,
+    PermissionDenied,
+    absolute,
+    go_mode,
+    lead,
+    looking_up,
+    may_fetch,
+    target,
+)
+from .messages import FILES, Message
+from .outbox import BROKEN, Outbox, Rate, fail, unknown
 from .transfer import CHUNK, Fetch, Put
-from .wire import FILES, Message
 
 MOST_TRANSFERS = 64
 MADE_UP_SIZE = 4096
@@ -37,10 +46,10 @@ class Announced(NamedTuple):
 class Transfers:
     """All transfers, one at a time for each session."""
 
-    def __init__(self, host: Host, root: Root) -> None:
-        self.host = host
+    def __init__(self, outbox: Outbox, root: Root) -> None:
+        self.outbox = outbox
         self._root = root
-        limits = host.settings.limits
+        limits = outbox.settings.limits
         self.sent = Rate(limits.max_sent_per_minute if limits.enabled else 0)
         self.received = Rate(limits.max_received_per_minute if limits.enabled else 0)
         self._open: dict[str, Fetch | Put] = {}
@@ -68,20 +77,20 @@ class Transfers:
             elif message.kind == "error":
                 self.end(message.sid)
             elif message.kind not in ("ack", "file_chunk"):
-                unknown(self.host, message)
+                unknown(self.outbox, message)
             elif transfer:
                 transfer.take(message)
             else:
-                raise Denied("no file transfer in progress")
+                raise PermissionDenied("no file transfer in progress")
 
     @contextlib.contextmanager
     def telling(self, message: Message) -> Iterator[None]:
         """Turn what goes wrong into an answer to a message, and the end of its transfer."""
         try:
             yield
-        except Denied as denied:
+        except PermissionDenied as denied:
             words = str(denied)
-        except Garbled as garbled:
+        except DecodeError as garbled:
             words = f"malformed request parameters: {garbled}"
         except OSError as error:
             words = os.strerror(error.errno) if error.errno else "the file system fails"
@@ -90,7 +99,7 @@ class Transfers:
         if message.kind not in ("stat", "get_file", "put_file"):
             self.end(message.sid)
         log.info("A file transfer fails: %s.", words)
-        fail(self.host, message, words)
+        fail(self.outbox, message, words)
 
     def end(self, sid: str) -> None:
         """End the transfer of a session, if there is one."""
@@ -107,12 +116,12 @@ class Transfers:
         """End the transfer of a session, and say so."""
         if sid in self._open:
             self.end(sid)
-            fail(self.host, Message(FILES, "file_chunk", sid), BROKEN)
+            fail(self.outbox, Message(FILES, "file_chunk", sid), BROKEN)
 
     def stop_all(self, words: str) -> None:
         """End all transfers and say so."""
         for sid in list(self._open):
-            fail(self.host, Message(FILES, "file_chunk", sid), words)
+            fail(self.outbox, Message(FILES, "file_chunk", sid), words)
         self.drop_all()
 
     def drop_all(self) -> None:
@@ -125,8 +134,8 @@ class Transfers:
         """Do nothing: a session that has died is found by the control protocol."""
 
     def _stat(self, message: Message) -> None:
-        path = absolute(wire.unpack(message.body))
-        limits = self.host.settings.limits
+        path = absolute(messages.unpack(message.body))
+        limits = self.outbox.settings.limits
         with looking_up(path):
             place = lead(limits, self._root, path)
         with place, looking_up(path):
@@ -144,32 +153,32 @@ class Transfers:
             "uid": found.st_uid,
             "gid": found.st_gid,
             "mode": go_mode(found.st_mode),
-            "modtime": wire.timestamp(found.st_mtime_ns),
+            "modtime": messages.timestamp(found.st_mtime_ns),
         }
-        self.host.send(Message(FILES, "file_info", message.sid, {}, wire.pack(info)))
+        self.outbox.send(Message(FILES, "file_info", message.sid, {}, messages.pack(info)))
 
     def _get(self, message: Message) -> None:
-        path = absolute(wire.unpack(message.body))
+        path = absolute(messages.unpack(message.body))
         self._admit(message)
-        if self.sent.over(self.host.loop.now()):
-            raise Denied("transmitted bytes limit exhausted")
-        limits = self.host.settings.limits
+        if self.sent.over(self.outbox.loop.now()):
+            raise PermissionDenied("transmitted bytes limit exhausted")
+        limits = self.outbox.settings.limits
         with looking_up(path):
             place = lead(limits, self._root, path)
         with place, looking_up(path):
             # Looked at before it is opened: opening alone does things to a device.
             if not stat.S_ISREG(place.stat().st_mode):
-                raise Denied("access denied: only regular files are allowed")
+                raise PermissionDenied("access denied: only regular files are allowed")
             descriptor = place.open(os.O_RDONLY | os.O_NONBLOCK)
         try:
             found = os.fstat(descriptor)
             if not stat.S_ISREG(found.st_mode):
-                raise Denied("access denied: only regular files are allowed")
+                raise PermissionDenied("access denied: only regular files are allowed")
             may_fetch(limits, found, found.st_size)
         except BaseException:
             os.close(descriptor)
             raise
-        self.host.count(message.sid)
+        self.outbox.count(message.sid)
         log.info("User %s fetches %s.", message.fields.text("user_id") or "unknown", path)
         announced = self._announced.pop(message.sid, None)
         if announced is None or announced.path != path:
@@ -187,28 +196,28 @@ class Transfers:
             raise
 
     def _put(self, message: Message) -> None:
-        wanted = wire.unpack(message.body)
+        wanted = messages.unpack(message.body)
         path, source = absolute(wanted), wanted.text("src_path", LONGEST_REQUEST)
         self._admit(message)
-        if self.received.over(self.host.loop.now()):
-            raise Denied("transmitted bytes limit exhausted")
-        limits = self.host.settings.limits
+        if self.received.over(self.outbox.loop.now()):
+            raise PermissionDenied("transmitted bytes limit exhausted")
+        limits = self.outbox.settings.limits
         with contextlib.ExitStack() as stack:
             place = stack.enter_context(target(limits, self._root, path, source))
             with looking_up(path):
                 self._open[message.sid] = Put(self, message.sid, place, wanted)
             stack.pop_all()  # it is the transfer's to close now
-        self.host.count(message.sid)
+        self.outbox.count(message.sid)
         log.info("User %s puts %s.", message.fields.text("user_id") or "unknown", path)
 
     def _admit(self, message: Message) -> None:
         if message.sid in self._open:
-            raise Denied("another file transfer is in progress")
+            raise PermissionDenied("another file transfer is in progress")
         if len(self._open) >= MOST_TRANSFERS:
-            raise Denied(f"this device transfers at most {MOST_TRANSFERS} files at a time")
-        words = self.host.refusal(message.sid)
+            raise PermissionDenied(f"this device transfers at most {MOST_TRANSFERS} files at a time")
+        words = self.outbox.refusal(message.sid)
         if words:
-            raise Denied(words)
+            raise PermissionDenied(words)
 
 
 def _made_up(place: Place, found: os.stat_result) -> bytes | None:

@@ -10,10 +10,10 @@ import os
 import socket
 from collections import deque
 
-from . import wire
-from .host import BROKEN, Host, fail, unknown
-from .names import Address, Lookup, plain
-from .wire import FORWARD, Message
+from . import messages
+from .messages import FORWARD, Message
+from .outbox import BROKEN, Outbox, fail, unknown
+from .resolver import Address, Lookup, plain
 
 CHUNK = 32768
 MOST_CONNECTIONS = 128
@@ -38,8 +38,8 @@ class Forward:
         self.sid = sid
         self.name = name
         self._forwards = forwards
-        self._host = forwards.host
-        self.heard = self._host.loop.now()
+        self._outbox = forwards.outbox
+        self.heard = self._outbox.loop.now()
         self._kind = _KINDS[protocol]
         self._socket: socket.socket | None = None
         self._connected = False
@@ -49,7 +49,7 @@ class Forward:
         self._ending = False
         self._lookup: Lookup | None = None
         self._end = self.heard + CONNECT_SECONDS
-        self._deadline = self._host.loop.later(CONNECT_SECONDS, self._too_late)
+        self._deadline = self._outbox.loop.later(CONNECT_SECONDS, self._too_late)
 
     def start(self, host: str, port: int) -> None:
         """Look the target up and connect to it."""
@@ -58,7 +58,7 @@ class Forward:
             self._connect([address])
             return
         try:
-            self._lookup = Lookup(self._host.loop, host, port, self._kind, self._connect)
+            self._lookup = Lookup(self._outbox.loop, host, port, self._kind, self._connect)
         except OSError as error:
             self._fail("new", os.strerror(error.errno or 0))
 
@@ -80,7 +80,7 @@ class Forward:
         """End it when what is queued has been written."""
         self._ending = True
         if self._queue:
-            self._host.loop.later(LINGER_SECONDS, self.close)
+            self._outbox.loop.later(LINGER_SECONDS, self.close)
         else:
             self.close()
 
@@ -122,9 +122,9 @@ class Forward:
             self._drop_socket()
             self._connect(others, os.strerror(error.errno or 0))
             return
-        share = (self._end - self._host.loop.now()) / len(addresses)
-        self._deadline = self._host.loop.later(share, lambda: self._tried(others, errno.ETIMEDOUT))
-        self._host.loop.watch(self._socket.fileno(), write=lambda: self._tried(others))
+        share = (self._end - self._outbox.loop.now()) / len(addresses)
+        self._deadline = self._outbox.loop.later(share, lambda: self._tried(others, errno.ETIMEDOUT))
+        self._outbox.loop.watch(self._socket.fileno(), write=lambda: self._tried(others))
 
     def _tried(self, others: list[Address], code: int = 0) -> None:
         if self._socket:
@@ -137,7 +137,7 @@ class Forward:
 
     def _drop_socket(self) -> None:
         if self._socket:
-            self._host.loop.watch(self._socket.fileno())
+            self._outbox.loop.watch(self._socket.fileno())
             self._socket.close()
             self._socket = None
 
@@ -155,7 +155,7 @@ class Forward:
     def _fail(self, kind: str, words: str) -> None:
         """Say what is wrong, and then that it is over: the reference's own error does not say of what."""
         self.close()
-        fail(self._host, Message(FORWARD, kind, self.sid), words)
+        fail(self._outbox, Message(FORWARD, kind, self.sid), words)
         self._send("stop")
 
     def _drain(self) -> None:
@@ -197,7 +197,7 @@ class Forward:
             if self._kind == socket.SOCK_DGRAM:
                 return
             data = b""
-        self.heard = self._host.loop.now()
+        self.heard = self._outbox.loop.now()
         if not data and self._kind == socket.SOCK_STREAM:
             self.stop()
             return
@@ -207,21 +207,21 @@ class Forward:
 
     def _watch(self) -> None:
         if self._socket and self._connected:
-            self._host.loop.watch(
+            self._outbox.loop.watch(
                 self._socket.fileno(),
                 self._read if self._acknowledged and not self._ending else None,
                 self._drain if self._queue else None,
             )
 
     def _send(self, kind: str, data: bytes = b"") -> None:
-        self._host.send(Message(FORWARD, kind, self.sid, {"connection_id": self.name}, data))
+        self._outbox.send(Message(FORWARD, kind, self.sid, {"connection_id": self.name}, data))
 
 
 class Forwards:
     """All connections to targets, by session and by the name the other side gave them."""
 
-    def __init__(self, host: Host) -> None:
-        self.host = host
+    def __init__(self, outbox: Outbox) -> None:
+        self.outbox = outbox
         self.sids: set[str] = set()
         """The sessions that forward; one goes on when its last connection is closed, for it may open more."""
         self._open: dict[tuple[str, str], Forward] = {}
@@ -237,16 +237,16 @@ class Forwards:
             self._new(message)
         elif message.kind not in ("forward", "ack", "stop"):
             if message.kind != "error":
-                unknown(self.host, message)
+                unknown(self.outbox, message)
         elif forward is None:
-            fail(self.host, message, "unknown connection")
+            fail(self.outbox, message, "unknown connection")
         elif message.kind == "forward":
             forward.write(message.body)
         elif message.kind == "ack":
             forward.acknowledge()
         else:
             forward.hang_up()
-            self.host.send(Message(FORWARD, "stop", message.sid, {"connection_id": name}))
+            self.outbox.send(Message(FORWARD, "stop", message.sid, {"connection_id": name}))
 
     def forget(self, forward: Forward) -> None:
         """Take a connection off the list."""
@@ -279,20 +279,20 @@ class Forwards:
 
     def tick(self) -> None:
         """End the connections whose target has been silent for long."""
-        now = self.host.loop.now()
+        now = self.outbox.loop.now()
         for forward in list(self._open.values()):
-            with self.host.guarding(FORWARD, forward.sid):
+            with self.outbox.guarding(FORWARD, forward.sid):
                 if now - forward.heard >= IDLE_SECONDS:
                     forward.stop()
 
     def _new(self, message: Message) -> None:
-        wanted = wire.unpack(message.body)
+        wanted = messages.unpack(message.body)
         name, user = message.fields.text("connection_id"), message.fields.text("user_id")
         host, protocol = wanted.text("remote_host"), wanted.text("protocol")
         port = wanted.number("remote_port", 1, 65535)
         if not name or not host or port is None or protocol not in _KINDS:
             words = "invalid port-forward message: missing connection_id, remote_port or protocol"
-            fail(self.host, message, words)
+            fail(self.outbox, message, words)
             return
         words = ""
         if (message.sid, name) in self._open:
@@ -300,12 +300,12 @@ class Forwards:
         elif len(self._open) >= MOST_CONNECTIONS or len(self.sids | {message.sid}) > MOST_CONNECTIONS:
             words = f"this device forwards at most {MOST_CONNECTIONS} connections at a time"
         else:
-            words = self.host.refusal(message.sid)
+            words = self.outbox.refusal(message.sid)
         if words:
-            fail(self.host, message, words)
+            fail(self.outbox, message, words)
             return
         self.sids.add(message.sid)
-        self.host.count(message.sid)
+        self.outbox.count(message.sid)
         log.info("User %s connects to %s port %d.", user or "unknown", host, port)
         forward = Forward(self, message.sid, name, protocol)
         self._open[(message.sid, name)] = forward

@@ -6,7 +6,7 @@ import os
 from .. import disk, errors, lock
 from ..settings import Settings, no_server
 from . import settings as own_settings
-from .beneath import Replaceable, Root, hold
+from .confined_path import Replaceable, Root, hold
 from .process import account, refusal
 from .settings import TerminalSettings
 
@@ -44,7 +44,7 @@ def _try_pty() -> None:
     except OSError as error:
         reason = os.strerror(error.errno or 0)
         if error.errno in _PASSING:
-            raise errors.TryLater(
+            raise errors.TemporaryError(
                 f"No pseudo-terminal can be opened ({reason}); the next run tries again."
             ) from error
         raise errors.SettingsError(

@@ -4,10 +4,10 @@ import logging
 import os
 
 from .fields import LARGEST
-from .host import BROKEN, Host, fail, unknown
 from .loop import Timer
+from .messages import ERROR, KEEPALIVE, NORMAL, SHELL, Message
+from .outbox import BROKEN, Outbox, fail, unknown
 from .process import Account, Process, account, refusal
-from .wire import ERROR, KEEPALIVE, NORMAL, SHELL, Message
 
 MOST_SHELLS = 16
 CHUNK = 32768
@@ -34,11 +34,11 @@ class Shell:
     def __init__(self, shells: "Shells", sid: str, user: str, process: Process) -> None:
         self.user = user
         self.process = process
-        now = shells.host.loop.now()
+        now = shells.outbox.loop.now()
         self.begun = self.heard = self.typed = self.pinged = now
         self._sid = sid
         self._shells = shells
-        self._host = shells.host
+        self._outbox = shells.outbox
         self._input = bytearray()
         self._stuck: Timer | None = None
         self._patience = 0.0  # until when others are held up, while they are
@@ -60,16 +60,16 @@ class Shell:
         if not waiting:
             self._write()
         if len(self._input) > INPUT_LIMIT and not self._stuck:
-            self._host.hold(self)
-            self._patience = self._host.loop.now() + SLOW_SECONDS
-            self._stuck = self._host.loop.later(STUCK_SECONDS, self._drop)
+            self._outbox.hold(self)
+            self._patience = self._outbox.loop.now() + SLOW_SECONDS
+            self._stuck = self._outbox.loop.later(STUCK_SECONDS, self._drop)
         self._watch()
 
     def end(self) -> None:
         """End the shell and all that belongs to it; says nothing."""
         if not self._over:
             self._over = True
-            self._host.loop.watch(self.process.master)
+            self._outbox.loop.watch(self.process.master)
             self._flow_again()
             self._shells.bury(self._sid, self.process)
 
@@ -96,14 +96,14 @@ class Shell:
             size += len(piece)
         if pieces:
             self._read_times += 1
-            self._host.send(Message(SHELL, "shell", self._sid, {"status": NORMAL}, b"".join(pieces)))
+            self._outbox.send(Message(SHELL, "shell", self._sid, {"status": NORMAL}, b"".join(pieces)))
         if hung_up:
-            self._host.loop.watch(self.process.master)
+            self._outbox.loop.watch(self.process.master)
             self._hung_up()
-        elif self._host.full:
+        elif self._outbox.full:
             self._paused = True
             self._watch()
-            self._host.when_room(self._resume)
+            self._outbox.when_room(self._resume)
 
     def _resume(self) -> None:
         self._paused = False
@@ -115,7 +115,7 @@ class Shell:
             if self.process.ended() or not tries:
                 self._conclude()
             else:
-                self._host.loop.later(0.05, lambda: self._hung_up(tries - 1))
+                self._outbox.loop.later(0.05, lambda: self._hung_up(tries - 1))
 
     def _conclude(self) -> None:
         if self._over:
@@ -135,7 +135,7 @@ class Shell:
             else:
                 self._conclude()
 
-        self._host.loop.later(LAST_WORDS, look)
+        self._outbox.loop.later(LAST_WORDS, look)
 
     def _write(self) -> None:
         try:
@@ -143,8 +143,8 @@ class Shell:
                 del self._input[: os.write(self.process.master, self._input)]
                 if self._stuck:  # slow is not stuck, up to a point
                     self._stuck.cancel()
-                    left = max(self._patience - self._host.loop.now(), 0)
-                    self._stuck = self._host.loop.later(min(STUCK_SECONDS, left), self._drop)
+                    left = max(self._patience - self._outbox.loop.now(), 0)
+                    self._stuck = self._outbox.loop.later(min(STUCK_SECONDS, left), self._drop)
         except BlockingIOError:
             pass
         except OSError:
@@ -168,11 +168,11 @@ class Shell:
         if self._stuck:
             self._stuck.cancel()
             self._stuck = None
-        self._host.release(self)
+        self._outbox.release(self)
 
     def _watch(self) -> None:
         if not self._over:
-            self._host.loop.watch(
+            self._outbox.loop.watch(
                 self.process.master,
                 None if self._paused else self._read,
                 self._write if self._input else None,
@@ -182,8 +182,8 @@ class Shell:
 class Shells:
     """All shells that run."""
 
-    def __init__(self, host: Host) -> None:
-        self.host = host
+    def __init__(self, outbox: Outbox) -> None:
+        self.outbox = outbox
         self.dying = 0  # what has been ended and is not gone yet
         self._shells: dict[str, Shell] = {}
 
@@ -194,7 +194,7 @@ class Shells:
         """Do what a message asks for."""
         shell = self._shells.get(message.sid)
         if shell:
-            shell.heard = self.host.loop.now()
+            shell.heard = self.outbox.loop.now()
         if message.kind == "new":
             self._new(message)
         elif message.kind == "shell":
@@ -202,7 +202,7 @@ class Shells:
                 shell.typed = shell.heard
                 shell.type(message.body)
             else:
-                fail(self.host, message, "session not found")
+                fail(self.outbox, message, "session not found")
         elif message.kind == "resize":
             size = self._size(message)
             if shell and size:
@@ -210,18 +210,18 @@ class Shells:
         elif message.kind == "stop":
             self._stop(message)
         elif message.kind not in ("pong", "ping"):
-            unknown(self.host, message)
+            unknown(self.outbox, message)
 
     def say(self, sid: str, words: str) -> None:
         """Put a line of our own on somebody's terminal."""
         body = f"\r\n{words}\r\n".encode("utf-8", "replace")
-        self.host.send(Message(SHELL, "shell", sid, {"status": NORMAL}, body))
+        self.outbox.send(Message(SHELL, "shell", sid, {"status": NORMAL}, body))
 
     def stop(self, sid: str, words: str, status: int) -> None:
         """End a session and say so."""
         shell = self._shells.pop(sid)
         shell.end()
-        self.host.send(Message(SHELL, "stop", sid, {"status": status}, words.encode("utf-8", "replace")))
+        self.outbox.send(Message(SHELL, "stop", sid, {"status": status}, words.encode("utf-8", "replace")))
         log.info("The shell of user %s is over. %s", shell.user or "unknown", words or "The user ended it.")
 
     def abandon(self, sid: str) -> None:
@@ -244,22 +244,22 @@ class Shells:
     def child_ended(self) -> None:
         """Look which shell has ended."""
         for sid, shell in list(self._shells.items()):
-            with self.host.guarding(SHELL, sid):
+            with self.outbox.guarding(SHELL, sid):
                 shell.child_ended()
 
     def tick(self) -> None:
         """Ask for signs of life, and end what has expired."""
         for sid, shell in list(self._shells.items()):
-            with self.host.guarding(SHELL, sid):
+            with self.outbox.guarding(SHELL, sid):
                 self._look_after(sid, shell)
 
     def bury(self, sid: str, process: Process) -> None:
         """Have a process and all that it started end, in the background."""
         self.dying += 1
-        process.bury(self.host.loop, self._buried)
+        process.bury(self.outbox.loop, self._buried)
 
     def _look_after(self, sid: str, shell: Shell) -> None:
-        now, settings = self.host.loop.now(), self.host.settings
+        now, settings = self.outbox.loop.now(), self.outbox.settings
         words = ""
         if settings.expire_after and now - shell.begun >= settings.expire_after:
             words = f"The session is over: it may last {settings.expire_after} s."
@@ -272,13 +272,13 @@ class Shells:
             self.stop(sid, words, ERROR)
         elif now - shell.pinged >= PING_SECONDS:
             shell.pinged = now
-            self.host.send(Message(SHELL, "ping", sid, {"timeout": PATIENCE, "status": KEEPALIVE}))
+            self.outbox.send(Message(SHELL, "ping", sid, {"timeout": PATIENCE, "status": KEEPALIVE}))
 
     def _buried(self) -> None:
         self.dying -= 1
 
     def _new(self, message: Message) -> None:
-        sid, user, settings = message.sid, message.fields.text("user_id"), self.host.settings
+        sid, user, settings = message.sid, message.fields.text("user_id"), self.outbox.settings
         words = ""
         if sid in self._shells:
             words = "failed to start shell: shell is already running"
@@ -290,9 +290,9 @@ class Shells:
                 "(Sessions.MaxPerUser); close one and try again."
             )
         else:
-            words = refusal(settings.shell) or self.host.refusal(sid)
+            words = refusal(settings.shell) or self.outbox.refusal(sid)
         if words:
-            fail(self.host, message, words)
+            fail(self.outbox, message, words)
             return
         size = self._size(message) or (settings.width, settings.height)
         try:
@@ -300,11 +300,11 @@ class Shells:
             process = Process(owner, settings.shell, settings.arguments, *size)
         except (OSError, KeyError) as error:
             why = error.strerror if isinstance(error, OSError) else f"there is no user {settings.user}"
-            fail(self.host, message, f"failed to start shell: {why}")
+            fail(self.outbox, message, f"failed to start shell: {why}")
             return
-        self.host.count(sid)
+        self.outbox.count(sid)
         log.info("User %s opens a shell as %s.", user or "unknown", owner.name)
-        self.host.send(Message(SHELL, "new", sid, {"status": NORMAL}, b"Shell started"))
+        self.outbox.send(Message(SHELL, "new", sid, {"status": NORMAL}, b"Shell started"))
         self._shells[sid] = Shell(self, sid, user, process)
 
     def _stop(self, message: Message) -> None:
@@ -316,7 +316,7 @@ class Shells:
             if sid in self._shells:
                 self.stop(sid, "", NORMAL)
             else:
-                fail(self.host, message, "session not found")
+                fail(self.outbox, message, "session not found")
 
     def _size(self, message: Message) -> tuple[int, int] | None:
         asked = [message.fields.number(f"terminal_{name}", -LARGEST) or 0 for name in ("width", "height")]

@@ -8,10 +8,10 @@ import socket
 import time
 from urllib.parse import urlsplit
 
-from .. import errors, proxy, reach, trust
+from .. import errors, network, proxy, reach
 from ..settings import Settings
 from .loop import Signals, Stopped
-from .names import Address, Lookup, plain
+from .resolver import Address, Lookup, plain
 
 HEAD_LIMIT = 16384
 """Bytes of the heads that a proxy or a server answers with, interim answers included."""
@@ -31,7 +31,7 @@ def open_stream(settings: Settings, url: str, end: float, signals: Signals) -> s
         stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if secure:
             # Not before the last moment: it costs memory, and warns if SkipVerify is set.
-            context = trust.ForHost(trust.tls_context(settings), host)
+            context = network.ForHost(network.tls_context(settings), host)
             stream.settimeout(left(end))
             secured = context.wrap_socket(stream, do_handshake_on_connect=False)
             stream = secured

@@ -8,11 +8,11 @@ import os
 from typing import Protocol
 
 from .. import disk
-from .access import Denied, may_put
-from .beneath import Place
+from .confined_path import Place
 from .fields import Fields
-from .host import Host, Rate
-from .wire import FILES, Message
+from .file_limits import PermissionDenied, may_put
+from .messages import FILES, Message
+from .outbox import Outbox, Rate
 
 CHUNK = 32768
 WINDOW = 20 * CHUNK
@@ -26,7 +26,7 @@ SYNC_EVERY = 4 << 20
 class Owner(Protocol):
     """The holder of all transfers: what they may send together, and how one ends."""
 
-    host: Host
+    outbox: Outbox
     sent: Rate
     received: Rate
 
@@ -42,7 +42,7 @@ class Fetch:
 
     def __init__(self, transfers: Owner, sid: str, descriptor: int, size: int) -> None:
         self._transfers = transfers
-        self._host = transfers.host
+        self._outbox = transfers.outbox
         self._sid = sid
         self._descriptor = descriptor
         self._size = size
@@ -55,22 +55,22 @@ class Fetch:
         """Take an ack, and go on."""
         offset = message.fields.number("offset")
         if message.kind != "ack" or offset is None:
-            raise Denied(f"received unexpected message type '{message.kind}'; expected 'ack'")
+            raise PermissionDenied(f"received unexpected message type '{message.kind}'; expected 'ack'")
         self._acknowledged = max(self._acknowledged, offset)
         self.go_on()
 
     def go_on(self) -> None:
         """Send what the window allows; at the end, be done when all has arrived."""
         while self._descriptor >= 0 and self._offset - self._acknowledged < WINDOW and not self._said_all:
-            if self._host.full:
+            if self._outbox.full:
                 if not self._waiting:
                     self._waiting = True
-                    self._host.when_room(self._try)
+                    self._outbox.when_room(self._try)
                 return
             data = self._read()
-            if self._transfers.sent.over(self._host.loop.now(), len(data)):
-                raise Denied("transmitted bytes limit exhausted")
-            self._host.send(Message(FILES, "file_chunk", self._sid, {"offset": self._offset}, data))
+            if self._transfers.sent.over(self._outbox.loop.now(), len(data)):
+                raise PermissionDenied("transmitted bytes limit exhausted")
+            self._outbox.send(Message(FILES, "file_chunk", self._sid, {"offset": self._offset}, data))
             self._offset += len(data)
             self._said_all = not data
         if self._said_all and self._acknowledged >= self._offset:
@@ -93,7 +93,7 @@ class Fetch:
         """Read the next piece: of a file that grows meanwhile no more than was announced."""
         data = os.pread(self._descriptor, min(CHUNK, self._size - self._offset), self._offset)
         if not data and self._offset < self._size:
-            raise Denied("the file has become shorter while it was read")
+            raise PermissionDenied("the file has become shorter while it was read")
         return data
 
 
@@ -101,13 +101,13 @@ class Put:
     """A file on its way from the server."""
 
     def __init__(self, transfers: Owner, sid: str, place: Place, wanted: Fields) -> None:
-        """Make the file beside its place, for a request; raises `Denied` or `OSError`."""
+        """Make the file beside its place, for a request; raises `PermissionDenied` or `OSError`."""
         self._transfers = transfers
-        self._host = transfers.host
+        self._outbox = transfers.outbox
         self._sid = sid
         self._place = place
         self._wanted = wanted
-        may_put(self._host.settings.limits, place, wanted)
+        may_put(self._outbox.settings.limits, place, wanted)
         self._offset = 0
         self._acknowledged = 0
         self._synced = 0
@@ -118,12 +118,12 @@ class Put:
     def take(self, message: Message) -> None:
         """Write a chunk; the empty one is the end of the file."""
         if message.kind != "file_chunk":
-            raise Denied(f"received unexpected message type '{message.kind}' during file upload")
+            raise PermissionDenied(f"received unexpected message type '{message.kind}' during file upload")
         offset = message.fields.number("offset")
         if offset is None:
-            raise Denied("invalid file chunk message: missing offset property")
+            raise PermissionDenied("invalid file chunk message: missing offset property")
         if offset != self._offset:
-            raise Denied("received unexpected chunk offset")
+            raise PermissionDenied("received unexpected chunk offset")
         if message.body:
             self._write(message.body)
         else:
@@ -139,11 +139,11 @@ class Put:
         self._place.close()
 
     def _write(self, data: bytes) -> None:
-        limits = self._host.settings.limits
+        limits = self._outbox.settings.limits
         total = self._offset + len(data)
         too_much = limits.enabled and 0 < limits.max_file_size < total
-        if self._transfers.received.over(self._host.loop.now(), len(data)) or too_much:
-            raise Denied("failed to write file chunk: transmitted bytes limit exhausted")
+        if self._transfers.received.over(self._outbox.loop.now(), len(data)) or too_much:
+            raise PermissionDenied("failed to write file chunk: transmitted bytes limit exhausted")
         view = memoryview(data)
         while view:
             view = view[os.write(self._descriptor, view) :]
@@ -158,7 +158,7 @@ class Put:
     def _finish(self) -> None:
         """Give the file its owner, its mode and its name, for good, and only then acknowledge it."""
         # Asked once more, for another file may have got the name meanwhile.
-        mode, owner = may_put(self._host.settings.limits, self._place, self._wanted)
+        mode, owner = may_put(self._outbox.settings.limits, self._place, self._wanted)
         if owner != (-1, -1):
             os.fchown(self._descriptor, *owner)
         os.fchmod(self._descriptor, mode)
@@ -177,4 +177,4 @@ class Put:
 
     def _acknowledge(self, offset: int) -> None:
         self._acknowledged = offset
-        self._host.send(Message(FILES, "ack", self._sid, {"offset": offset}))
+        self._outbox.send(Message(FILES, "ack", self._sid, {"offset": offset}))

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from artifacts import make_artifact
-from conftest import Device, Run
-from days import Prompt, let_in
-from realdaemon import need
+from helpers.artifacts import make_artifact
+from helpers.device import Device, Run
+from helpers.real_daemon import need
+from helpers.simulated_days import Prompt, let_in
 
 from mender_oneshot.devserver import DevServer, Seen
 

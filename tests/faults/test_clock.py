@@ -11,8 +11,7 @@ from email.utils import format_datetime
 from pathlib import Path
 
 import pytest
-from conftest import Device
-from trouble import (
+from helpers.clock_and_disk import (
     Traffic,
     far_ahead,
     final_status,
@@ -24,6 +23,7 @@ from trouble import (
     without_clock,
     write_clock,
 )
+from helpers.device import Device
 
 from mender_oneshot.devserver import DevServer
 

@@ -11,8 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Device
-from trouble import (
+from helpers.clock_and_disk import (
     PAGE,
     RESERVE,
     Disk,
@@ -24,6 +23,7 @@ from trouble import (
     small_disk,
     wait_for_size,
 )
+from helpers.device import Device
 
 from mender_oneshot.devserver import DevServer
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Device
-from days import DAY, HOUR, TICK, Days, Prompt, contract, keeps_to, let_in
+from helpers.device import Device
+from helpers.simulated_days import DAY, HOUR, TICK, Days, Prompt, contract, keeps_to, let_in
 
 from mender_oneshot.devserver import DevServer
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from power import (
+from helpers.power_cut import (
     ARTIFACT,
     LARGE,
     LOCK,
@@ -27,8 +27,8 @@ from power import (
     STATE,
     WORKING,
     Call,
+    CutPoint,
     Field,
-    Moment,
     ThinLink,
     calls,
     kill,
@@ -36,7 +36,7 @@ from power import (
     unsynced,
     wait_until,
 )
-from realdaemon import need
+from helpers.real_daemon import need
 
 from mender_oneshot.devserver import DevServer
 from mender_oneshot.steps.download import SYNC_BYTES, trusted
@@ -55,7 +55,7 @@ class Life:
 
     def __init__(self, field: Field) -> None:
         self.field = field
-        self._known: dict[str, Moment] = {}
+        self._known: dict[str, CutPoint] = {}
 
     def at(self, name: str) -> Field:
         """Go to a moment, for the first time or again."""

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import MENDERS, Device
-from days import DAY, HOUR, TICK, Days, Prompt, keeps_to, let_in
+from helpers.device import MENDERS, Device
+from helpers.simulated_days import DAY, HOUR, TICK, Days, Prompt, keeps_to, let_in
 
 from mender_oneshot.devserver import DevServer, Seen
-from mender_oneshot.devserver.rules import BODY_LIMIT
+from mender_oneshot.devserver.validation import BODY_LIMIT
 
 Release = Callable[..., str]
 

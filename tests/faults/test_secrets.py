@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from artifacts import make_artifact
-from conftest import Device, Run
-from days import Prompt, let_in
+from helpers.artifacts import make_artifact
+from helpers.device import Device, Run
+from helpers.simulated_days import Prompt, let_in
 
 from mender_oneshot.devserver import DevServer
 

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from conftest import MENDERS, Device
-from days import Prompt, let_in
+from helpers.device import MENDERS, Device
+from helpers.simulated_days import Prompt, let_in
 
 from mender_oneshot.devserver import DevServer
 

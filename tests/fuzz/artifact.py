@@ -1,6 +1,6 @@
 """Coverage-guided fuzzing of `artifact.verify`; not a test, for it needs atheris and never ends by itself.
 
-Any exception but `ArtifactRefused` is a finding, as is a refusal that is not one plain sentence.
+Any exception but `ArtifactRejected` is a finding, as is a refusal that is not one plain sentence.
 
     python3 -m venv /tmp/fuzz && /tmp/fuzz/bin/pip install atheris
     export PYTHONPATH=.:tests
@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import corpus
+from helpers import corpus
 
 # Not a plain import: atheris is not among the tools the other checks run with.
 atheris: Any = importlib.import_module("atheris")
@@ -97,7 +97,7 @@ def one_input(data: bytes) -> None:
         artifact.verify(
             io.BytesIO(data), device_type="board", provides={"artifact_name": "a"}, check_signature=check
         )
-    except errors.ArtifactRefused as refusal:
+    except errors.ArtifactRejected as refusal:
         text = str(refusal)
         assert text.isprintable(), text
         assert text.endswith("."), text

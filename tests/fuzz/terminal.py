@@ -4,8 +4,8 @@
     export PYTHONPATH=.
     /tmp/fuzz/bin/python tests/fuzz/terminal.py -max_total_time=180 -max_len=512 /tmp/fuzz/wire
 
-Finds any exception of the reader and of the handlers but `Garbled`, and any message that does not survive
-being written and read again. The forms that pytest runs are in tests/test_terminal_fields.py.
+Finds any exception of the reader and of the handlers but `DecodeError`, and any message that does not survive
+being written and read again. The forms that pytest runs are in tests/terminal/test_terminal_fields.py.
 """
 
 import contextlib
@@ -17,14 +17,14 @@ from typing import Any
 atheris: Any = importlib.import_module("atheris")
 
 with atheris.instrument_imports(include=["mender_oneshot", "msgpack"]):
-    from mender_oneshot.terminal import wire
-    from mender_oneshot.terminal.beneath import hold
+    from mender_oneshot.terminal import messages
+    from mender_oneshot.terminal.confined_path import hold
     from mender_oneshot.terminal.control import Control
-    from mender_oneshot.terminal.fields import Garbled
+    from mender_oneshot.terminal.fields import DecodeError
     from mender_oneshot.terminal.files import Transfers
     from mender_oneshot.terminal.forward import Forwards
-    from mender_oneshot.terminal.host import Host
     from mender_oneshot.terminal.loop import Loop
+    from mender_oneshot.terminal.outbox import Outbox
     from mender_oneshot.terminal.settings import FileLimits, TerminalSettings
     from mender_oneshot.terminal.shell import Shells
 
@@ -35,17 +35,17 @@ LIMITS = FileLimits(enabled=True, chroot="/nonexistent", regular_only=True, max_
 def one(data: bytes) -> None:
     """Read what may be a message, and have it dealt with as the program does."""
     try:
-        message = wire.decode(data)
-    except Garbled:
+        message = messages.decode(data)
+    except DecodeError:
         return
     plain = message._replace(props={})
-    if wire.decode(wire.encode(plain)) != plain:
+    if messages.decode(messages.encode(plain)) != plain:
         raise AssertionError(plain)
     loop = Loop()
-    host = Host(loop, TerminalSettings(on=True, shell="/nonexistent", limits=LIMITS), max_sessions=1)
+    host = Outbox(loop, TerminalSettings(on=True, shell="/nonexistent", limits=LIMITS), max_sessions=1)
     host.count("another session")
     for part in (Transfers(host, hold("/")), Forwards(host), Shells(host), Control(host, lambda sid: None)):
-        with contextlib.suppress(Garbled):
+        with contextlib.suppress(DecodeError):
             part.handle(message)
     loop.close()
 

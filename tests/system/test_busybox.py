@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from artifacts import make_artifact
-from conftest import REPO
-from debian import make_install, need_root, system
-from machine import copy, write
-from realdaemon import until
+from helpers.artifacts import make_artifact
+from helpers.debian import make_install, need_root, system
+from helpers.device import REPO
+from helpers.machine import copy, write
+from helpers.real_daemon import until
 from test_life import final_status
 
 from mender_oneshot.devserver import DevServer, Seen

@@ -5,9 +5,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from debian import make_install, need_root, system
-from machine import copy, write
-from realdaemon import until
+from helpers.debian import make_install, need_root, system
+from helpers.machine import copy, write
+from helpers.real_daemon import until
 from test_busybox import SENDMAIL, TICK, read
 
 from mender_oneshot.devserver import DevServer

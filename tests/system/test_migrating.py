@@ -11,14 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from artifacts import make_artifact
-from conftest import REPO, Device
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
-from debian import make_install, need_root, system
-from machine import Machine, copy, write
-from rawdevice import RawDevice
-from realdaemon import mender, need, until, world
+from helpers.artifacts import make_artifact
+from helpers.debian import make_install, need_root, system
+from helpers.device import REPO, Device
+from helpers.machine import Machine, copy, write
+from helpers.raw_device import RawDevice
+from helpers.real_daemon import mender, need, until, world
 from test_life import final_status
 
 from mender_oneshot.devserver import DevServer

@@ -6,10 +6,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import REPO
-from debian import make_install, need_root, system
-from machine import Machine, write
-from realdaemon import until
+from helpers.debian import make_install, need_root, system
+from helpers.device import REPO
+from helpers.machine import Machine, write
+from helpers.real_daemon import until
 
 pytestmark = pytest.mark.real
 

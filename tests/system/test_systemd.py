@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from artifacts import make_artifact
-from conftest import REPO
-from debian import make_install, need_root, system
-from machine import Machine, copy, have_journal_kept, write
-from realdaemon import until
+from helpers.artifacts import make_artifact
+from helpers.debian import make_install, need_root, system
+from helpers.device import REPO
+from helpers.machine import Machine, copy, have_journal_kept, write
+from helpers.real_daemon import until
 
 from mender_oneshot.devserver import DevServer, Seen
 

@@ -1,0 +1,40 @@
+"""The development server answers as the real server does, line by line of docs/reference/answers.tsv."""
+
+import difflib
+from pathlib import Path
+
+from helpers.artifacts import make_artifact
+from helpers.device import REPO
+from probe import probe
+
+from mender_oneshot.devserver import DevServer
+
+TABLE = REPO / "docs" / "reference" / "answers.tsv"
+
+# The real server was asked with a stand-in for its database, which shows in these lines; ours in their place.
+EXCEPTIONS = {
+    "deploy: all devices\t500\tapplication/json\tinternal error": (
+        "deploy: all devices\t422\tapplication/json\tNo artifact for the deployment"
+    ),
+}
+
+
+def test_every_answer_is_that_of_the_real_server(tmp_path: Path) -> None:
+    real = TABLE.read_text().splitlines()
+    assert [line for line in EXCEPTIONS if line not in real] == []
+    image = "rootfs-image"
+    artifact = make_artifact(
+        tmp_path / "probe-1.mender",
+        "probe-1",
+        ["probe-type"],
+        {"image": bytes(1000)},
+        payload_type=image,
+        provides={f"{image}.checksum": "0" * 64, f"{image}.version": "probe-1"},
+    )
+    ours: list[str] = []
+    with DevServer(tmp_path / "server", tls=False) as server:
+        probe(server.url, artifact, "admin@example.com:mysecretpassword", ours.append)
+    expected = [EXCEPTIONS.get(line, line) for line in real]
+    assert len(expected) > 290
+    difference = difflib.unified_diff(expected, ours, "the real server", "ours", n=0, lineterm="")
+    assert "\n".join(difference) == ""

@@ -1,0 +1,1 @@
+"""What the tests share: devices, artifacts, peers, real programs, faults and whole machines."""

@@ -1,0 +1,243 @@
+"""Devices whose invocations cost little, and days of their life in which time is simulated.
+
+The timer of the contract ticks every minute, and to let a minute pass is to put every stamp in the state a
+minute further back. Ticks at which nothing is due are skipped; that such a tick is silent and asks nothing is
+shown in test_life.py.
+"""
+
+import atexit
+import json
+import math
+import os
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from helpers.device import REPO, Device, Run
+from mender_oneshot import settings, status
+from mender_oneshot.devserver import DevServer
+from mender_oneshot.settings import Places
+
+TICK = 60.0
+HOUR = 3600.0
+DAY = 24 * HOUR
+
+FORGE = """
+import gc, json, os, sys, traceback
+import mender_oneshot.artifact, mender_oneshot.app, mender_oneshot.keys
+import mender_oneshot.server, mender_oneshot.cli
+from mender_oneshot import steps
+from mender_oneshot.__main__ import main
+for name in steps.FILES:
+    steps.load(name)
+import mender_oneshot.steps.report
+gc.freeze()  # or every fork would copy all that the collector looks at
+for line in sys.stdin:
+    job = json.loads(line)
+    child = os.fork()
+    if not child:
+        for descriptor, path in ((0, "/dev/null"), (1, job["out"]), (2, job["err"])):
+            os.dup2(os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600), descriptor)
+        os.environ.clear()
+        os.environ.update(job["env"])
+        os.umask(job["umask"])
+        sys.argv = ["mender-oneshot", *job["words"]]
+        sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False, buffering=1)
+        code = 1
+        try:
+            code = main()
+        except BaseException:
+            traceback.print_exc()
+        sys.stdout.flush()
+        os._exit(code)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+class Forge:
+    """Makes processes that have their imports behind them: invocations for stories that need hundreds."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[str] | None = None
+
+    def run(self, device: Device, words: tuple[str, ...], umask: int, seconds: float = 60) -> Run:
+        """Run one invocation to its end, in a process of its own."""
+        if self._process is None:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", FORGE],
+                env=device.env() | {"PYTHONPATH": str(REPO)},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                cwd="/",
+                start_new_session=True,
+            )
+            atexit.register(self.stop)
+        process = self._process
+        assert process.stdin
+        assert process.stdout
+        out, err = device.root / "said.out", device.root / "said.err"
+        job = {"words": words, "env": device.env(), "out": str(out), "err": str(err), "umask": umask}
+        process.stdin.write(json.dumps(job) + "\n")
+        process.stdin.flush()
+        if not select.select([process.stdout], [], [], seconds)[0]:
+            self.stop()
+            raise AssertionError(f"{words} has not ended within {seconds} s: {err.read_text()}")
+        code = int(process.stdout.readline())
+        return Run(code, out.read_text(errors="replace"), err.read_text(errors="replace"))
+
+    def stop(self) -> None:
+        """End it, and what it runs."""
+        if self._process is not None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.communicate()
+            self._process = None
+
+
+FORGE_FOR_ALL = Forge()
+
+
+class Prompt(Device):
+    """A device whose `run` does not pay for the interpreter's start each time; `start` does."""
+
+    def __init__(self, root: Path, server: DevServer) -> None:
+        super().__init__(root, sys.executable)
+        self.configure(ServerURL=server.url, ServerCertificate=str(server.ca))
+        # To read the system's list of CAs takes longer than all the rest, and ours is named above.
+        self.environment |= {"SSL_CERT_FILE": "/dev/null", "SSL_CERT_DIR": "/no/such/directory"}
+
+    def run(self, *words: str, wrapper: tuple[str, ...] = (), **options: Any) -> Run:
+        if wrapper:
+            return super().run(*words, wrapper=wrapper, **options)
+        done = FORGE_FOR_ALL.run(self, words, **({"umask": 0o022} | options))
+        assert "Traceback" not in done.err, done.err
+        return done
+
+
+def let_in(device: Device, server: DevServer) -> Device:
+    """Have a device accepted at its first word; later ones have to wait for somebody's hand again."""
+    server.world.accept_all = True
+    device.ok("auth")
+    server.world.accept_all = False
+    return device
+
+
+class Asked(NamedTuple):
+    """One request as the server saw it, in simulated seconds."""
+
+    at: float
+    what: str  # "PUT status", "GET next", ...
+    status: int
+    body: bytes
+
+
+class Days:
+    """The life of a device under a timer that ticks every minute."""
+
+    def __init__(self, device: Device, server: DevServer, *words: str) -> None:
+        self.device = device
+        self.server = server
+        self.words = words or ("run", "--all")
+        self.now = 0.0
+        self.asked: list[Asked] = []
+        self.runs: list[tuple[float, Run]] = []
+        self._known = len(server.requests)
+
+    def live(self, seconds: float, before_each: Callable[[], object] = lambda: None) -> "Days":
+        """Let so much time pass, tick by tick; `before_each` happens before each tick that matters."""
+        end = self.now + seconds
+        while self.now < end:
+            before_each()
+            self.tick()
+            wait = self.next_in()
+            # Whole ticks, so that the next phase of a story begins on one, too.
+            self.sleep(min(TICK * max(1, math.ceil(wait / TICK - 0.01)), max(end - self.now, TICK)))
+        return self
+
+    def next_in(self) -> float:
+        """What `status --json` says of the time until something is due, without a process for it."""
+        device = self.device
+        places = Places(
+            f"{device.conf}/mender.conf", "/no/file", True, str(device.conf), "/no", str(device.data)
+        )
+        wait: int | None = status.describe(settings.load(places))["next_in_seconds"]
+        return DAY if wait is None else wait
+
+    def tick(self) -> Run:
+        """The timer ticks: one invocation."""
+        done = self.device.run(*self.words)
+        self.runs.append((self.now, done))
+        self.note()
+        return done
+
+    def note(self) -> None:
+        """Take down what the server was asked since the last time."""
+        seen = self.server.requests
+        for one in seen[self._known :]:
+            what = f"{one.method} {one.path.rpartition('/')[2] if one.origin == 'api' else 'artifact'}"
+            self.asked.append(Asked(self.now, what, one.status, one.body))
+        self._known = len(seen)
+
+    def sleep(self, seconds: float) -> None:
+        """Let time pass: every stamp in the state lies further back."""
+        self.now += seconds
+        known = self.device.state
+        moved: dict[str, Any] = {}
+        for name in ("checked_at", "inventory_at", "inventory_sent_at"):
+            if name in known:
+                moved[name] = known[name] - seconds
+        for name, stamps in (
+            ("token", ("at", "expires")),
+            ("deployment", ("expires",)),
+            ("handoff", ("uptime",)),
+            ("last_result", ("at",)),
+        ):
+            if name in known:
+                part = known[name]
+                moved[name] = part | {stamp: part[stamp] - seconds for stamp in stamps if part.get(stamp)}
+        for name in ("results", "pauses"):
+            if name in known:
+                moved[name] = [one | {"at": one["at"] - seconds} for one in known[name]]
+        if "failures" in known:
+            moved["failures"] = {
+                step: one | {"at": one["at"] - seconds} for step, one in known["failures"].items()
+            }
+        self.device.alter_state(**moved)
+
+    def times(self, *what: str) -> list[float]:
+        """When the server was asked one of these; every request, where none is named."""
+        return [one.at for one in self.asked if not what or one.what in what]
+
+    def said(self) -> set[str]:
+        """Every sentence on stderr, once."""
+        return {line for _, done in self.runs for line in done.err.splitlines()}
+
+    def busiest_hour(self) -> int:
+        """The most requests that fell into the 60 minutes after any request."""
+        times = self.times()
+        return max((sum(start <= at < start + HOUR for at in times) for start in times), default=0)
+
+
+def contract(interval: float, until: float) -> list[float]:
+    """The earliest times of the attempts that the contract allows: its back-off, then the usual interval."""
+    times, at = [], 0.0
+    pauses = [60.0] * 3 + [120.0] * 3 + [240.0] * 3 + [300.0] * 3
+    while at < until:
+        times.append(at)
+        at += pauses.pop(0) if pauses else interval
+    return times
+
+
+def keeps_to(attempts: list[float], interval: float, steps: int = 1) -> None:
+    """No attempt comes before the contract's time for it; those within one invocation count as one.
+
+    Where several steps fail, each has its own back-off.
+    """
+    attempts = sorted(set(attempts))
+    allowed = contract(interval, 10 * DAY)
+    early = [at for number, at in enumerate(attempts) if at < attempts[0] + allowed[number // steps]]
+    assert not early, f"attempts before their time: {early[:5]} of {attempts[:20]}"

@@ -1,0 +1,190 @@
+"""Each phase of making a connection ends: by `--wait`, by `--max-runtime`, and by SIGTERM."""
+
+import contextlib
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import pytest
+from helpers.device import spoil
+from helpers.terminal_peer import Served, eventually, silent_address
+
+SLEEPS = """
+import socket, time
+socket.getaddrinfo = lambda *asked, **more: time.sleep(600)
+"""
+
+
+class Slow(NamedTuple):
+    """What a peer says at once, and what it says again and again."""
+
+    first: bytes
+    again: bytes
+
+
+@contextlib.contextmanager
+def speaking(slow: Slow) -> Iterator[int]:
+    """Listen, and never come to an end: a bit of an answer five times a second."""
+    over = threading.Event()
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def speak(stream: socket.socket) -> None:
+        with stream, contextlib.suppress(OSError):
+            stream.sendall(slow.first)
+            while not over.wait(0.2):
+                stream.sendall(slow.again)
+
+    def listen() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                speakers.append(threading.Thread(target=speak, args=(listener.accept()[0],)))
+                speakers[-1].start()
+
+    speakers = [threading.Thread(target=listen)]
+    speakers[0].start()
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        over.set()
+        listener.shutdown(socket.SHUT_RDWR)
+        for speaker in speakers:
+            speaker.join()
+        listener.close()
+
+
+# A handshake record of TLS that claims 16000 bytes, which trickle in.
+RECORD = b"\x16\x03\x03\x3e\x80\x02\x00\x3e\x7c"
+
+PHASES: dict[str, tuple[str, Slow | None]] = {
+    # name: whose, and what it says
+    "the name": ("name", None),
+    "TCP": ("tcp", None),
+    "the proxy's name": ("proxy name", None),
+    "TCP to the proxy": ("proxy tcp", None),
+    "a proxy that says nothing": ("proxy", Slow(b"", b"")),
+    "a proxy that sends line after line": ("proxy", Slow(b"HTTP/1.1 200 OK\r\n", b"X-A: b\r\n")),
+    "a proxy that sends one endless line": ("proxy", Slow(b"HTTP/1.1 200 OK\r\nX-A: ", b"b")),
+    "a proxy that sends interim answers": ("proxy", Slow(b"", b"HTTP/1.1 100 Continue\r\n\r\n")),
+    "TLS that says nothing": ("tls", Slow(b"", b"")),
+    "TLS that trickles": ("tls", Slow(RECORD, b"x")),
+    "a server that says nothing": ("server", Slow(b"", b"")),
+    "a server that trickles": ("server", Slow(b"HTTP/1.1 101 Switching", b"x")),
+    "a server that sends line after line": (
+        "server",
+        Slow(b"HTTP/1.1 101 Switching Protocols\r\n", b"X-A: b\r\n"),
+    ),
+    "a server that sends interim answers": ("server", Slow(b"", b"HTTP/1.1 100 Continue\r\n\r\n")),
+}
+
+
+@contextlib.contextmanager
+def stuck(served: Served, name: str) -> Iterator[None]:
+    """Have the terminal get no further than to a phase."""
+    whose, slow = PHASES[name]
+    scheme = "https" if whose == "tls" else "http"
+    with contextlib.ExitStack() as stack:
+        if slow:
+            port = stack.enter_context(speaking(slow))
+            address = f"127.0.0.1:{port}"
+        elif "name" in whose:
+            spoil(served.device, SLEEPS)
+            address = "slow.test:80"
+        else:
+            host, port = stack.enter_context(silent_address())
+            address = f"{host}:{port}"
+        if whose.startswith("proxy"):
+            served.device.environment["http_proxy"] = f"http://{address}"
+            address = "device.test:80"
+        served.device.configure(ServerURL=f"{scheme}://{address}")
+        served.authorize(f"{scheme}://{address}")
+        yield
+
+
+@pytest.mark.parametrize("name", PHASES)
+@pytest.mark.parametrize("words", [("--wait", "2"), ("--max-runtime", "2")])
+def test_a_limit_ends_each_phase(terminal: Served, name: str, words: tuple[str, str]) -> None:
+    with stuck(terminal, name):
+        terminal.start(*words)
+        code, _, err = terminal.finish()
+    assert code == 75, err
+
+
+@pytest.mark.parametrize("name", PHASES)
+def test_a_signal_ends_each_phase(terminal: Served, name: str) -> None:
+    with stuck(terminal, name):
+        process = terminal.start("--wait", "0")
+        eventually(lambda: waits(process.pid), "it waits for the other side")
+        code, _, err = terminal.stop()
+    assert code == 0, err
+
+
+def waits(pid: int) -> bool:
+    """Say whether a process hears SIGTERM, and has a socket, or a child that looks a name up."""
+    with open(f"/proc/{pid}/status", encoding="utf-8") as file:
+        caught = next(int(line.split()[1], 16) for line in file if line.startswith("SigCgt:"))
+    if not caught >> (signal.SIGTERM - 1) & 1:
+        return False
+    with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
+        if file.read().strip():
+            return True
+    return any("socket:" in link for link in links(pid))
+
+
+def links(pid: int) -> list[str]:
+    found = []
+    for name in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(OSError):
+            found.append(os.readlink(f"/proc/{pid}/fd/{name}"))
+    return found
+
+
+ANSWERS: dict[str, tuple[bytes, str]] = {
+    "a head that is too long": (b"HTTP/1.1 200 OK\r\nX-A: " + b"b" * 20000 + b"\r\n\r\n", "through"),
+    "too many lines": (b"HTTP/1.1 200 OK\r\n" + b"X-A: b\r\n" * 4000 + b"\r\n", "through"),
+    "too many interim answers": (b"HTTP/1.1 100 Continue\r\n\r\n" * 4000, "as a proxy does"),
+    "no HTTP": (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "as a proxy does"),
+    "no line at all": (b"\r\n\r\n", "as a proxy does"),
+    "a status that is no number": (b"HTTP/1.1 2xx OK\r\n\r\n", "as a proxy does"),
+    "something right behind the head": (b"HTTP/1.1 200 OK\r\n\r\nhello", "through"),
+    "another protocol": (b"HTTP/1.1 101 Switching Protocols\r\n\r\n", "through"),
+    "no": (b"HTTP/1.1 403 Forbidden\r\n\r\n", "through"),
+    "no without a login": (b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n", "without a login"),
+}
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_answers_of_a_proxy_that_open_no_tunnel(terminal: Served, name: str) -> None:
+    said, words = ANSWERS[name]
+    with speaking(Slow(said, b"")) as port:
+        terminal.device.environment["http_proxy"] = f"http://127.0.0.1:{port}"
+        terminal.start("--wait", "1")
+        code, _, err = terminal.finish()
+    assert (code, words in err) == (75, True), err
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"HTTP/1.1 200 Connection established\r\n\r\n",
+        b"HTTP/1.0 200 OK\r\nVia: a\r\nX: y\r\n\r\n",
+        b"HTTP/1.1 204 Fine\n\n",
+        b"HTTP/1.1 102 Processing\r\nX: y\r\n\r\nHTTP/1.1 200 OK\r\n\r\n",
+    ],
+)
+def test_answers_of_a_proxy_that_open_a_tunnel(terminal: Served, said: bytes) -> None:
+    terminal.device.environment["http_proxy"] = terminal.peer.url
+    terminal.device.configure(ServerURL="http://server.test")
+    terminal.authorize("http://server.test")
+    terminal.start()
+    stream = terminal.peer.raw()
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        head += stream.recv(1)
+    assert head.startswith(b"CONNECT server.test:80 HTTP/1.1\r\nHost: server.test:80\r\n")
+    stream.sendall(said)
+    with terminal.peer.converse(stream) as line:
+        assert line.headers["host"] == "server.test"
+        line.shell()
