@@ -997,7 +997,7 @@ with open(sys.argv[1], "rb") as file:
     try:
         artifact.verify(file, device_type="board")
         print("accepted")
-    except errors.ArtifactRefused as refusal:
+    except errors.ArtifactRejected as refusal:
         print(refusal)
 # Not ru_maxrss: on Linux that survives exec, and would be the test's own.
 print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
