@@ -219,7 +219,8 @@ def test_the_terminal_is_reachable_as_long_as_its_unit_runs(root: Path, tmp_path
                 user.type(b"id -un; setsid -f sleep 2000; nohup sleep 1000 & echo got-$((40 + 2))\n")
                 shown = user.until(b"got-42")
                 assert b"games" in shown
-                of_games = ("find", "/proc", "-maxdepth", "1", "-user", "games")
+                # Another process may end while `find` reads the directory.
+                of_games = ("find", "/proc", "-ignore_readdir_race", "-maxdepth", "1", "-user", "games")
                 until(lambda: machine.run(*of_games).stdout.count("/proc/") == 3, "all that it starts runs")
                 machine.run("systemctl", "stop", unit)
                 user.until(b"ends its terminal service")
