@@ -3,7 +3,6 @@
 import os
 import pty
 import re
-import select
 import shlex
 import shutil
 import subprocess
@@ -13,6 +12,7 @@ from pathlib import Path
 import click
 import pytest
 from helpers.device import REPO
+from helpers.readable import readable
 
 from mender_oneshot import cli
 
@@ -152,7 +152,7 @@ def ask_zsh(lines: list[str], directory: Path) -> Answers:
         """Return what zsh says before its next mark."""
         nonlocal heard
         while b"<@>" not in heard:
-            assert select.select([ours], [], [], 30)[0], heard
+            assert readable(ours, 30), heard
             heard += os.read(ours, 4096)
         said, _, heard = heard.partition(b"<@>")
         return said.decode()

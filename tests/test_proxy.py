@@ -1,78 +1,17 @@
 """Through a proxy, with the same trust and the same silence about secrets."""
 
 import base64
-import contextlib
-import select
-import socket
 import ssl
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from helpers.certificates import issue
 from helpers.device import Device
+from helpers.proxy import Proxy
 
 from mender_oneshot.devserver import DevServer
 from mender_oneshot.proxy import choose, is_direct
-
-
-class Proxy:
-    """A proxy that tunnels (CONNECT) on loopback and remembers the heads of the requests it got."""
-
-    def __init__(
-        self,
-        answer: bytes = b"HTTP/1.1 200 Connection established\r\n\r\n",
-        context: ssl.SSLContext | None = None,
-    ) -> None:
-        self.heads: list[str] = []
-        self._answer = answer
-        self._context = context
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
-        self._threads = [threading.Thread(target=self._listen)]
-
-    def __enter__(self) -> "Proxy":
-        self._threads[0].start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        for thread in self._threads:
-            thread.join()
-
-    def _listen(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                client, _ = self._listener.accept()
-                self._threads.append(threading.Thread(target=self._tunnel, args=(client,)))
-                self._threads[-1].start()
-
-    def _tunnel(self, client: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            if self._context:
-                client = self._context.wrap_socket(client, server_side=True)
-            self._serve(client)
-
-    def _serve(self, client: socket.socket) -> None:
-        with client, contextlib.suppress(OSError):
-            head = b""
-            while b"\r\n\r\n" not in head:
-                head += client.recv(65536)
-            self.heads.append(head.decode())
-            client.sendall(self._answer)
-            host, _, port = head.split()[1].decode().rpartition(":")
-            with socket.create_connection((host, int(port))) as target:
-                ways = {client: target, target: client}
-                while True:
-                    for source in select.select(list(ways), [], [])[0]:
-                        piece = source.recv(65536)
-                        while isinstance(source, ssl.SSLSocket) and source.pending():
-                            piece += source.recv(65536)
-                        if not piece:
-                            return
-                        ways[source].sendall(piece)
 
 
 @pytest.fixture

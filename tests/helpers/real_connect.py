@@ -5,7 +5,6 @@ import fcntl
 import json
 import os
 import pty
-import select
 import shlex
 import signal
 import socket
@@ -18,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from helpers.readable import readable
 from helpers.real_daemon import BUS, need, until
 from mender_oneshot.devserver import DevServer
 
@@ -133,8 +133,9 @@ class Screen:
         """What is shown up to and including some bytes; what comes behind them is for the next call."""
         end = time.monotonic() + seconds
         while mark not in self._seen:
-            ready, _, _ = select.select([self._ours], [], [], max(0.0, end - time.monotonic()))
-            assert ready, f"not within {seconds} s: {mark!r} in {self._seen!r}"
+            assert readable(self._ours, max(0.0, end - time.monotonic())), (
+                f"not within {seconds} s: {mark!r} in {self._seen!r}"
+            )
             try:
                 self._seen += os.read(self._ours, 65536)
             except OSError:

@@ -9,7 +9,6 @@ import atexit
 import json
 import math
 import os
-import select
 import signal
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from helpers.device import REPO, Device, Run
+from helpers.readable import readable
 from mender_oneshot import settings, status
 from mender_oneshot.devserver import DevServer
 from mender_oneshot.settings import Places
@@ -84,7 +84,7 @@ class Forge:
         job = {"words": words, "env": device.env(), "out": str(out), "err": str(err), "umask": umask}
         process.stdin.write(json.dumps(job) + "\n")
         process.stdin.flush()
-        if not select.select([process.stdout], [], [], seconds)[0]:
+        if not readable(process.stdout.fileno(), seconds):
             self.stop()
             raise AssertionError(f"{words} has not ended within {seconds} s: {err.read_text()}")
         code = int(process.stdout.readline())

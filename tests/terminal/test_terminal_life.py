@@ -17,6 +17,7 @@ from pathlib import Path
 import msgpack
 import pytest
 from helpers.device import REPO, Device, spoil
+from helpers.proxy import Proxy
 from helpers.terminal_peer import (
     Served,
     eventually,
@@ -26,7 +27,6 @@ from helpers.terminal_peer import (
     silent_address,
     stands_still,
 )
-from test_proxy import Proxy
 from wsproto.events import BytesMessage, Ping
 
 from mender_oneshot.devserver import DevServer
