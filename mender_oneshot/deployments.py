@@ -1,67 +1,103 @@
-"""Talking to the server as an accepted device, and what the answers mean for the deployment in hand.
+"""Requests to the server as an accepted device, and what its answers mean for the current deployment.
 
-What several steps share; no step of its own.
+Shared by several steps; not a step itself.
 """
 
 import contextlib
 import logging
+from collections.abc import Callable
+from typing import TypeVar
 
 from . import disk, errors, plan
 from .context import Context, Outcome
 from .server import DeploymentGone, Server
-from .state import ARTIFACT, PART, PROVIDES, Result, concluded
+from .state import ARTIFACT, PART, PROVIDES, Result, with_final_result
 from .transport import host
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
 
-def connect(context: Context) -> Server:
-    """Return the server that gave us the token; raises `errors.Needs` where there is no good one."""
-    token = context.store.state.token
-    if token is None or not plan.token_is_good(token, context.settings.servers, context.now().time):
-        raise errors.Needs("auth", errors.NotAccepted("There is no good token; run mender-oneshot auth."))
-    if context.server is None or context.server.url != token.server:
-        context.close()
-        context.server = Server(context.settings, token.server)
-    context.server.token = token.jwt
-    return context.server
+def ask(context: Context, call: Callable[[Server], T]) -> T:
+    """Return the result of a call to the server; if there is no valid token, authorize first and call again.
 
-
-def report_progress(context: Context, step: str, deployment: str, status: str) -> Outcome | None:
-    """Report an intermediate status; return an outcome if the server has no such deployment any more.
-
-    Then everything of it has been dropped. Raises an `errors.Error` if no answer comes. Every other answer is
-    only logged, as in the reference client: these statuses are optional, and a gateway that blocks them must
-    not block the update. While the server wants a pause of this step, the status is left out.
+    The second call may go to another one of `Servers`. Raises the error of the step `auth` if that fails, and
+    `errors.InvalidToken` if the server rejects the new token as well.
     """
-    server = connect(context)
-    if plan.asked_pause(context.store.state, step, server.url, context.now().time):
-        log.info("The status %s is not sent: the server has asked for a pause.", status)
-        return None
     try:
-        server.put_status(deployment, status)
-    except DeploymentGone as void:
-        verb = "has aborted" if void.aborted else "does not know"
-        sentence = f"{server_name(context)} {verb} deployment {deployment} ({void}); dropped it."
-        drop(context)
-        return Outcome("withdrawn", sentence, {"deployment": deployment})
-    except errors.UntrustedServer:
-        raise
-    except (errors.ServerRejected, errors.InvalidResponse, errors.TemporaryError) as error:
-        if isinstance(error, errors.TemporaryError) and not error.host:
+        return call(_server(context))
+    except errors.InvalidToken as error:
+        log.info("%s", error)
+    context.perform("auth")
+    return call(_server(context))
+
+
+def _server(context: Context) -> Server:
+    """Return the server that issued the token; raises `errors.InvalidToken` if there is no valid one."""
+    token, connection = context.store.state.token, context.connection
+    if token is None or not plan.token_is_good(token, context.settings.servers, context.now().time):
+        raise errors.InvalidToken("There is no valid token; run mender-oneshot auth.")
+    server = connection.server
+    if server is None or server.url != token.server:
+        server = Server(context.settings, token.server)
+        connection.replace(server)
+    server.token = token.jwt
+    return server
+
+
+def report_progress(
+    context: Context, step: str, deployment: str, status: str, *, required: bool
+) -> Outcome | None:
+    """Report an intermediate status; return an outcome if the server no longer has the deployment.
+
+    In that case the deployment has been dropped here as well. Any other answer is only logged, as in the
+    reference client: these statuses are optional, and a gateway that blocks them must not block the update.
+    The status is skipped while the server has asked for a pause of this step.
+
+    Raises what `ask` raises if there is no valid token. If no answer comes, raises an `errors.Error` if
+    `required`, and only logs it otherwise.
+    """
+
+    def put(server: Server) -> Outcome | None:
+        if plan.asked_pause(context.store.state, step, server.url, context.now().time):
+            log.info("The status %s is not sent: the server has asked for a pause.", status)
+            return None
+        try:
+            server.put_status(deployment, status)
+        except DeploymentGone as gone:
+            verb = "has aborted" if gone.aborted else "does not know"
+            sentence = f"{server_name(context)} {verb} deployment {deployment} ({gone}); dropped it."
+            drop(context)
+            return Outcome("withdrawn", sentence, {"deployment": deployment})
+        except (errors.InvalidToken, errors.DeadlineExceeded):
             raise
-        context.keep_away(step, error)
-        log.warning("The status %s is not taken: %s", status, error)
-    return None
+        except errors.Error as error:
+            if required and not _is_answer(error):
+                raise
+            context.store_pause(step, error)
+            log.warning("Could not report the status %s: %s", status, error)
+        return None
+
+    return ask(context, put)
+
+
+def _is_answer(error: errors.Error) -> bool:
+    """Return whether an error is an answer, from the server or from a gateway in front of it."""
+    if isinstance(error, errors.TemporaryError):
+        return bool(error.host)
+    answers = (errors.ServerRejected, errors.InvalidResponse)
+    return isinstance(error, answers) and not isinstance(error, errors.UntrustedServer)
 
 
 def server_name(context: Context) -> str:
     """Return the host of the server that this invocation talks to."""
-    return host(context.server.url) if context.server else "The server"
+    server = context.connection.server
+    return host(server.url) if server else "The server"
 
 
 def aborted(result: Result) -> Outcome:
-    """Say that the server has aborted the deployment of a result, which was dropped."""
+    """Return the outcome of a result whose deployment the server has aborted, so that it was dropped."""
     advice = "; roll the update back" if result.status == "success" else ""
     return Outcome(
         "aborted",
@@ -72,13 +108,13 @@ def aborted(result: Result) -> Outcome:
 
 
 def drop(context: Context) -> None:
-    """Forget the deployment in hand and what was downloaded of it."""
-    context.store.save(deployment=None)
+    """Drop the current deployment and what was downloaded of it."""
+    context.store.save(context.store.state._replace(deployment=None))
     disk.remove(context.data(ARTIFACT), context.data(PART), context.data(PROVIDES))
 
 
 def save_or_make_room(context: Context) -> None:
-    """Save the state of an update that is over, at the price of its artifact where the disk is full."""
+    """Save the state of a finished update; if the disk is full, remove its artifact and try again."""
     try:
         context.store.save()
     except errors.NoSpace:
@@ -88,12 +124,13 @@ def save_or_make_room(context: Context) -> None:
 
 
 def fail(context: Context, error: errors.Error) -> None:
-    """Give up the deployment in hand: queue `failure`, with the error as the last line of its log."""
+    """Fail the current deployment: queue `failure`, with the error as the last line of its log."""
     state = context.store.state
     if state.deployment is None:
         return
     log.error("%s", error)
     error.logged = True
-    context.store.state = concluded(state, Result(state.deployment.id, "failure", context.now().time))
+    failure = Result(state.deployment.id, "failure", context.now().time)
+    context.store.state = with_final_result(state, failure)
     save_or_make_room(context)
     disk.remove(context.data(ARTIFACT), context.data(PART), context.data(PROVIDES))

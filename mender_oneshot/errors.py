@@ -93,6 +93,7 @@ class TemporaryError(Error):
         super().__init__(message)
         self.retry_after = retry_after
         self.host = host
+        self.pause_stored = False  # `retry_after` is in the state already
 
 
 class NotYet(TemporaryError):
@@ -100,6 +101,10 @@ class NotYet(TemporaryError):
 
     Asked for at the wrong moment, the step has not failed; nobody counts it.
     """
+
+
+class LinkExpired(TemporaryError):
+    """The link of the artifact is no longer valid; the step check-update gets a new one."""
 
 
 class ServerError(TemporaryError):
@@ -143,19 +148,22 @@ class NotAccepted(Error):
     exit_code = os.EX_NOPERM
 
 
+class InvalidToken(Error):
+    """There is no token that has not expired, or the server rejected it (401, or 403 with `forbidden`).
+
+    `deployments.ask` answers it by the step `auth`, once; so it ends a step only if the new token is rejected
+    as well.
+    """
+
+    exit_code = os.EX_NOPERM
+
+    def __init__(self, message: str, *, forbidden: bool = False) -> None:
+        super().__init__(message)
+        if forbidden:
+            self.exit_code = os.EX_UNAVAILABLE
+
+
 class SettingsError(Error):
     """The configuration, or a file the device must have, is missing or wrong."""
 
     exit_code = os.EX_CONFIG
-
-
-class Needs(Exception):
-    """No error yet: another step has to come first, after which this one can go on.
-
-    `step` names it; `otherwise` is the error to raise where it came and did not help.
-    """
-
-    def __init__(self, step: str, otherwise: Error) -> None:
-        super().__init__(step)
-        self.step = step
-        self.otherwise = otherwise

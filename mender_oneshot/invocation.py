@@ -8,8 +8,8 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 
-from . import disk, errors, owner, plan, snapshot, state, steps
-from .context import Context, Done, Outcome, Progress
+from . import credentials, disk, errors, owner, plan, snapshot, state, steps
+from .context import Connection, Context, Done, IdentityScript, Outcome, Progress
 from .deadline import deadline
 from .deployment_log import FILE as DEPLOYMENT_LOG
 from .deployment_log import Handler
@@ -29,8 +29,6 @@ def carry_out(options: Options, settings: Settings, progress: Progress, tell: Ca
     with deadline(options.max_runtime), _context(options, settings, progress) as context:
         if options.command == "run":
             _run(context, options, tell)
-        elif options.command == "report":
-            tell(Done("report", _report(context, options.status)))
         else:
             tell(Done(options.command, _named(context, options)))
 
@@ -42,7 +40,7 @@ def _context(options: Options, settings: Settings, progress: Progress) -> Iterat
     lock = take_lock(settings.places.data(state.LOCK), wait=options.command != "run")
     try:
         store = _open_store(settings, lock)
-        context = Context(settings, store, lambda: snapshot.look(settings.places), progress, options.syslog)
+        context = _new_context(options, settings, store, progress)
         handler = Handler(settings.log_directory)
         root = logging.getLogger(__package__)
         handler.addFilter(lambda record: bool(store.state.deployment or store.state.handoff))
@@ -51,10 +49,25 @@ def _context(options: Options, settings: Settings, progress: Progress) -> Iterat
             yield context
         finally:
             root.removeHandler(handler)
-            context.close()
+            context.connection.close()
             store.save()
     finally:
         os.close(lock)
+
+
+def _new_context(options: Options, settings: Settings, store: Store, progress: Progress) -> Context:
+    paced = options.command == "run"
+    context = Context(
+        settings=settings,
+        store=store,
+        now=lambda: snapshot.look(settings.places),
+        progress=progress,
+        syslog=options.syslog,
+        connection=Connection(),
+        identity=IdentityScript(lambda: credentials.identity(settings, store.state)),
+        perform=lambda name: perform(context, name, paced=paced),
+    )
+    return context
 
 
 def _open_store(settings: Settings, lock: int) -> Store:
@@ -68,7 +81,7 @@ def _open_store(settings: Settings, lock: int) -> Store:
         known = state.load(path)
     except state.Unreadable as error:
         ruins = error.content
-        aside = f"; {state.set_aside(path, ruins)} is a copy" if ruins else ""
+        aside = f"; {state.quarantine(path, ruins)} is a copy" if ruins else ""
         log.error("The state %s cannot be used (%s)%s; starting with an empty state.", path, error, aside)
         found = "list" if b'"identity_format": "list"' in ruins else "string"
         known = State(identity_format=_noted_format(lock) or found)
@@ -83,9 +96,9 @@ def _open_store(settings: Settings, lock: int) -> Store:
     store = Store(path, known)
     if known.spread < 0:
         first = known == State()
-        store.update(spread=owner.draw_spread())
+        store.state = store.state._replace(spread=owner.draw_spread())
         if first:
-            store.update(identity_format=_first_format(settings, lock))
+            store.state = store.state._replace(identity_format=_first_format(settings, lock))
     return store
 
 
@@ -124,18 +137,19 @@ def bears_traces_of_python_client(settings: Settings) -> bool:
 
 
 def _run(context: Context, options: Options, tell: Callable[[Done], None]) -> None:
-    """Do the next step that is due, or with `--all` one after the other."""
-    if not context.settings.servers:
-        raise no_server(context.settings)
+    """Perform the next step that is due; with `--all`, one after the other."""
+    store, settings = context.store, context.settings
+    if not settings.servers:
+        raise no_server(settings)
     if options.force:
-        context.settings = context.settings._replace(start_spread=0)
-        context.store.update(checked_at=0, inventory_at=0, failures={})
+        settings = settings._replace(start_spread=0)
+        store.state = store.state._replace(checked_at=0, inventory_at=0, failures={})
     for turn in range(MOST_STEPS if options.every_step else 1):
-        step = plan.next_step(context.store.state, context.settings, context.now(), options.only)
+        step = plan.next_step(store.state, settings, context.now(), options.only)
         if step is None:
             return
-        if turn == 0 and step != "tidy":  # which asks nobody, and makes room
-            context.store.prove()
+        if turn == 0 and step != "tidy":  # `tidy` makes no request, and frees space
+            store.ensure_writable()
         outcome = perform(context, step, paced=True)
         tell(Done(step, outcome))
         if outcome.word == "handed-off":
@@ -143,27 +157,30 @@ def _run(context: Context, options: Options, tell: Callable[[Done], None]) -> No
 
 
 def _named(context: Context, options: Options) -> Outcome:
-    """Do the step that was asked for by name, whatever the interval."""
+    """Perform the step that the user named, whatever the interval."""
+    if options.command == "report":
+        from .steps import report
+
+        return report.run(context, status=options.status)
     if options.command == "bootstrap" and options.force:
         from .steps import bootstrap
 
-        return bootstrap.replace(context)
+        return bootstrap.run(context, force=True)
     if options.command == "auth" and not options.fresh:
         other = _confirm_owner(context, "auth")
         if other:
             log.warning("%s", other.sentence)
-        token, servers = context.store.state.token, context.settings.servers
-        if plan.token_is_good(token, servers, context.now().time):
+        if _has_good_token(context):
             return Outcome("kept", "The device is authorized, and its token is still good.")
     if options.command != "bootstrap":
-        context.store.prove()
+        context.store.ensure_writable()
     return perform(context, options.command, paced=False)
 
 
 def perform(context: Context, name: str, *, paced: bool) -> Outcome:
-    """Do one step, and before it those that it turns out to need.
+    """Perform one step, after an authorization if it needs a token and there is no valid one.
 
-    A refused token is no failure but a reason to authorize, once, and go on; an expired link one to check.
+    Every error is counted as a failure of the step, so that the next run backs off.
     """
     _respect_pause(context, name)
     if name not in ("bootstrap", "tidy"):
@@ -172,38 +189,18 @@ def perform(context: Context, name: str, *, paced: bool) -> Outcome:
             return other
         if other:
             log.warning("%s", other.sentence)
-    tried: set[str] = set()
-    token, servers = context.store.state.token, context.settings.servers
-    if name in plan.NEEDS_TOKEN and not plan.token_is_good(token, servers, context.now().time):
-        tried.add("auth")
+    if name in plan.NEEDS_TOKEN and not _has_good_token(context):
         perform(context, "auth", paced=paced)
-        _respect_pause(context, name)  # the server that gave the token may want one
-    while True:
-        try:
-            return _attempt(context, name, paced)
-        except errors.Needs as need:
-            if need.step in tried:
-                _count_failure(context, name, need.otherwise)
-                raise need.otherwise from need
-            tried.add(need.step)
-            log.info("%s", need.otherwise)
-            try:
-                outcome = perform(context, need.step, paced=paced)
-                context.met[need.step] = None
-            except errors.Error as error:
-                context.met[need.step] = error
-                good = plan.token_is_good(context.store.state.token, servers, context.now().time)
-                if name not in plan.NEEDS_TOKEN and isinstance(error, errors.TemporaryError) and not good:
-                    continue  # no token could be asked for: it reports on its way, if it can
-                # This step has failed with the one it needed; uncounted, it would be due again at once.
-                _count_failure(context, name, error)
-                raise
-            if paced and need.step == "check-update" and context.store.state.deployment is None:
-                return outcome  # the deployment is withdrawn, and nothing is left to be done
+        _respect_pause(context, name)  # the server that issued the token may have asked for one
+    return _attempt(context, name, paced)
+
+
+def _has_good_token(context: Context) -> bool:
+    return plan.token_is_good(context.store.state.token, context.settings.servers, context.now().time)
 
 
 def _confirm_owner(context: Context, name: str) -> Outcome | None:
-    """Compare the device with the state; running out of time there counts as a failure of the step."""
+    """Compare the device with the state; a time-out there counts as a failure of the step."""
     try:
         return owner.confirm(context)
     except errors.DeadlineExceeded as error:
@@ -212,12 +209,9 @@ def _confirm_owner(context: Context, name: str) -> Outcome | None:
 
 
 def _attempt(context: Context, name: str, paced: bool) -> Outcome:
-    """Do one step by itself, and count its failures in a row."""
-    step = steps.load(name)
-    # Some steps do less when a timer asks than when a person does.
-    run = getattr(step, "run_paced", step.run) if paced else step.run
+    """Perform one step by itself, and count its failures in a row."""
     try:
-        outcome: Outcome = _within_memory(run, context)
+        outcome = _within_memory(context, name, paced)
     except errors.NothingInProgress:
         raise
     except errors.NotYet as error:
@@ -226,21 +220,22 @@ def _attempt(context: Context, name: str, paced: bool) -> Outcome:
         raise
     except errors.Error as error:
         _count_failure(context, name, error)
-        context.keep_away(name, error)
+        context.store_pause(name, error)
         raise
     if outcome.word in ("over", "waiting"):
-        # A server that repeats itself, or a sub-updater that goes on, is looked at less and less often.
+        # A server that repeats itself, or a sub-updater that still runs, is checked less and less often.
         _count(context, name, outcome.sentence, failed=False)
         return outcome
-    failures = {other: failure for other, failure in context.store.state.failures.items() if other != name}
-    context.store.update(failures=failures)
+    store = context.store
+    failures = {other: failure for other, failure in store.state.failures.items() if other != name}
+    store.state = store.state._replace(failures=failures)
     return outcome
 
 
-def _within_memory(run: Callable[[Context], Outcome], context: Context) -> Outcome:
-    """Do a step; too little memory for it is an error like others, counted and with a pause after it."""
+def _within_memory(context: Context, name: str, paced: bool) -> Outcome:
+    """Perform a step; too little memory for it is an error like others, which is counted."""
     try:
-        return run(context)
+        return steps.load(name).run(context, paced=paced)
     except MemoryError as error:
         raise errors.OutOfMemory from error
 
@@ -260,28 +255,4 @@ def _count_failure(context: Context, name: str, error: errors.Error) -> None:
 def _count(context: Context, name: str, why: str, *, failed: bool) -> None:
     store = context.store
     failure = plan.failed_again(store.state.failures.get(name), context.now().time, why, failed=failed)
-    store.update(failures={**store.state.failures, name: failure})
-
-
-def _report(context: Context, status: str) -> Outcome:
-    """Take down the result, then try to send what is queued; what cannot be sent now is safe in the state."""
-    handoff = context.store.state.handoff
-    syslog = handoff is not None and handoff.syslog
-    try:
-        return _recorded(context, status)._replace(syslog=syslog)
-    except errors.Error as error:
-        error.syslog = syslog
-        raise
-
-
-def _recorded(context: Context, status: str) -> Outcome:
-    from .steps import report
-
-    outcome = report.record(context, status)
-    while outcome is None or (outcome.word != "already" and context.store.state.results):
-        try:
-            outcome = perform(context, "deliver", paced=False)
-        except errors.Error as error:
-            sentence = f"The result is queued and will be sent by a later run: {error}"
-            return Outcome("queued", sentence, {"status": status})
-    return outcome
+    store.state = store.state._replace(failures={**store.state.failures, name: failure})

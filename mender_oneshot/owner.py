@@ -23,32 +23,30 @@ def confirm(context: Context) -> Outcome | None:
     Drops a token that was asked for with another key or other settings. If the identity is another one, sets
     aside what belongs to the other device and returns an outcome that says so, else None.
     """
-    if context.confirmed:
+    if context.identity.has_run:
         return None
-    context.confirmed = True
     store, settings = context.store, context.settings
     token = store.state.token
     used = credentials.current(settings)
     if token and not token.credentials:  # of an older version: whose it is nobody wrote down
-        store.update(token=token._replace(credentials=used))
+        store.state = store.state._replace(token=token._replace(credentials=used))
     elif token and used not in (token.credentials, credentials.UNREADABLE):
         # Nothing to act on: what is wrong with the new key or settings is the authorization's to say.
         log.info(
             "The device key, TenantToken or DeviceTier is not the one that the token was issued for; "
             "authorizing again."
         )
-        store.update(token=None)
+        store.state = store.state._replace(token=None)
     try:
-        context.identity = credentials.identity(settings, store.state)
+        found = credentials.mark(context.identity.result())
     except (errors.SettingsError, errors.TemporaryError) as error:
-        context.identity_error = error  # an authorization ends with it, other steps continue
+        # An authorization ends with this error; other steps continue.
         if plan.token_is_good(store.state.token, settings.servers, context.now().time):
             log.warning("Cannot tell whether this is still the same device: %s", error)
         return None
-    found = credentials.mark(context.identity)
     if store.state.owner not in ("", found):
         return _set_aside(context, found)
-    store.update(owner=found)
+    store.state = store.state._replace(owner=found)
     return None
 
 
@@ -69,11 +67,11 @@ def _set_aside(context: Context, found: str) -> Outcome:
         # The sub-updater may be at work: it finishes, but nobody reports for it.
         known, lock = _with_lock(known, store.state, now)
         disk.write_whole(context.data(UPDATE_LOCK), lock.encode())
-    context.close()
+    context.connection.close()
     starts = "continues with its own" if known.owner else "starts afresh"
     spread = draw_spread() if known.spread < 0 else known.spread
     form = store.state.identity_format
-    store.save(**known._replace(spread=spread, identity_format=form, owner=found)._asdict())
+    store.save(known._replace(spread=spread, identity_format=form, owner=found))
     return Outcome(
         "other-device",
         f"The identity has changed, so the state belongs to another device; this one {starts}, and a copy of "

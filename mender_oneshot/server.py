@@ -48,11 +48,20 @@ class Server:
     def __init__(self, settings: Settings, url: str) -> None:
         self.url = url
         self.token = ""
-        self._transport = Transport(settings)
+        self._settings = settings
+        self._opened: Transport | None = None
+
+    @property
+    def _transport(self) -> Transport:
+        """Open on first use, so that a certificate that cannot be read is an error of the request."""
+        if self._opened is None:
+            self._opened = Transport(self._settings)
+        return self._opened
 
     def close(self) -> None:
         """Close every connection."""
-        self._transport.close()
+        if self._opened:
+            self._opened.close()
 
     def greet(self) -> float | None:
         """Ask for a deployment without a token, which a Mender server refuses (401).
@@ -202,7 +211,8 @@ class Server:
     ) -> Answer:
         """Send one request to the server.
 
-        Raises for a refused token, 408, 429 and 5xx; the caller interprets every other status.
+        Raises `errors.InvalidToken` if the server rejects the token, `errors.TemporaryError` for 408, 429 and
+        5xx; the caller interprets every other status.
         """
         headers = dict(headers or ({} if body is None else {"Content-Type": "application/json"}))
         headers["Accept"] = "application/json"
@@ -215,11 +225,10 @@ class Server:
         if len(content) > ANSWER_LIMIT:
             raise self._unexpected(answer, "an answer of a sensible size")
         if token and answers.refuses_token(answer):
-            kind = errors.NotAccepted if answer.status == 401 else errors.ServerRejected
-            sentence = (
-                f"{self._said(answer)}, although it has authorized this device; see the server's own log."
+            raise errors.InvalidToken(
+                f"{self._said(answer)}, although it has authorized this device; see the server's own log.",
+                forbidden=answer.status == 403,
             )
-            raise errors.Needs("auth", kind(sentence))
         if answer.status in (408, 429) or answer.status >= 500:
             trouble = errors.ServerError if answer.status >= 500 else errors.TemporaryError
             then, wish = _waiting(answer.headers)

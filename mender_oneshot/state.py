@@ -238,7 +238,7 @@ DELIVERED, ABORTED, UNKNOWN = "delivered", "aborted", "unknown"
 """What became of a result: the server has it, has aborted the deployment, or does not know it."""
 
 
-def concluded(state: State, result: Result) -> State:
+def with_final_result(state: State, result: Result) -> State:
     """Return the state after an update has come to its end; a result of no known deployment goes nowhere.
 
     The result of an earlier attempt at the same deployment makes way for this one, which counts it.
@@ -283,28 +283,33 @@ def answered(state: State, result: Result, answer: str) -> State:
 
 
 class Store:
-    """Holds the state of this invocation and puts it on disk."""
+    """The state of this invocation.
+
+    To change it in memory, assign `state`; `save` writes it to disk, at the latest when the invocation ends.
+    """
 
     def __init__(self, path: str, state: State) -> None:
         self.path = path
         self.state = state
         self._saved: State | None = None if state == State() or state.damaged else state
 
-    def update(self, **changes: Any) -> None:
-        """Change the state in memory; the end of the invocation, or `save`, makes it last."""
-        self.state = self.state._replace(**changes)
+    def save(self, state: State | None = None) -> None:
+        """Write the state to disk if it has changed; with an argument, this is the state from now on.
 
-    def save(self, **changes: Any) -> None:
-        """Change the state and put it on disk now, whole; raises `errors.NoSpace` or `errors.DiskError`."""
-        self.update(**changes)
+        Atomic and durable: after a power cut the file holds the old or the new state. Raises `errors.NoSpace`
+        or `errors.DiskError`; the state in memory has changed even so.
+        """
+        if state is not None:
+            self.state = state
         if self.state != self._saved:
             disk.write_whole(self.path, to_json(self.state))
             self._saved = self.state
 
-    def prove(self) -> None:
-        """Put the state on disk although it may not have changed: what follows will have to be remembered.
+    def ensure_writable(self) -> None:
+        """Write the state, changed or not, to be sure that what follows can be saved.
 
-        A back-off that cannot be written down is none, and every tick of a timer would ask the server again.
+        A back-off that cannot be saved has no effect: every run would ask the server again. Raises
+        `errors.NoSpace` or `errors.DiskError`.
         """
         try:
             if disk.free(os.path.dirname(self.path)) < SPARE:
@@ -330,12 +335,12 @@ def load(path: str) -> State:
         raise
 
 
-def set_aside(path: str, content: bytes) -> str:
-    """Copy the content of an unreadable state file, and return the name of the copy.
+def quarantine(path: str, corrupt: bytes) -> str:
+    """Copy the content of a corrupt state file, and return the path of the copy.
 
-    The file itself stays until the new state takes its place, so that a power cut in between does not make
-    the device look new. An older copy is overwritten.
+    The file itself stays until the new state replaces it, so that a power cut in between does not make the
+    device look new. An older copy is overwritten.
     """
-    aside = path + ".unreadable"
-    disk.write_whole(aside, content)
-    return aside
+    copy = path + ".unreadable"
+    disk.write_whole(copy, corrupt)
+    return copy

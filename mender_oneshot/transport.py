@@ -280,7 +280,7 @@ def _cause(error: BaseException) -> BaseException | None:
     if isinstance(error, http.client.HTTPException) and isinstance(context, ValueError):
         return None  # a chunk without a length: how `http.client` notices a broken connection
     for candidate in (getattr(error, "reason", None), *error.args, error.__cause__, context):
-        ours = isinstance(candidate, (errors.Error, errors.Needs))
+        ours = isinstance(candidate, errors.Error)
         if isinstance(candidate, BaseException) and candidate is not error and not ours:
             return candidate
     return None

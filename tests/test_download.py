@@ -177,6 +177,16 @@ def test_an_expired_link_is_renewed_and_the_partial_file_kept(
     assert fetched(server)[-1].query != fetched(server)[0].query
 
 
+def test_downloading_is_reported_once_if_the_link_has_expired(
+    offered: Device, server: DevServer, tmp_path: Path
+) -> None:
+    deployment = offered.state["deployment"]["id"]
+    server.faults.add(match=STORAGE, expired=True)
+    downloads(offered, server, tmp_path)
+    assert [seen.status for seen in fetched(server)] == [403, 200]
+    assert server.status_history(deployment) == ["downloading"]
+
+
 def test_a_link_near_its_end_is_renewed_before_it_is_used(
     accepted: Device, server: DevServer, release: Release, tmp_path: Path
 ) -> None:

@@ -210,6 +210,31 @@ def test_neither_does_a_token_that_cannot_be_had(downloaded: Device, server: Dev
     assert not [seen for seen in server.requests[asked:] if known["jwt"] in str(seen.headers)]
 
 
+def test_a_rejected_token_does_not_verify_the_artifact_again(downloaded: Device, server: DevServer) -> None:
+    deployment = downloaded.state["deployment"]["id"]
+    server.revoke_tokens()
+    asked = len(server.requests)
+    assert downloaded.ok("install", "--json").json["outcome"] == "handed-off"
+    assert [seen.status for seen in server.requests[asked:]] == [401, 200, 204]
+    assert server.status(deployment) == "installing"
+    assert (downloaded.data / "deployment.log").read_text().count("release-2 is intact") == 1
+
+
+@pytest.mark.parametrize(
+    "auth", [{"status": 500}, {"status": 401, "body": MENDERS}, {}], ids=["broken", "no", "yes"]
+)
+def test_a_token_that_stays_rejected_stops_the_installation(
+    downloaded: Device, server: DevServer, auth: dict[str, Any]
+) -> None:
+    if auth:
+        server.faults.add(match="POST */auth_requests", **auth)
+    server.faults.add(match="PUT */status", count=None, status=401)
+    done = downloaded.run("install")
+    assert done.code == (75 if auth.get("status") == 500 else 77)
+    assert not (downloaded.data / "update.lock").exists()
+    assert "install" in downloaded.state["failures"]
+
+
 def test_the_name_is_that_of_what_was_verified(
     accepted: Device, server: DevServer, release: Release, tmp_path: Path
 ) -> None:

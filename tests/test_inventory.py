@@ -1,6 +1,7 @@
 """What the device says of itself, and when it says it again."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,6 +30,19 @@ def test_scripts_in_order_of_name_one_value_as_itself_several_as_a_list(
     accepted.ok("send-inventory")
     found = attributes(server)
     assert (found["disk"], found["kernel"]) == (["a", "b"], "6.1")
+
+
+def test_a_rejected_token_does_not_run_the_scripts_again(
+    accepted: Device, server: DevServer, tmp_path: Path
+) -> None:
+    runs = tmp_path / "runs"
+    accepted.script("inventory/mender-inventory-count", f"#!/bin/sh\necho run >> {runs}\necho also=3\n")
+    server.revoke_tokens()
+    asked = len(server.requests)
+    accepted.ok("send-inventory")
+    assert [seen.status for seen in server.requests[asked:]] == [401, 200, 200]
+    assert attributes(server)["also"] == "3"
+    assert runs.read_text() == "run\n"
 
 
 def problems(done: Run) -> list[str]:

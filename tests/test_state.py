@@ -297,7 +297,7 @@ def test_what_a_newer_version_wrote_into_a_part_stays_with_it() -> None:
 )
 def test_no_more_is_written_than_is_read(big: dict[str, Any], tmp_path: Path) -> None:
     store = Store(str(tmp_path / states.FILE), State())
-    store.save(results=FULL.results, handoff=FULL.handoff, **big)
+    store.save(store.state._replace(results=FULL.results, handoff=FULL.handoff, **big))
     assert os.path.getsize(store.path) <= states.LIMIT
     known = states.load(store.path)
     assert (known.results, known.handoff, known.damaged) == (FULL.results, FULL.handoff, ())
@@ -376,15 +376,15 @@ def test_saving_writes_only_what_changed(tmp_path: Path) -> None:
     store = Store(str(path), State())
     store.save()
     assert json.loads(path.read_bytes()) == {"schema": 1}
-    store.save(form="v2")
+    store.save(store.state._replace(form="v2"))
     first = saves(store)
     store.save()
-    store.save(form="v2")
-    store.update(form="v1")
-    store.update(form="v2")
+    store.save(store.state._replace(form="v2"))
+    store.state = store.state._replace(form="v1")
+    store.state = store.state._replace(form="v2")
     store.save()
     assert saves(store) == first
-    store.update(form="v1")
+    store.state = store.state._replace(form="v1")
     assert saves(store) == first
     store.save()
     assert saves(store) != first
@@ -405,7 +405,7 @@ def test_the_file_is_for_us_alone(tmp_path: Path) -> None:
     path = tmp_path / states.FILE
     before = os.umask(0)
     try:
-        Store(str(path), State()).save(token=FULL.token)
+        Store(str(path), State()).save(State(token=FULL.token))
     finally:
         os.umask(before)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -415,7 +415,7 @@ def test_a_state_that_cannot_be_saved_is_tried_again(tmp_path: Path) -> None:
     directory = tmp_path / "data"
     store = Store(str(directory / states.FILE), State())
     with pytest.raises(errors.DiskError):
-        store.save(form="v1")
+        store.save(store.state._replace(form="v1"))
     directory.mkdir()
     store.save()
     assert states.load(store.path).form == "v1"
@@ -431,7 +431,7 @@ def test_an_unreadable_file_is_set_aside(tmp_path: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(Unreadable):
             states.load(str(path))
-        aside = states.set_aside(str(path), content)
+        aside = states.quarantine(str(path), content)
         assert Path(aside).read_bytes() == content
         assert path.read_bytes() == content
     assert len(os.listdir(tmp_path)) == 2

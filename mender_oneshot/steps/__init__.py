@@ -1,10 +1,11 @@
-"""The verbs, one file each. Every file has `run(context) -> Outcome`; none imports another.
+"""The steps, one file each. Every file has `run`, as in `Step`; none imports another.
 
-`load` imports a step when it is asked for, so that one step does not pay for the libraries of the others.
+`load` imports a step when it is needed, so that no step pays for the libraries of the others. A step that
+needs another one calls `Context.perform`.
 """
 
 from importlib import import_module
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ..context import Context, Outcome
 
@@ -18,17 +19,28 @@ FILES = {
     "deliver": "deliver",
     "tidy": "tidy",
 }
-"""The name of each step, as the command line and the plan say it, and its file."""
+"""The name of each step on the command line and in the plan, and its file."""
 
 
 class Step(Protocol):
-    """The shape of a file in this folder."""
+    """The shape of a file in this folder. Only `report` differs: it has `status` and is never due."""
 
-    def run(self, context: Context) -> Outcome:
-        """Do the step; raises an `errors.Error`, or `errors.Needs` for a step that must come first."""
+    def run(self, context: Context, *, paced: bool) -> Outcome:
+        """Perform the step; raises an `errors.Error`.
+
+        `paced` is true for `run`, which may leave work for a later run; a step that the user named has it
+        false and acts immediately.
+        """
 
 
 def load(name: str) -> Step:
     """Import one step."""
     step: Step = import_module(f"{__name__}.{FILES[name]}")
     return step
+
+
+if TYPE_CHECKING:
+    # `import_module` returns a module of any shape; this makes mypy compare each file with `Step`.
+    from . import authorize, bootstrap, check, deliver, download, install, inventory, tidy
+
+    _: tuple[Step, ...] = (authorize, bootstrap, check, deliver, download, install, inventory, tidy)

@@ -3,6 +3,7 @@
 import base64
 import json
 import logging
+from itertools import takewhile
 
 from .. import credentials, device, errors, keys, plan
 from ..context import Context, Outcome
@@ -15,56 +16,73 @@ from ..transport import host
 log = logging.getLogger(__name__)
 
 
-def run(context: Context) -> Outcome:
-    """Ask each server in turn until one gives a token.
+class Paused(errors.TemporaryError):
+    """A server has asked for a pause that is still in force."""
 
-    Raises `errors.NotAccepted` where a server knows the device but has not accepted it, else the last error.
+
+def run(context: Context, *, paced: bool) -> Outcome:
+    """Request a token from each server in turn until one issues it.
+
+    Raises `errors.NotAccepted` if a server has not accepted the device, else an error of one of the servers.
     """
-    settings = context.settings
+    settings, store = context.settings, context.store
     if not settings.servers:
         raise no_server(settings)
     body, signature = request(context)
-    refusal: errors.Error | None = None
-    refusals: list[errors.Error] = []
-    refused_by: list[str] = []
-    paused = False
+    failures: dict[str, errors.Error] = {}
     for url in settings.servers:
-        now = context.now().time
-        wait = plan.asked_pause(context.store.state, "auth", url, now)
-        if wait:  # another server of the list may be free
-            refusals.append(errors.TemporaryError(plan.pause_in_words(context.store.state, wait, now)))
-            refusal = refusal or refusals[-1]
-            paused = True
-            continue
-        context.close()
-        context.server = server = Server(settings, url)
         try:
-            jwt = server.authorize(body, signature)
+            jwt = _request_token(context, url, body, signature)
         except errors.DeadlineExceeded:
             raise
         except errors.Error as error:
-            log.info("%s", error)
-            refusals.append(error)
-            if isinstance(error, errors.NotAccepted):
-                refused_by.append(url)
-            if isinstance(error, errors.NotAccepted) or not (
-                paused or isinstance(refusal, errors.NotAccepted)
-            ):
-                refusal = error
+            if not isinstance(error, Paused):
+                log.info("%s", error)
+            failures[url] = error
             continue
-        token = read(jwt, url, context.now())._replace(credentials=credentials.current(settings))
-        # A new token may mean that the server lost our record: the inventory goes again, and `next` is asked
-        # in its newer form again, unless a deployment is under way.
-        form = context.store.state.form if context.store.state.deployment else ""
-        identity = credentials.mark(context.identity) if context.identity else ""
-        context.store.save(token=token, owner=identity, inventory_digest="", form=form)
+        _save_token(context, jwt, url)
         return Outcome("authorized", f"{host(url)} has accepted this device.", {"server": url})
-    for one in refusals:
-        context.keep_away("auth", one)
-    known = context.store.state.token
-    if known and known.server in refused_by:
-        context.store.update(token=None)
-    raise refusal or errors.TemporaryError("No server was asked.")
+    for failure in failures.values():
+        context.store_pause("auth", failure)
+    known = store.state.token
+    if known and isinstance(failures.get(known.server), errors.NotAccepted):
+        store.state = store.state._replace(token=None)
+    raise _most_important(list(failures.values()))
+
+
+def _request_token(context: Context, url: str, body: bytes, signature: str) -> str:
+    """Request a token from one server; raises `Paused` while that server has asked for a pause."""
+    now = context.now().time
+    wait = plan.asked_pause(context.store.state, "auth", url, now)
+    if wait:
+        raise Paused(plan.pause_in_words(context.store.state, wait, now))
+    server = Server(context.settings, url)
+    context.connection.replace(server)
+    return server.authorize(body, signature)
+
+
+def _save_token(context: Context, jwt: str, url: str) -> None:
+    """Save a new token.
+
+    It may mean that the server lost its record of this device: the inventory is sent again, and the newer
+    form of `next` is tried again, unless a deployment is in progress.
+    """
+    store = context.store
+    store.save(
+        store.state._replace(
+            token=read(jwt, url, context.now())._replace(credentials=credentials.current(context.settings)),
+            owner=credentials.mark(context.identity.result()),
+            inventory_digest="",
+            form=store.state.form if store.state.deployment else "",
+        )
+    )
+
+
+def _most_important(failures: list[errors.Error]) -> errors.Error:
+    """Return the error to end with: the last rejection, else the last error that is not after a pause."""
+    rejections = [error for error in failures if isinstance(error, errors.NotAccepted)]
+    before_pause = list(takewhile(lambda error: not isinstance(error, Paused), failures))
+    return (rejections or before_pause or failures[:1])[-1]
 
 
 def request(context: Context) -> tuple[bytes, str]:
@@ -74,11 +92,8 @@ def request(context: Context) -> tuple[bytes, str]:
     # Before a key is made: a data directory without a device type may be an empty one in place of this
     # device's, whose partition is not mounted.
     device.device_type(settings)
-    if context.identity_error:  # the script takes its time: it is not asked twice
-        raise context.identity_error
-    identity = context.identity or credentials.identity(settings, context.store.state)
-    context.identity = identity
-    context.store.update(identity_format=form)
+    identity = context.identity.result()
+    context.store.state = context.store.state._replace(identity_format=form)
     key = keys.load(settings.key_file)
     if key is None:
         keys.make(settings)

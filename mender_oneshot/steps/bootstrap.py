@@ -1,22 +1,20 @@
-"""Make the device key where there is none."""
+"""Generate the device key if there is none."""
 
 from .. import keys
 from ..context import Context, Outcome
 
 
-def run(context: Context) -> Outcome:
-    """Make the key unless there is a good one; raises `errors.SettingsError` for a damaged one."""
-    settings = context.settings
+def run(context: Context, *, paced: bool = False, force: bool = False) -> Outcome:
+    """Generate the key unless there is one; raises `errors.SettingsError` if it is corrupt.
+
+    With `force`, replace the key, corrupt or not, and drop the token that was issued for it.
+    """
+    settings, store = context.settings, context.store
+    if force:
+        keys.make(settings)
+        store.save(store.state._replace(token=None))
+        return Outcome("created", f"Made a new device key, {settings.key_file}; it must be accepted anew.")
     if keys.load(settings.key_file) is not None:
         return Outcome("kept", f"The device key {settings.key_file} is there and good; nothing to do.")
     keys.make(settings)
     return Outcome("created", f"Made a new device key, {settings.key_file}.")
-
-
-def replace(context: Context) -> Outcome:
-    """Make a new key whatever is there (`--force`); the token of the old one goes with it."""
-    keys.make(context.settings)
-    context.store.save(token=None)
-    return Outcome(
-        "created", f"Made a new device key, {context.settings.key_file}; it must be accepted anew."
-    )

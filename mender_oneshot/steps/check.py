@@ -5,7 +5,7 @@ import logging
 from .. import deployment_log, deployments, device, disk, errors, liveness, plan
 from ..answers import Unusable
 from ..context import Context, Outcome
-from ..server import DeviceChanged
+from ..server import DeviceChanged, Server
 from ..state import ARTIFACT, DELIVERED, PART, PROVIDES, UPDATE_LOCK, Deployment, Result, final_result
 from ..transport import host
 
@@ -17,22 +17,44 @@ MOST_ATTEMPTS = 10
 NOTHING = Outcome("nothing", "There is no update for this device.", {"deployment": None})
 
 
-def run(context: Context) -> Outcome:
-    """Ask, and note what is to be done."""
-    return _check(context, paced=False)
+def run(context: Context, *, paced: bool) -> Outcome:
+    """Request the next deployment and store it; the answer may also renew, replace or end the current one.
+
+    If `paced`, a deployment that has failed here waits before it is tried again. Raises `errors.NotYet` while
+    no request may be made (`_require_free`), and `errors.InvalidResponse` for a deployment that cannot be
+    carried out.
+    """
+    _require_free(context)
+    store = context.store
+    provides = device.provides(context.settings) | {"device_type": device.device_type(context.settings)}
+
+    def next_deployment(server: Server) -> tuple[str, Deployment | None, str]:
+        # Only a current deployment fixes the form: the server itself may have changed since the last one.
+        form = store.state.form if store.state.deployment or store.state.form == "v1" else ""
+        return server.url, *server.next_deployment(provides, form)
+
+    try:
+        url, found, form = deployments.ask(context, next_deployment)
+    except Unusable as error:
+        raise _fail(context, error) from error
+    except DeviceChanged:
+        deployments.drop(context)
+        store.state = store.state._replace(checked_at=context.now().time)
+        return Outcome(
+            "conflict",
+            "The device's type or artifact name changed during a deployment, so the server has failed it.",
+            {"deployment": None},
+        )
+    store.state = store.state._replace(form=form, checked_at=context.now().time)
+    if found is None:
+        return _nothing(context, url)
+    return _take(context, found._replace(server=url), paced)
 
 
-def run_paced(context: Context) -> Outcome:
-    """The same for `run`, which waits before it tries a deployment again that has failed."""
-    return _check(context, paced=True)
+def _require_free(context: Context) -> None:
+    """Raise `errors.NotYet` while a result is queued, or an update is being installed.
 
-
-def _check(context: Context, paced: bool) -> Outcome:
-    """Ask, and note what is to be done.
-
-    Asked while a deployment is in hand, the answer renews its link, replaces it, or withdraws it.
-    Raises `errors.NotYet` while a result is queued or an update is in the sub-updater's hands: asking then
-    makes the server fail the deployment (device-api.md section 3.3).
+    A request at that time makes the server fail the deployment (device-api.md section 3.3).
     """
     store, now = context.store, context.now()
     if store.state.results:
@@ -48,26 +70,6 @@ def _check(context: Context, paced: bool) -> Outcome:
         raise errors.NotYet(
             "The sub-updater of the last update is still running; ask again when it has ended."
         )
-    provides = device.provides(context.settings) | {"device_type": device.device_type(context.settings)}
-    # Only a deployment in hand fixes the form: the server itself may have changed since the last one.
-    form = store.state.form if store.state.deployment or store.state.form == "v1" else ""
-    server = deployments.connect(context)
-    try:
-        found, form = server.next_deployment(provides, form)
-    except Unusable as error:
-        raise _fail(context, error) from error
-    except DeviceChanged:
-        deployments.drop(context)
-        store.update(checked_at=context.now().time)
-        return Outcome(
-            "conflict",
-            "The device's type or artifact name changed during a deployment, so the server has failed it.",
-            {"deployment": None},
-        )
-    store.update(form=form, checked_at=context.now().time)
-    if found is None:
-        return _nothing(context, server.url)
-    return _take(context, found._replace(server=server.url), paced)
 
 
 def _fail(context: Context, unusable: Unusable) -> errors.InvalidResponse:
@@ -80,10 +82,10 @@ def _fail(context: Context, unusable: Unusable) -> errors.InvalidResponse:
     if over:
         _repeat(context, over)
         return error
-    store.update(checked_at=context.now().time)
+    store.state = store.state._replace(checked_at=context.now().time)
     if held is None or held.id != unusable.deployment:
         deployment_log.reset(context.settings.log_directory, context.settings.places.datastore)
-        store.update(deployment=Deployment(unusable.deployment, "", "", ""))
+        store.state = store.state._replace(deployment=Deployment(unusable.deployment, "", "", ""))
     deployments.fail(context, error)
     return error
 
@@ -118,7 +120,8 @@ def _take(context: Context, found: Deployment, paced: bool) -> Outcome:
             {"deployment": None},
         )
     if held and (held.id, held.artifact_id) == (found.id, found.artifact_id):
-        store.save(deployment=held._replace(uri=found.uri, expires=found.expires, server=found.server))
+        renewed = held._replace(uri=found.uri, expires=found.expires, server=found.server)
+        store.save(store.state._replace(deployment=renewed))
     else:
         if held and _same_artifact(held, found):
             log.info("Deployment %s has the same artifact as %s; keeping what is here.", found.id, held.id)
@@ -134,7 +137,7 @@ def _take(context: Context, found: Deployment, paced: bool) -> Outcome:
             # First the files, then the state: what lies there always belongs to the deployment in the state.
             disk.remove(context.data(ARTIFACT), context.data(PART), context.data(PROVIDES))
         deployment_log.reset(context.settings.log_directory, context.settings.places.datastore)
-        store.save(deployment=found)
+        store.save(store.state._replace(deployment=found))
         log.info("Deployment %s offers %s.", found.id, found.artifact_name)
         if plan.link_is_open(found, context.settings):
             log.warning("Deployment %s: %s", found.id, plan.OPEN_LINK)
@@ -153,7 +156,8 @@ def _same_artifact(held: Deployment, found: Deployment) -> bool:
 
 def _repeat(context: Context, over: Result) -> Outcome:
     """Answer an offer of a deployment that is over with the result that it had."""
-    context.store.save(results=(over._replace(sent=False, refusals=0),))
+    store = context.store
+    store.save(store.state._replace(results=(over._replace(sent=False, refusals=0),)))
     return Outcome(
         "over",
         f"Deployment {over.deployment} is offered again, but is over; its result will be sent again.",

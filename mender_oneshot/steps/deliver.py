@@ -14,57 +14,74 @@ MAX_LOG_ATTEMPTS = 50
 log = logging.getLogger(__name__)
 
 
-def run(context: Context) -> Outcome:
-    """Deliver one result; raises an `errors.Error` where it has to stay in the queue."""
-    result = context.store.state.results[0]
+def run(context: Context, *, paced: bool) -> Outcome:
+    """Deliver one result; raises an `errors.Error` if it has to stay in the queue."""
+    return deployments.ask(context, lambda server: _deliver(context, server))
+
+
+def _deliver(context: Context, server: Server) -> Outcome:
+    """Send the oldest result, and decide what an error means for it.
+
+    An invalid token, or an authorization that fails, is not an answer to the result and never counts.
+    """
     try:
-        return _deliver(context, result)
-    except DeploymentGone as void:
-        if void.aborted:
-            _done(context, ABORTED)
-            return deployments.aborted(result)
-        _done(context, UNKNOWN)
-        sentence = (
-            f"The server does not know deployment {result.deployment} ({void}); dropped the result "
-            f"{result.status}."
-        )
-        return Outcome("void", sentence, _facts(result))
+        return _send(context, server)
+    except DeploymentGone as gone:
+        return _gone(context, gone)
     except (
         errors.ServerRejected,
         errors.InvalidResponse,
         errors.TemporaryError,
         errors.DeadlineExceeded,
     ) as error:
-        result = context.store.state.results[0]
-        refused = isinstance(error, errors.ServerRejected) and not isinstance(error, errors.UntrustedServer)
-        limit = MAX_REFUSALS if refused else MAX_LOG_ATTEMPTS
-        if not refused and not result.sent:
-            # The status itself is worth waiting for, however long the server is in trouble or somebody else
-            # answers in its place.
+        outcome = _count(context, error)
+        if outcome is None:
             raise
-        if isinstance(error, errors.TemporaryError) and error.retry_after:
-            raise
-        # Nothing else may be asked while a result waits, so a "no" for ever must have an end.
-        if result.refusals + 1 >= limit:
-            log.error("%s", error)
-            _done(context, DELIVERED if result.sent else "")
-            what = "log" if result.sent else "result"
-            sentence = (
-                f"The server has not taken the {what} of {result.deployment} {limit} times; dropped it."
-            )
-            return Outcome("refused", sentence, _facts(result))
-        _note(context, result._replace(refusals=result.refusals + 1))
-        raise
+        return outcome
 
 
-def _deliver(context: Context, result: Result) -> Outcome:
-    server = deployments.connect(context)
+def _gone(context: Context, gone: DeploymentGone) -> Outcome:
+    """Drop the oldest result, because the server no longer has its deployment."""
+    result = context.store.state.results[0]
+    if gone.aborted:
+        _done(context, ABORTED)
+        return deployments.aborted(result)
+    _done(context, UNKNOWN)
+    name, status = result.deployment, result.status
+    sentence = f"The server does not know deployment {name} ({gone}); dropped the result {status}."
+    return Outcome("void", sentence, _facts(result))
+
+
+def _count(context: Context, error: errors.Error) -> Outcome | None:
+    """Count a failed attempt at the oldest result; return an outcome if it was the last one, else None.
+
+    No other request is made while a result is queued, so the attempts must end even if all are rejected.
+    """
+    result = context.store.state.results[0]
+    rejected = isinstance(error, errors.ServerRejected) and not isinstance(error, errors.UntrustedServer)
+    if not rejected and not result.sent:
+        return None  # the status waits as long as the server fails, or another host answers in its place
+    if isinstance(error, errors.TemporaryError) and error.retry_after:
+        return None
+    limit = MAX_REFUSALS if rejected else MAX_LOG_ATTEMPTS
+    if result.refusals + 1 < limit:
+        _update(context, result._replace(refusals=result.refusals + 1))
+        return None
+    log.error("%s", error)
+    _done(context, DELIVERED if result.sent else "")
+    what = "log" if result.sent else "result"
+    sentence = f"The server has not taken the {what} of {result.deployment} {limit} times; dropped it."
+    return Outcome("refused", sentence, _facts(result))
+
+
+def _send(context: Context, server: Server) -> Outcome:
+    result = context.store.state.results[0]
     if not result.sent:
         server.put_status(result.deployment, result.status)
         result = result._replace(sent=True, refusals=0)
         if result.status == "failure":
             # The server has the status: a power cut from here on must not send it twice.
-            _note(context, result)
+            _update(context, result)
             context.store.save()
     if result.status == "failure":
         _send_log(context, server, result)
@@ -87,8 +104,9 @@ def _send_log(context: Context, server: Server, result: Result) -> None:
     log.warning("The server finds even the end of the log too large; it goes without.")
 
 
-def _note(context: Context, result: Result) -> None:
-    context.store.update(results=(result, *context.store.state.results[1:]))
+def _update(context: Context, result: Result) -> None:
+    store = context.store
+    store.state = store.state._replace(results=(result, *store.state.results[1:]))
 
 
 def _done(context: Context, answer: str) -> None:

@@ -1,20 +1,16 @@
-"""Fetch the artifact of the deployment in hand, from where the last invocation came to."""
+"""Download the artifact of the current deployment, from where the last invocation stopped."""
 
-import errno
 import logging
-import os
 from collections.abc import Iterator
 from itertools import chain
 
 from .. import deployments, disk, errors, resume
 from ..context import Context, Outcome
+from ..partial_download import PartialDownload, in_words, trusted
 from ..resume import Action, OnDisk
 from ..server import Server
 from ..state import ARTIFACT, PART, Deployment, bounded
 from ..transport import Response, host
-
-SYNC_BYTES = 1 << 20
-"""Bytes between two fsyncs, and thus the most that a power cut can spoil at the end of `artifact.part`."""
 
 LINK_MARGIN = 60.0
 FRESH_LINK = 300.0
@@ -22,41 +18,44 @@ FRESH_LINK = 300.0
 log = logging.getLogger(__name__)
 
 
-def run(context: Context) -> Outcome:
-    """Download the artifact; raises `errors.NothingInProgress`, or what kept it from being completed.
+def run(context: Context, *, paced: bool) -> Outcome:
+    """Download the artifact; if its link has expired, get a new one by check-update, once.
 
-    Attempts that bring nothing are counted, and after `RetryDownloadCount` of them the deployment has failed.
+    Raises `errors.NothingInProgress`, or what kept the download from being completed. Attempts that bring no
+    new byte are counted, and after `RetryDownloadCount` of them the deployment has failed.
     """
+    deployment = _current(context)
+    if disk.is_own(context.data(ARTIFACT)):
+        return Outcome("downloaded", f"{deployment.artifact_name} is downloaded already.", _facts(deployment))
+    reported = ""
+    if link_is_stale(deployment, context.store.state.checked_at, context.now().time):
+        log.info("The artifact's link has expired; requesting a new one.")
+    else:
+        try:
+            return _download(context, deployment)
+        except errors.LinkExpired as error:
+            log.info("%s", error)
+            reported = deployment.id
+    renewed = context.perform("check-update")
+    if paced and context.store.state.deployment is None:
+        return renewed  # the deployment is no longer offered
+    deployment = _current(context)
+    return _download(context, deployment, report=deployment.id != reported, last_link=True)
+
+
+def _current(context: Context) -> Deployment:
     deployment = context.store.state.deployment
     if deployment is None:
         raise errors.NothingInProgress("There is no update to download; ask for one with check-update.")
-    if disk.is_own(context.data(ARTIFACT)):
-        return Outcome("downloaded", f"{deployment.artifact_name} is downloaded already.", _facts(deployment))
-    if link_is_stale(deployment, context.store.state.checked_at, context.now().time):
-        raise errors.Needs(
-            "check-update", errors.TemporaryError("The artifact's link has expired; asking again later.")
-        )
-    gone = deployments.report_progress(context, "download", deployment.id, "downloading")
-    if gone:
-        return gone
-    part = PartialDownload(context.data(PART))
-    try:
-        before = part.size
-        _fetch(context, part)
-        part.finish(context.data(ARTIFACT))
-    except (errors.Error, errors.Needs) as error:
-        _drop_what_cannot_be_resumed(context, part, error)
-        _count(context, error, progress=_is_progress(context, part, before))
-        raise
-    finally:
-        part.close()
-    deployment = context.store.state.deployment or deployment
-    sentence = f"Downloaded {deployment.artifact_name}, {in_words(part.size)}."
-    return Outcome("downloaded", sentence, _facts(deployment) | {"bytes": part.size})
+    return deployment
+
+
+def _save(context: Context, deployment: Deployment) -> None:
+    context.store.save(context.store.state._replace(deployment=deployment))
 
 
 def link_is_stale(deployment: Deployment, checked_at: float, now: float) -> bool:
-    """Say whether the link is at its end; one that came just now is not, whatever our clock makes of it."""
+    """Return whether the link has expired; one that is minutes old has not, even if our clock says so."""
     just_now = checked_at <= now < checked_at + FRESH_LINK
     return bool(deployment.expires) and now >= deployment.expires - LINK_MARGIN and not just_now
 
@@ -65,100 +64,125 @@ def _facts(deployment: Deployment) -> dict[str, object]:
     return {"deployment": deployment.id, "artifact_name": deployment.artifact_name}
 
 
-def _drop_what_cannot_be_resumed(context: Context, part: "PartialDownload", error: Exception) -> None:
-    """Free the disk of bytes that the next attempt would throw away, or of an object that may never end."""
-    held = context.store.state.deployment
-    endless = held and held.size < 0 and isinstance(error, errors.NoSpace)
-    if held and (endless or not resume.can_resume(_known(part, held))):
+def _download(
+    context: Context, deployment: Deployment, *, report: bool = True, last_link: bool = False
+) -> Outcome:
+    """Report `downloading`, unless told not to, then fetch the artifact.
+
+    Raises `errors.LinkExpired` if the storage rejects the link, which counts as an attempt if `last_link`.
+    """
+    if report:
+        aborted = deployments.report_progress(
+            context, "download", deployment.id, "downloading", required=True
+        )
+        if aborted:
+            return aborted
+    size = deployments.ask(context, lambda server: _attempt(context, server, last_link))
+    deployment = _current(context)
+    sentence = f"Downloaded {deployment.artifact_name}, {in_words(size)}."
+    return Outcome("downloaded", sentence, _facts(deployment) | {"bytes": size})
+
+
+def _attempt(context: Context, server: Server, last_link: bool) -> int:
+    """Bring the artifact to its full size and its final name, and return its size in bytes."""
+    part = PartialDownload(context.data(PART))
+    try:
+        before = part.size
+        _fetch(context, server, part)
+        part.finish(context.data(ARTIFACT))
+    except errors.Error as error:
+        _drop_what_cannot_be_resumed(context, part, error)
+        if last_link or not isinstance(error, errors.LinkExpired):
+            _count(context, error, progress=_is_progress(context, part, before))
+        raise
+    finally:
+        part.close()
+    return part.size
+
+
+def _drop_what_cannot_be_resumed(context: Context, part: PartialDownload, error: errors.Error) -> None:
+    """Free the disk of bytes that the next attempt would replace, or of an object that may never end."""
+    deployment = _current(context)
+    endless = deployment.size < 0 and isinstance(error, errors.NoSpace)
+    if endless or not resume.can_resume(_known(part, deployment)):
         part.truncate(0)
 
 
-def _known(part: "PartialDownload", deployment: Deployment) -> OnDisk:
+def _known(part: PartialDownload, deployment: Deployment) -> OnDisk:
     return OnDisk(part.size, deployment.size, deployment.etag, deployment.last_modified, deployment.refused)
 
 
-def _is_progress(context: Context, part: "PartialDownload", before: int) -> bool:
-    """Say whether an attempt brought new bytes, and enough of them."""
-    held = context.store.state.deployment
-    size = held.size if held else -1
-    return not part.started_over and resume.is_progress(part.size - before, size)
+def _is_progress(context: Context, part: PartialDownload, before: int) -> bool:
+    """Return whether an attempt brought new bytes, and enough of them."""
+    return not part.started_over and resume.is_progress(part.size - before, _current(context).size)
 
 
-def _count(context: Context, error: errors.Error | errors.Needs, *, progress: bool) -> None:
-    """Count an attempt that brought nothing; the last one that is allowed makes the deployment a failure.
+def _count(context: Context, error: errors.Error, *, progress: bool) -> None:
+    """Count an attempt that brought nothing; after the last one that is allowed, the deployment has failed.
 
-    A link that has ended is none, before there was a fresh one.
+    Raises `errors.ServerRejected` in that case.
     """
-    store = context.store
-    deployment = store.state.deployment
-    if deployment is None or (isinstance(error, errors.Needs) and error.step not in context.met):
-        return
+    store, deployment = context.store, _current(context)
     if progress:
-        # The link works after all: the pauses begin at the shortest again.
+        # The link works after all: the back-off starts again with the shortest pause.
         failures = {step: failure for step, failure in store.state.failures.items() if step != "download"}
-        store.update(deployment=deployment._replace(stalls=0), failures=failures)
+        store.state = store.state._replace(deployment=deployment._replace(stalls=0), failures=failures)
         return
-    store.update(deployment=deployment._replace(stalls=deployment.stalls + 1))
-    allowed = context.settings.retry_download_count
-    if deployment.stalls + 1 >= allowed:
-        cause = error.otherwise if isinstance(error, errors.Needs) else error
+    stalls, allowed = deployment.stalls + 1, context.settings.retry_download_count
+    store.state = store.state._replace(deployment=deployment._replace(stalls=stalls))
+    if stalls >= allowed:
         final = errors.ServerRejected(
-            f"Gave up on {deployment.artifact_name} after {allowed} attempts without a new byte: {cause}"
+            f"Gave up on {deployment.artifact_name} after {allowed} attempts without a new byte: {error}"
         )
         deployments.fail(context, final)
-        raise final from cause
+        raise final from error
 
 
-def _fetch(context: Context, part: "PartialDownload") -> None:
+def _fetch(context: Context, server: Server, part: PartialDownload) -> None:
     """Bring the part file to its full size."""
-    server = deployments.connect(context)
-    deployment = context.store.state.deployment
-    if deployment is None:
-        return
-    boot = context.now().boot
-    if part.size and deployment.boot != boot:
-        part.truncate(trusted(part.size))
-        context.store.save(deployment=deployment._replace(boot=boot))
-    if deployment.size >= 0:
-        part.make_room(deployment.size)  # before the server sends what there is no room for
+    _distrust_after_reboot(context, part)
+    if _current(context).size >= 0:
+        part.make_room(_current(context).size)  # before the server sends what does not fit
     whole = False
     while True:
-        deployment = context.store.state.deployment or deployment
+        deployment = _current(context)
         known = _known(part, deployment)
         if known.size >= 0 and known.offset == known.size:
             return
         if whole or not resume.can_resume(known) or 0 <= known.size < known.offset:
             known = OnDisk()
         before = part.size
-        move = _request(context, server, part, known)
-        if move is Action.AGAIN:
+        action = _request(context, server, part, known)
+        if action is Action.AGAIN:
             log.info("What is on disk does not fit the object on %s; starting over.", host(deployment.uri))
             whole = True
-        elif move is Action.WEAKER:
-            context.store.save(deployment=deployment._replace(refused=deployment.refused + 1))
+        elif action is Action.WEAKER:
+            _save(context, deployment._replace(refused=deployment.refused + 1))
+        elif action is Action.COMPLETE or _is_complete(context, part):
+            return
         else:
-            held = context.store.state.deployment
-            if move is Action.COMPLETE or held is None or held.size < 0 or part.size >= held.size:
-                return
             whole = False
-            # Less than the rest came, as the answer announced; the next part is asked for at once.
-            if not resume.is_progress(part.size - before, held.size):
+            # The answer was complete, but announced only a part of the rest; request the next part at once.
+            if not resume.is_progress(part.size - before, _current(context).size):
                 raise errors.TemporaryError(f"{host(deployment.uri)} sends too little at a time.")
 
 
-def trusted(size: int) -> int:
-    """Return how much of a part file can be believed after a power cut.
-
-    Everything but the last megabyte was synced; what came after may be lost, or zeros.
-    """
-    return max(0, size - SYNC_BYTES)
+def _is_complete(context: Context, part: PartialDownload) -> bool:
+    size = _current(context).size
+    return size < 0 or part.size >= size
 
 
-def _request(context: Context, server: Server, part: "PartialDownload", known: OnDisk) -> Action:
-    """Ask once, write what comes, and return what the answer was."""
-    deployment = context.store.state.deployment
-    if deployment is None:
-        return Action.COMPLETE
+def _distrust_after_reboot(context: Context, part: PartialDownload) -> None:
+    """Cut off the bytes that may not have been synced before a reboot, which may have been a power cut."""
+    deployment, boot = _current(context), context.now().boot
+    if part.size and deployment.boot != boot:
+        part.truncate(trusted(part.size))
+        _save(context, deployment._replace(boot=boot))
+
+
+def _request(context: Context, server: Server, part: PartialDownload, known: OnDisk) -> Action:
+    """Send one request, write the bytes of the answer, and return what kind of answer it was."""
+    deployment = _current(context)
     where = host(deployment.uri)
     with server.open_artifact(deployment.uri, known) as response:
         answer = resume.answer(response.status, response.headers)
@@ -166,10 +190,9 @@ def _request(context: Context, server: Server, part: "PartialDownload", known: O
         if decision.move in (Action.AGAIN, Action.WEAKER, Action.COMPLETE):
             return decision.move
         if decision.move is Action.EXPIRED:
-            error = errors.TemporaryError(
-                f"{where} answered {answer.status} to a fresh link; the next run asks again."
+            raise errors.LinkExpired(
+                f"{where} rejected the artifact's link ({answer.status}); the next run requests a new one."
             )
-            raise errors.Needs("check-update", error)
         if decision.move is Action.ENCODED:
             raise errors.InvalidResponse(
                 f"Something before {where} compresses the artifact on the way; switch it off."
@@ -193,7 +216,7 @@ def _request(context: Context, server: Server, part: "PartialDownload", known: O
             spliced = deployment.spliced or not resume.is_certain(answer, known)
             deployment = deployment._replace(size=decision.size, spliced=spliced)
             log.info("Resuming at %s of %s.", in_words(part.size), in_words(decision.size))
-        context.store.save(deployment=deployment)
+        _save(context, deployment)
         _write(context, pieces, part, decision)
     return decision.move
 
@@ -219,7 +242,7 @@ def _artifact(response: Response, pieces: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _write(
-    context: Context, pieces: Iterator[bytes], part: "PartialDownload", decision: resume.Decision
+    context: Context, pieces: Iterator[bytes], part: PartialDownload, decision: resume.Decision
 ) -> None:
     """Write the body, and raise `errors.TemporaryError` if it ends before it should."""
     size, end = decision.size, decision.end
@@ -238,98 +261,3 @@ def _write(
     except (errors.TemporaryError, errors.DeadlineExceeded) as error:
         total = in_words(size) if size >= 0 else "an unknown size"
         raise type(error)(f"At {in_words(part.size)} of {total}: {error}") from error
-
-
-def in_words(size: int) -> str:
-    """Write a size for people."""
-    if size < 1000:
-        return f"{size} bytes"
-    return f"{size / 1e3:.1f} kB" if size < 100_000 else f"{size / 1e6:.1f} MB"
-
-
-class PartialDownload:
-    """`artifact.part`: written behind its end, synced every megabyte."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self.started_over = False
-        try:
-            # What is handed off must be what was verified, so nobody else may hold it open for writing.
-            self._descriptor = disk.open_own(path, os.O_RDWR)
-            self.size = os.fstat(self._descriptor).st_size
-            if self.size:
-                # Whoever wrote this may have been killed before it was synced.
-                os.fsync(self._descriptor)
-        except OSError as error:
-            raise disk.failure(f"open {path}", error) from error
-        self._synced = self.size
-
-    def close(self) -> None:
-        """Sync what was written and close; an error here has nobody left to act on it."""
-        try:
-            os.fsync(self._descriptor)
-        except OSError as error:
-            log.warning("%s", disk.failure(f"sync {self.path}", error))
-        finally:
-            os.close(self._descriptor)
-
-    def make_room(self, size: int) -> None:
-        """Raise `errors.NoSpace` if the rest of the object, and the state after it, will not fit."""
-        disk.require_file_size(self.path, size)
-        missing = max(size - self.size, 0) + disk.STATE_RESERVE
-        try:
-            free = disk.free(self._descriptor)
-        except OSError as error:
-            raise disk.failure(f"look for room beside {self.path}", error) from error
-        if not free:  # not a byte, or not an inode
-            raise disk.failure(f"write {self.path}", OSError(errno.ENOSPC, "", self.path))
-        if free < missing:
-            raise errors.NoSpace(
-                f"No room for the artifact: {in_words(missing)} are needed in {os.path.dirname(self.path)}, "
-                f"{in_words(free)} are free; make room, and the next run will resume."
-            )
-
-    def append(self, piece: bytes) -> None:
-        """Write behind the end; raises `errors.NoSpace` or `errors.DiskError`, and what fitted stays."""
-        view = memoryview(piece)
-        try:
-            if self.size + len(piece) - self._synced > SYNC_BYTES:
-                os.fsync(self._descriptor)
-                self._synced = self.size
-            while view:
-                written = os.write(self._descriptor, view)
-                self.size += written
-                view = view[written:]
-        except OSError as error:
-            raise disk.failure(f"write {self.path}", error) from error
-        self.make_room(0)
-
-    def truncate(self, size: int) -> None:
-        """Cut the file."""
-        try:
-            os.ftruncate(self._descriptor, size)
-            os.fsync(self._descriptor)
-        except OSError as error:
-            raise disk.failure(f"cut {self.path}", error) from error
-        self.size = self._synced = size
-
-    def start_over(self) -> None:
-        """Throw away what is there; an attempt that has to is one without a new byte, whatever it brings.
-
-        Raises `errors.InvalidResponse` the second time: such an attempt would never end.
-        """
-        if self.size and self.started_over:
-            raise errors.InvalidResponse(
-                "The storage gives the same object in parts that do not fit; check it."
-            )
-        self.started_over = self.started_over or self.size > 0
-        self.truncate(0)
-
-    def finish(self, target: str) -> None:
-        """Give the complete file its final name, durably."""
-        try:
-            os.fsync(self._descriptor)
-            os.replace(self.path, target)
-            disk.sync_directory(os.path.dirname(target))
-        except OSError as error:
-            raise disk.failure(f"write {target}", error) from error

@@ -5,7 +5,7 @@ import errno
 import logging
 import os
 
-from .. import acceptance, deployments, device, disk, errors, liveness, provides, script, sub_updater
+from .. import acceptance, deployments, device, disk, errors, liveness, plan, provides, script, sub_updater
 from ..artifact import Verified
 from ..context import Context, Outcome
 from ..state import (
@@ -18,7 +18,7 @@ from ..state import (
     Handoff,
     Result,
     bounded,
-    concluded,
+    with_final_result,
 )
 from ..tar import shown
 
@@ -33,7 +33,7 @@ NETWORK = (
 log = logging.getLogger(__name__)
 
 
-def run(context: Context) -> Outcome:
+def run(context: Context, *, paced: bool) -> Outcome:
     """Verify, report `installing`, write `update.lock`, start the sub-updater.
 
     Raises `errors.NothingInProgress`, `errors.ArtifactRejected`, or `errors.ServerRejected` if the
@@ -60,7 +60,7 @@ def run(context: Context) -> Outcome:
         _count(context, deployment)
         verified = _verify(context)
         deployment = deployment._replace(verifying=0)
-        context.store.update(deployment=deployment)
+        _set_deployment(context, deployment)
         disk.require_target(program)
         if obstacle := script.obstacle(program):
             raise errors.ServerRejected(_cannot_be_started(program, obstacle))
@@ -71,7 +71,7 @@ def run(context: Context) -> Outcome:
         deployments.fail(context, error)
         raise
     except errors.SettingsError:
-        context.store.update(deployment=deployment)  # a key that is missing says nothing of the artifact
+        _set_deployment(context, deployment)  # a key that is missing says nothing of the artifact
         raise
     gone = _announce(context, deployment)
     if gone:
@@ -81,6 +81,10 @@ def run(context: Context) -> Outcome:
     _hand_off(context, deployment._replace(artifact_name=name), program)
     facts = {"deployment": deployment.id, "artifact_name": name}
     return Outcome("handed-off", f"Handed {name} to the sub-updater {program}.", facts)
+
+
+def _set_deployment(context: Context, deployment: Deployment) -> None:
+    context.store.state = context.store.state._replace(deployment=deployment)
 
 
 def _require_artifact(context: Context, deployment: Deployment) -> None:
@@ -103,7 +107,8 @@ def _count(context: Context, deployment: Deployment) -> None:
         raise errors.ServerRejected(
             f"Gave up on {deployment.artifact_name}: {allowed} attempts to verify it have ended half-way."
         )
-    context.store.save(deployment=deployment._replace(verifying=deployment.verifying + 1))
+    _set_deployment(context, deployment._replace(verifying=deployment.verifying + 1))
+    context.store.save()
 
 
 def _download_again(context: Context, deployment: Deployment, error: errors.Error) -> errors.TemporaryError:
@@ -111,7 +116,7 @@ def _download_again(context: Context, deployment: Deployment, error: errors.Erro
     fresh = deployment._replace(
         size=-1, etag="", last_modified="", refused=0, spliced=False, restarted=True, stalls=0, verifying=0
     )
-    context.store.save(deployment=fresh)
+    context.store.save(context.store.state._replace(deployment=fresh))
     disk.remove(context.data(ARTIFACT))
     return errors.TemporaryError(
         f"{error} It was joined from several answers of its storage, so the next run downloads it again."
@@ -140,24 +145,20 @@ def _artifact_info(context: Context, verified: Verified) -> bytes:
 
 
 def _announce(context: Context, deployment: Deployment) -> Outcome | None:
-    """Report `installing`; return an outcome if the server has no such deployment any more.
+    """Report `installing`; return an outcome if the server no longer has the deployment.
 
-    A server out of reach does not hold up an artifact that is here and verified: the reference client goes on
-    as well (device-api.md section 3.2), and the result waits in its queue.
+    An unreachable server does not delay a verified artifact: the reference client continues as well
+    (device-api.md section 3.2), and the result waits in the queue. Raises the error of the authorization if
+    the server has rejected the token or this device.
     """
-    problem: errors.Error | None
     try:
-        return deployments.report_progress(context, "install", deployment.id, "installing")
-    except errors.DeadlineExceeded:
-        raise
-    except errors.Error as error:
-        problem = error
-    except errors.Needs as need:
-        problem = context.met.get(need.step)
-        if problem is None:
-            raise
-    log.warning("The server does not know that the installation begins: %s", problem)
-    return None
+        return deployments.report_progress(context, "install", deployment.id, "installing", required=False)
+    except errors.TemporaryError as error:
+        servers, now = context.settings.servers, context.now().time
+        if plan.token_is_good(context.store.state.token, servers, now):
+            raise  # the server has rejected this token, and there is no other one
+        log.warning("Could not report the status installing: %s", error)
+        return None
 
 
 def _hand_off(context: Context, deployment: Deployment, program: str) -> None:
@@ -170,7 +171,7 @@ def _hand_off(context: Context, deployment: Deployment, program: str) -> None:
     name = bounded(deployment.artifact_name)
     handoff = Handoff(deployment.id, name, now.boot, now.uptime, context.syslog)
     deployment = deployment._replace(starts=deployment.starts + 1)
-    store.save(handoff=handoff, deployment=deployment)
+    store.save(store.state._replace(handoff=handoff, deployment=deployment))
     try:
         disk.write_whole(context.data(UPDATE_LOCK), deployment.id.encode())
         _start(context, deployment, program)
@@ -178,7 +179,7 @@ def _hand_off(context: Context, deployment: Deployment, program: str) -> None:
         raise  # as a power cut: what is on disk tells the next run whether it may have been started
     except (OSError, errors.Error) as error:
         raise _not_started(context, deployment, program, error) from error
-    store.save(deployment=None)
+    store.save(store.state._replace(deployment=None))
 
 
 def _not_started(
@@ -200,8 +201,7 @@ def _not_started(
     log.error("%s", failure)
     failure.logged = True
     store = context.store
-    store.state = concluded(store.state, Result(deployment.id, "failure", context.now().time))
-    store.save()
+    store.save(with_final_result(store.state, Result(deployment.id, "failure", context.now().time)))
     disk.remove(context.data(UPDATE_LOCK))
     return failure
 
@@ -212,7 +212,7 @@ def _take_back(context: Context) -> None:
     with contextlib.suppress(errors.DiskError, errors.NoSpace):
         disk.remove(context.data(SUB_UPDATER_FILE))
     disk.remove(context.data(UPDATE_LOCK))
-    context.store.save(handoff=None)
+    context.store.save(context.store.state._replace(handoff=None))
 
 
 def _cannot_be_started(program: str, why: str) -> str:

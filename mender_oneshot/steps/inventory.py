@@ -15,19 +15,14 @@ PATIENCE = 3
 log = logging.getLogger(__name__)
 
 
-def run(context: Context) -> Outcome:
-    """Run the scripts and send what they say."""
-    return _send(context, collect(context))
-
-
-def run_paced(context: Context) -> Outcome:
-    """The same for `run`, which does not send what the server had word for word within the last day."""
-    inventory, state, now = collect(context), context.store.state, context.now().time
-    unchanged = digest(inventory) == state.inventory_digest
-    if unchanged and remaining(state.inventory_sent_at, INVENTORY_MAX_AGE, now):
-        # Once a day is enough for the problems, too, to appear in a journal.
-        _tell(inventory, logging.INFO)
-        context.store.update(inventory_at=now)
+def run(context: Context, *, paced: bool) -> Outcome:
+    """Run the scripts and send their attributes; if `paced`, not those that were sent within the last day."""
+    inventory, store, now = collect(context), context.store, context.now().time
+    unchanged = digest(inventory) == store.state.inventory_digest
+    if paced and unchanged and remaining(store.state.inventory_sent_at, INVENTORY_MAX_AGE, now):
+        # The journal gets the problems once a day, too.
+        _log_problems(inventory, logging.INFO)
+        store.state = store.state._replace(inventory_at=now)
         return Outcome(
             "unchanged",
             "The inventory has not changed; nothing sent.",
@@ -53,16 +48,18 @@ def digest(inventory: Inventory) -> str:
 
 def _send(context: Context, inventory: Inventory) -> Outcome:
     try:
-        deployments.connect(context).put_inventory(inventory.attributes)
+        deployments.ask(context, lambda server: server.put_inventory(inventory.attributes))
     except errors.Error:
-        _tell(inventory, logging.INFO)  # the attempt is repeated soon, and would repeat them
+        _log_problems(inventory, logging.INFO)  # a retry follows soon, and would repeat them
         raise
-    _tell(inventory, logging.WARNING)
-    now, count = context.now().time, len(inventory.attributes)
-    context.store.update(inventory_at=now, inventory_sent_at=now, inventory_digest=digest(inventory))
+    _log_problems(inventory, logging.WARNING)
+    store, now, count = context.store, context.now().time, len(inventory.attributes)
+    store.state = store.state._replace(
+        inventory_at=now, inventory_sent_at=now, inventory_digest=digest(inventory)
+    )
     return Outcome("sent", f"Sent the inventory: {count} attributes.", {"attributes": count})
 
 
-def _tell(inventory: Inventory, level: int) -> None:
+def _log_problems(inventory: Inventory, level: int) -> None:
     for problem in inventory.problems:
         log.log(level, "%s", problem)

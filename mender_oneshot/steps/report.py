@@ -1,17 +1,46 @@
-"""Take down the final status that a sub-updater reports. Sending it is the step `deliver`."""
+"""Record the final status that a sub-updater reports, then send it by the step `deliver`."""
 
 import os
 
 from .. import deployments, errors
 from ..context import Context, Outcome
-from ..state import ABORTED, Result, concluded, final_result
+from ..state import ABORTED, Result, final_result, with_final_result
 
 
-def record(context: Context, status: str) -> Outcome | None:
-    """Put "success" or "failure" into the state, durably; None: the way to the server is free for it.
+def run(context: Context, *, status: str) -> Outcome:
+    """Record "success" or "failure", then send what is queued; what cannot be sent now stays in the queue.
 
-    The first result of a deployment stands: saying it again is fine, and changes nothing. Raises
-    `errors.NothingInProgress` if no update is in progress, or another one than the caller's.
+    Raises `errors.NothingInProgress` if no update is in progress, or another one than the caller's. Outcomes
+    and errors have `syslog` set if the run that handed the update off wrote to the syslog.
+    """
+    handoff = context.store.state.handoff
+    syslog = handoff is not None and handoff.syslog
+    try:
+        outcome = _record(context, status)
+        if outcome is None or context.store.state.results:
+            outcome = _deliver(context, status)
+    except errors.Error as error:
+        error.syslog = syslog
+        raise
+    return outcome._replace(syslog=syslog)
+
+
+def _deliver(context: Context, status: str) -> Outcome:
+    """Send the queued results, oldest first; the outcome is that of the last one."""
+    while True:
+        try:
+            outcome = context.perform("deliver")
+        except errors.Error as error:
+            sentence = f"The result is queued and will be sent by a later run: {error}"
+            return Outcome("queued", sentence, {"status": status})
+        if not context.store.state.results:
+            return outcome
+
+
+def _record(context: Context, status: str) -> Outcome | None:
+    """Save the result, durably; return an outcome if it needs no sending.
+
+    The first result of a deployment is final; reporting it again changes nothing.
     """
     store, now = context.store, context.now()
     state = store.state
@@ -36,6 +65,6 @@ def record(context: Context, status: str) -> Outcome | None:
         )
     if not in_hand:
         raise errors.NothingInProgress("No update is in progress, so there is nothing to report.")
-    store.state = concluded(state, Result(deployment, status, now.time))
+    store.state = with_final_result(state, Result(deployment, status, now.time))
     deployments.save_or_make_room(context)
     return None

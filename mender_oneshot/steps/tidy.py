@@ -4,12 +4,12 @@ import logging
 
 from .. import deployments, disk, liveness, plan
 from ..context import Context, Outcome
-from ..state import ARTIFACT, PART, PROVIDES, UPDATE_LOCK, Handoff, Result, concluded, final_result
+from ..state import ARTIFACT, PART, PROVIDES, UPDATE_LOCK, Handoff, Result, final_result, with_final_result
 
 log = logging.getLogger(__name__)
 
 
-def run(context: Context) -> Outcome:
+def run(context: Context, *, paced: bool) -> Outcome:
     """Take over a lock the state does not know, sweep away one that is over, or give up on a sub-updater.
 
     Nothing is swept while a sub-updater runs, and one that is slow is not given up at once.
@@ -19,7 +19,7 @@ def run(context: Context) -> Outcome:
     if plan.never_started(state, now):
         # First the lock, then the state: a lock that the state does not know would be waited for.
         disk.remove(context.data(UPDATE_LOCK))
-        store.save(handoff=None)
+        store.save(state._replace(handoff=None))
         return Outcome("taken-back", "The sub-updater was never started; the installation begins again.")
     if state.handoff is not None and not plan.lock_is_over(state, now):
         limit = context.settings.install_timeout
@@ -31,7 +31,8 @@ def run(context: Context) -> Outcome:
             )
         return _give_up(context, state.handoff)
     if now.lock is not None and final_result(state, now.lock) is None:
-        store.save(handoff=Handoff(now.lock, "", now.boot, now.uptime, context.syslog), deployment=None)
+        handoff = Handoff(now.lock, "", now.boot, now.uptime, context.syslog)
+        store.save(state._replace(handoff=handoff, deployment=None))
         name = now.lock or "(unknown)"
         return Outcome(
             "adopted", f"{UPDATE_LOCK} says that deployment {name} is being installed; waiting for it."
@@ -43,7 +44,7 @@ def run(context: Context) -> Outcome:
         )
     # First what takes up room: the state may need it.
     disk.remove(context.data(UPDATE_LOCK), context.data(ARTIFACT), context.data(PART), context.data(PROVIDES))
-    store.update(handoff=None)
+    store.state = state._replace(handoff=None)
     final = final_result(state, now.lock) if now.lock else None
     if final:
         sentence = f"Deployment {final.deployment} ended with {final.status}; removed what it left behind."
@@ -62,6 +63,7 @@ def _give_up(context: Context, handoff: Handoff) -> Outcome:
         # Nothing in a lock without an id tells that it was waited for: it would be taken over again.
         disk.remove(context.data(UPDATE_LOCK))
     store = context.store
-    store.state = concluded(store.state, Result(handoff.deployment, "failure", context.now().time))
+    failure = Result(handoff.deployment, "failure", context.now().time)
+    store.state = with_final_result(store.state, failure)
     deployments.save_or_make_room(context)
     return Outcome("gave-up", sentence, {"deployment": handoff.deployment})

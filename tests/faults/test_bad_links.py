@@ -378,7 +378,7 @@ def test_a_chain_of_redirects_with_secrets_in_them(
 def test_a_link_that_is_dead_each_time(offered: Device, server: DevServer, status: int) -> None:
     """The link at hand and a fresh one each time; `next` is asked no more often than links are tried."""
     server.faults.add(match=STORAGE, count=None, status=status)
-    assert fails_in_the_end(offered, server, f"answered {status} to a fresh link")[-1] == 69
+    assert fails_in_the_end(offered, server, f"rejected the artifact's link ({status})")[-1] == 69
     nexts = [seen for seen in server.requests if seen.path.endswith("/next") and seen.status == 200]
     assert len(nexts) <= len(fetched(server)) + 1 <= 2 * 3 + 1
 

@@ -39,7 +39,7 @@ from helpers.power_cut import (
 from helpers.real_daemon import need
 
 from mender_oneshot.devserver import DevServer
-from mender_oneshot.steps.download import SYNC_BYTES, trusted
+from mender_oneshot.partial_download import SYNC_BYTES, trusted
 
 STORAGE = "GET /storage/*"
 

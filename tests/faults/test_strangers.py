@@ -141,7 +141,7 @@ def test_no_stranger_stops_an_update_at_its_statuses(
         for step, reported in (("download", "downloading"), ("install", "installing")):
             done = accepted.run(step)
             assert done.code == 0, (name, done)
-            assert (f"The status {reported} is not taken: " in done.err) == (status != 204), (name, done)
+            assert (f"Could not report the status {reported}: " in done.err) == (status != 204), (name, done)
         accepted.ok("report", "--failure")
         (accepted.data / "update.lock").unlink()
         assert server.status_history(deployment) == ["failure"]
