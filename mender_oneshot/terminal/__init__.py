@@ -1,1 +1,1 @@
-"""The remote terminal: what deviceconnect asks of a device. One process, one thread, one loop."""
+"""The remote terminal: the device's side of deviceconnect. One process, one thread, one event loop."""

@@ -1,7 +1,6 @@
-"""Finding files without ever leaving a directory: by descriptors, name by name, never by comparing paths.
+"""Open a path without leaving a directory: one component at a time, by descriptors, never by comparing paths.
 
-A link put in the way between two looks, a directory moved while we stand in it: neither leads outside, for
-what was opened stays what it is. Knows nothing of limits or messages.
+So swapping links and directories meanwhile does not lead outside: a descriptor keeps its directory.
 """
 
 import contextlib
@@ -13,7 +12,7 @@ from types import TracebackType
 from typing import NamedTuple
 
 MOST_LINKS = 40
-"""Links in one path before it counts as a circle, as in the kernel."""
+"""Links in one path before it counts as a loop, as in the kernel."""
 
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -23,24 +22,24 @@ class OutsideRoot(Exception):
 
 
 class Symlink(Exception):
-    """There is a symbolic link in the path, and none may be followed."""
+    """The path contains a symbolic link, and none may be followed."""
 
 
 class Replaceable(Exception):
-    """Somebody other than root can put another directory in the place of one; the text says who and how."""
+    """A user other than root can replace the directory; the text names the user and the component."""
 
 
 class Root(NamedTuple):
-    """An open directory that no path leads out of, and the names of the way to it."""
+    """An open directory that no path leads out of, and the components of its own path."""
 
     descriptor: int
     names: list[bytes]
 
 
 def hold(path: str) -> Root:
-    """Open a directory, name by name from "/" on and through no link.
+    """Open a directory, one component at a time from "/" and through no link.
 
-    Raises `Replaceable` if a user other than root and us could replace a part of the path; and `OSError`.
+    Raises `Replaceable` if a user other than root and our own could replace a component, and `OSError`.
     """
     names = _names(_as_on_disk(path))
     descriptor = os.open("/", _DIRECTORY)
@@ -58,20 +57,20 @@ def hold(path: str) -> Root:
 
 
 def _step(directory: int, name: bytes, above: str) -> int:
-    """Open a directory in another one, if only root and we ourselves can replace it there."""
+    """Open a directory in another one, if only root and our own user can replace it there."""
     path = os.path.join(above, os.fsdecode(name))
     if name == b"..":
         raise Replaceable(f'there is ".." in it, after {above}')
     if stat.S_ISLNK(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
         raise Replaceable(f"{path} is a symbolic link; name the directory that it leads to")
     inner = os.open(name, _DIRECTORY, dir_fd=directory)
-    found, its = os.fstat(directory), os.fstat(inner)
-    if not _is_trusted(found.st_uid):
-        problem = f"the owner of {above}, {_user(found.st_uid)}, can replace {path}"
-    elif found.st_mode & 0o022 and not found.st_mode & stat.S_ISVTX:
+    outer_stat, inner_stat = os.fstat(directory), os.fstat(inner)
+    if not _is_trusted(outer_stat.st_uid):
+        problem = f"the owner of {above}, {_user(outer_stat.st_uid)}, can replace {path}"
+    elif outer_stat.st_mode & 0o022 and not outer_stat.st_mode & stat.S_ISVTX:
         problem = f"users other than root can write to {above} and so replace {path}"
-    elif found.st_mode & 0o022 and not _is_trusted(its.st_uid):
-        problem = f"its owner, {_user(its.st_uid)}, can replace {path}"
+    elif outer_stat.st_mode & 0o022 and not _is_trusted(inner_stat.st_uid):
+        problem = f"its owner, {_user(inner_stat.st_uid)}, can replace {path}"
     else:
         return inner
     os.close(inner)
@@ -90,10 +89,10 @@ def _user(number: int) -> str:
 
 
 class Place:
-    """A name in an open directory: where a path led. A context manager that closes the directory.
+    """A name in an open directory: the end of a path. A context manager that closes the directory.
 
-    The name may belong to nothing yet; it is "." where the path ends in a directory that has no other. It is
-    bytes, so that no locale has a say in it.
+    The file need not exist; the name is "." if the path ends at the root or in "..". Names are bytes, so that
+    they do not depend on the locale.
     """
 
     def __init__(self, directory: int, name: bytes) -> None:
@@ -109,25 +108,25 @@ class Place:
         self.close()
 
     def close(self) -> None:
-        """Close the directory; a second time does no harm."""
+        """Close the directory; no-op if it is closed."""
         if self.directory >= 0:
             os.close(self.directory)
             self.directory = -1
 
     def stat(self) -> os.stat_result:
-        """Look at what the name belongs to, itself and not what it may link to; raises `OSError`."""
+        """Return the status of the file, of a link itself; raises `OSError`."""
         return os.stat(self.name, dir_fd=self.directory, follow_symlinks=False)
 
     def open(self, flags: int, mode: int = 0) -> int:
-        """Open what the name belongs to, never through a link; raises `OSError`."""
+        """Open the file, never through a link; raises `OSError`."""
         return os.open(self.name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, mode, dir_fd=self.directory)
 
 
 def find(root: Root, path: str, *, follow: bool, last: bool = True) -> Place:
-    """Walk from `root` along an absolute path, which has to lie beneath it, and return where it ends.
+    """Walk from `root` along an absolute path, which must be inside it, and return where it ends.
 
-    `follow` allows symbolic links that stay beneath `root`; `last` has the last name of the path follow a
-    link as well. Raises `OutsideRoot`, `Symlink`, or `OSError` for what is not there or may not be entered.
+    `follow` allows symbolic links that stay inside `root`; with `last`, the last component may be such a link
+    too. Raises `OutsideRoot`, `Symlink`, or `OSError` if a component is missing or must not be entered.
     """
     walk = _Walk(root)
     try:
@@ -137,7 +136,7 @@ def find(root: Root, path: str, *, follow: bool, last: bool = True) -> Place:
 
 
 class _Walk:
-    """The directories from the root to where we stand; ".." goes back along these, not along the disk."""
+    """The open directories from the root to the current one; ".." returns to the one before it."""
 
     def __init__(self, root: Root) -> None:
         self._root = root.names
@@ -148,7 +147,7 @@ class _Walk:
             os.close(self._opened.pop())
 
     def to(self, path: bytes, follow: bool, last: bool) -> Place:
-        names = self._beneath(path)
+        names = self._inside(path)
         links = 0
         while names:
             name = names.pop()
@@ -164,18 +163,18 @@ class _Walk:
                 if target.startswith(b"/"):
                     while len(self._opened) > 1:
                         os.close(self._opened.pop())
-                    names += self._beneath(target)
+                    names += self._inside(target)
                 else:
                     names += _names(target)[::-1]
             elif names:
-                # A link that has just taken the directory's place is not followed: that is an error.
+                # O_NOFOLLOW makes it an error if a link has replaced the directory meanwhile.
                 self._opened.append(os.open(name, _DIRECTORY, dir_fd=self._opened[-1]))
             else:
                 return Place(self._opened.pop(), name)
         return Place(self._opened.pop(), b".")
 
-    def _beneath(self, path: bytes) -> list[bytes]:
-        """Return the names of an absolute path after those of the root, the next one last."""
+    def _inside(self, path: bytes) -> list[bytes]:
+        """Return the components of an absolute path after those of the root, the next one last."""
         names, root = _names(path), self._root
         if names[: len(root)] != root:
             raise OutsideRoot

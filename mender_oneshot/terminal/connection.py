@@ -1,7 +1,4 @@
-"""One connection to deviceconnect; the only file that knows `wsproto`.
-
-Bytes of whole messages in and out; knows nothing of what they say.
-"""
+"""One WebSocket connection to deviceconnect: whole messages as bytes; the only user of wsproto."""
 
 import contextlib
 import socket
@@ -26,54 +23,54 @@ from wsproto.utilities import LocalProtocolError, ProtocolError
 
 from .. import __version__, errors, network
 from ..settings import Settings
-from .loop import Signals
-from .stream import left, open_stream, read_answer
+from .dial import open_stream, read_head, remaining
+from .signals import Signals
 
 CONNECT_SECONDS = 30.0
 PIECE = 65536
 MESSAGE_LIMIT = 2 << 20
-TURN = 4 * PIECE
-MOST_EVENTS = 2000
-"""Bytes, and frames, that are read before others have their turn."""
+TURN_BYTES = 4 * PIECE
+TURN_EVENTS = 2000
+"""Bytes and frames that one call of `receive` reads, so that other callbacks of the loop are not starved."""
 
 
 class ConnectionRejected(Exception):
-    """The server answered the handshake with a status of HTTP; `wait` is its `Retry-After`."""
+    """The server answered the handshake with an HTTP status; `retry_after` is that header as it was sent."""
 
-    def __init__(self, status: int, wait: str) -> None:
+    def __init__(self, status: int, retry_after: str) -> None:
         super().__init__(status)
         self.status = status
-        self.wait = wait
+        self.retry_after = retry_after
 
 
 class ConnectionLost(Exception):
-    """The connection is over; the text says why."""
+    """The connection ended; the text is the reason."""
 
 
 class Connection:
-    """A connection that stands: queues what goes out, hands on what comes in."""
+    """An open connection, with a queue of what could not be sent yet."""
 
     def __init__(self, stream: socket.socket, websocket: WSConnection, url: str) -> None:
         self.url = url
-        self.pending = 0  # bytes that wait to be sent
+        self.pending = 0  # bytes in the queue
         self.sent = 0
+        self.received_any = False  # a frame arrived after the handshake
         self._stream = stream
         self._websocket = websocket
         self._queue: deque[memoryview] = deque()
         self._message = bytearray()
-        # What came after the handshake was read with it.
+        # Frames may have arrived together with the response to the handshake.
         self._events: Iterator[Event] = websocket.events()
-        self._pinged: Ping | None = None
-        self._more = False
-        self.heard = False  # anything of the server's, after the handshake
+        self._ping: Ping | None = None
+        self._unread = False
         stream.setblocking(False)
 
     def fileno(self) -> int:
         """Return the descriptor to wait for."""
         return self._stream.fileno()
 
-    def shut(self) -> None:
-        """Drop the connection."""
+    def abort(self) -> None:
+        """Close the socket without a close frame."""
         self._stream.close()
 
     def send(self, message: bytes) -> None:
@@ -81,15 +78,15 @@ class Connection:
         self._put(BytesMessage(data=message))
 
     def ping(self) -> None:
-        """Ask for a sign of life; raises `ConnectionLost`."""
+        """Send a ping; raises `ConnectionLost`."""
         self._put(Ping(payload=b"60"))
 
-    def close(self) -> None:
-        """Say goodbye; the other side's answer comes as `ConnectionLost` out of `receive`."""
+    def close_gracefully(self) -> None:
+        """Send a close frame; after the server's own close frame `receive` raises `ConnectionLost`."""
         self._put(CloseConnection(code=1000))
 
     def flush(self) -> None:
-        """Send as much of what is queued as the socket takes; raises `ConnectionLost`."""
+        """Send as much of the queue as the socket takes; raises `ConnectionLost`."""
         while self._queue:
             try:
                 sent = self._stream.send(self._queue[0][:PIECE])
@@ -105,54 +102,56 @@ class Connection:
                 self._queue[0] = self._queue[0][sent:]
 
     def receive(self) -> list[bytes]:
-        """Return the messages that have come in; raises `ConnectionLost` when there can be no more.
+        """Return the messages that have arrived; raises `ConnectionLost` if the connection ended.
 
-        Only so many bytes and frames are taken at once, for others want their turn. `unread` tells whether
-        there may be more that no `select` sees: in the buffers of TLS, or read and not looked at yet.
+        Reads a limited number of bytes and frames; `unread` is true if there may be more.
         """
         messages: list[bytes] = []
         size = 0
-        self._more = True
-        for _ in range(MOST_EVENTS):
+        self._unread = True
+        for _ in range(TURN_EVENTS):
             event = self._next_event()
             if event:
-                self.heard = True
-                messages += self._take(event)
-            elif size >= TURN:
+                self.received_any = True
+                messages += self._messages_in(event)
+            elif size >= TURN_BYTES:
                 break
             else:
                 piece = self._read()
                 if not piece:
-                    self._more = False
+                    self._unread = False
                     break
                 size += len(piece)
                 self._feed(piece)
-        if self._pinged:
-            # The newest stands for all (RFC 6455 section 5.5.3).
-            self._put(self._pinged.response())
-            self._pinged = None
+        if self._ping:
+            # One pong answers all pings before it (RFC 6455 section 5.5.3).
+            self._put(self._ping.response())
+            self._ping = None
         return messages
 
     @property
     def unread(self) -> bool:
-        """Say whether `receive` stopped before everything was read."""
-        return self._more
+        """Return whether `receive` has to be called again without waiting for the descriptor.
+
+        The rest may be in the buffers of TLS or wsproto, where no selector sees it.
+        """
+        return self._unread
 
     def _next_event(self) -> Event | None:
         try:
             return next(self._events, None)
         except ProtocolError as error:
-            raise ConnectionLost("the server breaks the protocol") from error
+            raise ConnectionLost("WebSocket protocol error") from error
 
     def _feed(self, piece: bytes) -> None:
         try:
             self._websocket.receive_data(piece)
         except ProtocolError as error:
-            raise ConnectionLost("the server breaks the protocol") from error
+            raise ConnectionLost("WebSocket protocol error") from error
         self._events = self._websocket.events()
 
     def _read(self) -> bytes:
-        """Read what has come in, b"" if there is nothing just now."""
+        """Return what has arrived on the socket, b"" if nothing has; raises `ConnectionLost`."""
         try:
             piece = self._stream.recv(PIECE)
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
@@ -163,9 +162,10 @@ class Connection:
             raise ConnectionLost("the server closed the connection")
         return piece
 
-    def _take(self, event: Event) -> list[bytes]:
+    def _messages_in(self, event: Event) -> list[bytes]:
+        """Handle an event; return the message that it completes, if any."""
         if isinstance(event, Ping):
-            self._pinged = event
+            self._ping = event
         elif isinstance(event, CloseConnection):
             with contextlib.suppress(ConnectionLost, LocalProtocolError):
                 self._put(event.response())
@@ -196,9 +196,10 @@ class Connection:
 def connect(
     settings: Settings, server: str, path: str, token: str, seconds: float, signals: Signals
 ) -> Connection:
-    """Make a connection within so many seconds, waiting for each step; nothing else is open at that time.
+    """Open a connection within so many seconds. Blocks: nothing else is open while there is none.
 
-    Raises `ConnectionRejected`, or an `errors.Error` if the server cannot be reached or is not to be trusted.
+    Raises `ConnectionRejected`, an `errors.Error` if the server cannot be reached or its certificate is not
+    trusted, and `Stopped` if a signal interrupts it.
     """
     url = server + path
     where = network.host(url)
@@ -207,24 +208,24 @@ def connect(
     try:
         stream = open_stream(settings, url, end, signals)
         with signals.interrupting():
-            return _shake_hands(stream, url, token, end)
+            return _handshake(stream, url, token, end)
     except ssl.SSLCertVerificationError as error:
-        _drop(stream)
+        _close(stream)
         raise network.certificate_error(where, error) from error
     except OSError as error:
-        _drop(stream)
+        _close(stream)
         raise network.no_answer(where, network.why(error)) from error
     except BaseException:
-        _drop(stream)
+        _close(stream)
         raise
 
 
-def _drop(stream: socket.socket | None) -> None:
+def _close(stream: socket.socket | None) -> None:
     if stream:
         stream.close()
 
 
-def _shake_hands(stream: socket.socket, url: str, token: str, end: float) -> Connection:
+def _handshake(stream: socket.socket, url: str, token: str, end: float) -> Connection:
     """Turn the stream into a WebSocket; raises `ConnectionRejected` or `errors.InvalidResponse`."""
     parts = urlsplit(url)
     websocket = WSConnection(ConnectionType.CLIENT)
@@ -236,10 +237,10 @@ def _shake_hands(stream: socket.socket, url: str, token: str, end: float) -> Con
             (b"User-Agent", f"mender-oneshot/{__version__}".encode()),
         ],
     )
-    stream.settimeout(left(end))
+    stream.settimeout(remaining(end))
     stream.sendall(websocket.send(request))
     while True:
-        piece = read_answer(stream, end)
+        piece = read_head(stream, end)
         try:
             websocket.receive_data(piece or None)
             for event in websocket.events():
@@ -247,13 +248,12 @@ def _shake_hands(stream: socket.socket, url: str, token: str, end: float) -> Con
                     return Connection(stream, websocket, url)
                 if isinstance(event, RejectConnection):
                     headers = {name.lower(): value for name, value in event.headers}
-                    raise ConnectionRejected(
-                        event.status_code, headers.get(b"retry-after", b"").decode("latin-1")
-                    )
+                    retry_after = headers.get(b"retry-after", b"").decode("latin-1")
+                    raise ConnectionRejected(event.status_code, retry_after)
         except ProtocolError as error:
             raise errors.InvalidResponse(
                 f"{network.host(url)} does not speak WebSocket; check that ServerURL is a Mender server and "
-                "that no portal or proxy stands in the way."
+                "that no captive portal or proxy intercepts the connection."
             ) from error
         if not piece:
             raise ConnectionResetError(104, "")

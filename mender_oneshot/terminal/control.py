@@ -1,4 +1,4 @@
-"""Protocol 0xFFFF: what a session begins and ends with (remote-terminal.md section 1)."""
+"""Protocol 0xFFFF: the handshake, pings and the end of a session (remote-terminal.md section 1)."""
 
 import logging
 from collections.abc import Callable
@@ -6,49 +6,50 @@ from collections.abc import Callable
 from . import messages
 from .fields import DecodeError
 from .messages import CONTROL, Message
-from .outbox import Outbox, unknown
+from .outbox import Outbox, reject_unknown
 
 VERSION = 1
-SILENT_SECONDS = 48.0
-DEAD_SECONDS = 60.0
+PING_SECONDS = 48.0
+TIMEOUT_SECONDS = 60.0
+"""Seconds without a message of a session after which it gets a ping, and after which it is closed."""
 
 log = logging.getLogger(__name__)
 
 
 class Control:
-    """Answers for the device as a whole; `close` ends what a session has open, but for its shell."""
+    """Handles the control messages of all sessions; `close` ends a session's transfers and port forwards."""
 
     def __init__(self, outbox: Outbox, close: Callable[[str], None]) -> None:
         self._outbox = outbox
         self._close = close
-        self._heard: dict[str, float] = {}
-        self._asked: set[str] = set()
+        self._last_received: dict[str, float] = {}
+        self._pinged: set[str] = set()
 
-    def hear(self, sid: str) -> None:
-        """Take note of a sign of life, of a session that has something open; others could be any number."""
-        if sid in self._heard:
-            self._heard[sid] = self._outbox.loop.now()
-            self._asked.discard(sid)
+    def on_activity(self, sid: str) -> None:
+        """Record the time of a message, but only of sessions with anything open: others are unlimited."""
+        if sid in self._last_received:
+            self._last_received[sid] = self._outbox.loop.now()
+            self._pinged.discard(sid)
 
     def tick(self, sids: set[str]) -> None:
-        """Ask silent sessions, of those that have something open, for a sign of life; end the dead ones."""
+        """Ping idle sessions, and close those that time out; `sids` are those that have anything open."""
         now = self._outbox.loop.now()
-        for sid in list(self._heard):
+        for sid in list(self._last_received):
             if sid not in sids:
-                del self._heard[sid]
-                self._asked.discard(sid)
+                del self._last_received[sid]
+                self._pinged.discard(sid)
         for sid in sids:
-            silent = now - self._heard.setdefault(sid, now)
-            if silent >= DEAD_SECONDS:
+            idle = now - self._last_received.setdefault(sid, now)
+            if idle >= TIMEOUT_SECONDS:
                 body = {"err": "session timeout", "close": True}
                 self._outbox.send(Message(CONTROL, "error", sid, {}, messages.pack(body)))
                 self._close(sid)
-            elif silent >= SILENT_SECONDS and sid not in self._asked:
-                self._asked.add(sid)
+            elif idle >= PING_SECONDS and sid not in self._pinged:
+                self._pinged.add(sid)
                 self._outbox.send(Message(CONTROL, "ping", sid))
 
     def handle(self, message: Message) -> None:
-        """Do what a message asks for."""
+        """Handle a message of this protocol."""
         if message.kind == "open":
             self._open(message)
         elif message.kind == "ping":
@@ -56,11 +57,11 @@ class Control:
         elif message.kind == "close":
             self._close(message.sid)
         elif message.kind == "error":
-            log.info("The other side of a session reports an error.")
+            log.info("The peer of a session reported an error.")
             if messages.unpack(message.body).flag("close"):
                 self._close(message.sid)
         elif message.kind not in ("pong", "accept"):
-            unknown(self._outbox, message)
+            reject_unknown(self._outbox, message)
 
     def _open(self, message: Message) -> None:
         try:
@@ -76,7 +77,7 @@ class Control:
 
 
 def enabled(outbox: Outbox) -> list[int]:
-    """List the protocols that the configuration allows."""
+    """Return the protocols that the configuration allows."""
     settings = outbox.settings
     disabled = {
         messages.SHELL: settings.shell_disabled,

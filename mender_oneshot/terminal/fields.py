@@ -1,6 +1,6 @@
-"""Reading the fields of a message: each has a type and a bound, and nothing else gets in.
+"""Read the fields of a message: each has a type and a limit, and everything else is rejected.
 
-Everything that another program put into a message is read here, so no other file has to ask what a value is.
+All input of other programs is read here, so no other file has to check types.
 """
 
 from collections.abc import Mapping
@@ -11,11 +11,11 @@ LARGEST = 2**63 - 1
 
 
 class DecodeError(Exception):
-    """The bytes are no message, or a field is not what it has to be; the text says why."""
+    """The bytes are not a message, or a field is invalid; the text is the reason."""
 
 
 class Fields:
-    """The named values of one map. A value that is missing and one that is nil are the same."""
+    """The named values of one map. A missing value and nil are the same."""
 
     def __init__(self, values: Mapping[str, object]) -> None:
         self._values = values

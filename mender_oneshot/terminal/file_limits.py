@@ -1,6 +1,6 @@
-"""Which files may be fetched and put, by the limits configured, and what is said of those that may not.
+"""Apply the `Limits` section to a file: which may be downloaded and uploaded, and the errors otherwise.
 
-Knows nothing of messages and transfers. Facts: remote-terminal.md section 4.
+The facts are in remote-terminal.md section 4.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ DEFAULT_MODE = 0o644
 LONGEST_PATH = 4096
 LONGEST_REQUEST = 65536
 
-# Go's os.FileMode: the permissions as everywhere, all else in bits of its own.
+# Go's os.FileMode: the permissions as in stat(2), everything else in bits of its own.
 _GO_DIRECTORY, _GO_LINK, _GO_DEVICE, _GO_PIPE, _GO_SOCKET = 1 << 31, 1 << 27, 1 << 26, 1 << 25, 1 << 24
 _GO_SETUID, _GO_SETGID, _GO_CHARACTER, _GO_STICKY = 1 << 23, 1 << 22, 1 << 21, 1 << 20
 _GO_KINDS = {
@@ -33,17 +33,17 @@ _GO_KINDS = {
 
 
 class PermissionDenied(Exception):
-    """The request is not granted; the text is for the person who asked."""
+    """The request is rejected; the text is sent to the user."""
 
 
 def go_mode(mode: int) -> int:
-    """Say a mode of stat(2) as Go says it."""
+    """Return a mode of stat(2) as Go's os.FileMode."""
     bits = {stat.S_ISUID: _GO_SETUID, stat.S_ISGID: _GO_SETGID, stat.S_ISVTX: _GO_STICKY}
     special = sum(go for unix, go in bits.items() if mode & unix)
     return mode & 0o777 | special | _GO_KINDS.get(stat.S_IFMT(mode), 0)
 
 
-def absolute(wanted: Fields) -> str:
+def absolute_path(wanted: Fields) -> str:
     """Return the absolute path in a request; raises `PermissionDenied`, or `DecodeError`."""
     path = wanted.text("path", LONGEST_REQUEST)
     if not path.startswith("/"):
@@ -53,14 +53,14 @@ def absolute(wanted: Fields) -> str:
     return path
 
 
-def lead(limits: FileLimits, root: Root, path: str, *, last: bool = True) -> Place:
-    """Find where a path leads within the limits; raises what `beneath.find` raises, for `looking_up`."""
+def find_allowed(limits: FileLimits, root: Root, path: str, *, last: bool = True) -> Place:
+    """Find a path within the limits; raises the errors of `confined_path.find`, for `explaining`."""
     return find(root, path, follow=limits.follow_links or not limits.enabled, last=last)
 
 
 @contextlib.contextmanager
-def looking_up(path: str) -> Iterator[None]:
-    """Say what is wrong with a path in words for the person who asked for it."""
+def explaining(path: str) -> Iterator[None]:
+    """Turn errors of finding and opening a path into `PermissionDenied` with a text for the user."""
     try:
         yield
     except OutsideRoot as error:
@@ -72,7 +72,7 @@ def looking_up(path: str) -> Iterator[None]:
 
 
 def may_fetch(limits: FileLimits, found: os.stat_result, size: int) -> None:
-    """Raise `PermissionDenied` if the limits forbid to fetch a file of this size, or even to look at it."""
+    """Raise `PermissionDenied` if the limits forbid downloading a file of this size, or revealing it."""
     if not limits.enabled:
         return
     if limits.chroot and stat.S_ISREG(found.st_mode) and found.st_nlink > 1:
@@ -89,11 +89,14 @@ def may_fetch(limits: FileLimits, found: os.stat_result, size: int) -> None:
         raise PermissionDenied("access denied: the file size is over the limit")
 
 
-def target(limits: FileLimits, root: Root, path: str, source: str) -> Place:
-    """Find where a file is to be put: into a directory under its own name, else under the name asked for."""
-    with looking_up(path):
-        # A name with a slash behind it is a directory's, also where it is a link's.
-        place = lead(limits, root, path, last=path.endswith("/"))
+def upload_target(limits: FileLimits, root: Root, path: str, source: str) -> Place:
+    """Find the place of an uploaded file: `path`, or the name in `source` if `path` is a directory.
+
+    Raises `PermissionDenied`.
+    """
+    with explaining(path):
+        # With a slash at the end the path means the directory, even if its last name is a link.
+        place = find_allowed(limits, root, path, last=path.endswith("/"))
         try:
             kind = stat.S_IFMT(place.stat().st_mode)
         except FileNotFoundError:
@@ -108,7 +111,7 @@ def target(limits: FileLimits, root: Root, path: str, source: str) -> Place:
     place.close()
     name = os.path.basename(source)
     if kind == stat.S_IFDIR and name not in ("", ".", ".."):
-        return target(limits, root, f"{path.rstrip('/')}/{name}", "")
+        return upload_target(limits, root, f"{path.rstrip('/')}/{name}", "")
     if kind == stat.S_IFDIR:
         raise PermissionDenied("conflicting file path: cannot overwrite directory")
     if kind:
@@ -117,7 +120,7 @@ def target(limits: FileLimits, root: Root, path: str, source: str) -> Place:
 
 
 def may_put(limits: FileLimits, place: Place, wanted: Fields) -> tuple[int, tuple[int, int]]:
-    """Return the mode and the owner a new file gets; raises `PermissionDenied` where the limits forbid it."""
+    """Return mode and owner (user, group; -1: unchanged) of a new file; raises `PermissionDenied`."""
     mode = wanted.number("mode", 0, 2**32 - 1)
     mode = DEFAULT_MODE if mode is None else mode
     owners = (wanted.number(name, 0, 2**32 - 2) for name in ("uid", "gid"))
@@ -152,10 +155,10 @@ def _group(name: str) -> int:
     return grp.getgrnam(name).gr_gid
 
 
-def _numbers(names: tuple[str, ...], look_up: Callable[[str], int]) -> set[int]:
-    """Look names up; one that does not exist allows nobody."""
+def _numbers(names: tuple[str, ...], number_of: Callable[[str], int]) -> set[int]:
+    """Return the ids of users or groups; names that do not exist are left out."""
     found = set()
     for name in names:
         with contextlib.suppress(KeyError):
-            found.add(look_up(name))
+            found.add(number_of(name))
     return found

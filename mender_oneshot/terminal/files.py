@@ -1,7 +1,4 @@
-"""Protocol 2: fetching and putting files (remote-terminal.md section 4), within the limits configured.
-
-A file is put whole or not at all: beside its place, synced, then renamed, and only then acknowledged.
-"""
+"""Protocol 2: downloads and uploads (remote-terminal.md section 4), within the configured limits."""
 
 import contextlib
 import logging
@@ -11,32 +8,30 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from . import messages
-from .confined_path import Place, Root
+from .confined_path import Root
 from .fields import DecodeError
 from .file_limits import (
     LONGEST_REQUEST,
     PermissionDenied,
-    absolute,
+    absolute_path,
+    explaining,
+    find_allowed,
     go_mode,
-    lead,
-    looking_up,
     may_fetch,
-    target,
+    upload_target,
 )
 from .messages import FILES, Message
-from .outbox import BROKEN, Outbox, Rate, fail, unknown
-from .transfer import CHUNK, Fetch, Put
+from .outbox import BROKEN, Outbox, fail, reject_unknown
+from .rate import Rate
+from .transfer import Fetch, Put, generated_content
 
 MOST_TRANSFERS = 64
-MADE_UP_SIZE = 4096
-"""What a file of /sys says of its size, whatever it holds; one of /proc says 0."""
-MADE_UP_LIMIT = 256 * 1024
 
 log = logging.getLogger(__name__)
 
 
 class Announced(NamedTuple):
-    """What the server was told of a file; `content` where the file would be another at the next look."""
+    """What the response to `stat` contained; `content` of a file that may differ at the next read."""
 
     path: str
     size: int
@@ -60,46 +55,46 @@ class Transfers:
 
     @property
     def sids(self) -> set[str]:
-        """The sessions that have a transfer under way."""
+        """The sessions with a transfer in progress."""
         return set(self._open)
 
     def handle(self, message: Message) -> None:
-        """Do what a message asks for."""
+        """Handle a message of this protocol."""
         requests: dict[str, Callable[[Message], None]] = {
             "stat": self._stat,
             "get_file": self._get,
             "put_file": self._put,
         }
         transfer = self._open.get(message.sid)
-        with self.telling(message):
+        with self.reporting(message):
             if message.kind in requests:
                 requests[message.kind](message)
             elif message.kind == "error":
                 self.end(message.sid)
             elif message.kind not in ("ack", "file_chunk"):
-                unknown(self.outbox, message)
+                reject_unknown(self.outbox, message)
             elif transfer:
-                transfer.take(message)
+                transfer.handle(message)
             else:
                 raise PermissionDenied("no file transfer in progress")
 
     @contextlib.contextmanager
-    def telling(self, message: Message) -> Iterator[None]:
-        """Turn what goes wrong into an answer to a message, and the end of its transfer."""
+    def reporting(self, message: Message) -> Iterator[None]:
+        """Report errors of the block as an answer to a message, and end its transfer."""
         try:
             yield
         except PermissionDenied as denied:
-            words = str(denied)
-        except DecodeError as garbled:
-            words = f"malformed request parameters: {garbled}"
+            reason = str(denied)
+        except DecodeError as error:
+            reason = f"malformed request parameters: {error}"
         except OSError as error:
-            words = os.strerror(error.errno) if error.errno else "the file system fails"
+            reason = os.strerror(error.errno) if error.errno else "file system error"
         else:
             return
         if message.kind not in ("stat", "get_file", "put_file"):
             self.end(message.sid)
-        log.info("A file transfer fails: %s.", words)
-        fail(self.outbox, message, words)
+        log.info("File transfer failed: %s.", reason)
+        fail(self.outbox, message, reason)
 
     def end(self, sid: str) -> None:
         """End the transfer of a session, if there is one."""
@@ -108,40 +103,40 @@ class Transfers:
             transfer.close()
 
     def close(self, sid: str) -> None:
-        """Forget a session."""
+        """End a session; sends nothing."""
         self.end(sid)
         self._announced.pop(sid, None)
 
     def abandon(self, sid: str) -> None:
-        """End the transfer of a session, and say so."""
+        """End the transfer of a session after a bug, and send an error."""
         if sid in self._open:
             self.end(sid)
             fail(self.outbox, Message(FILES, "file_chunk", sid), BROKEN)
 
-    def stop_all(self, words: str) -> None:
-        """End all transfers and say so."""
+    def stop_all(self, reason: str) -> None:
+        """End all transfers, and send an error for each."""
         for sid in list(self._open):
-            fail(self.outbox, Message(FILES, "file_chunk", sid), words)
+            fail(self.outbox, Message(FILES, "file_chunk", sid), reason)
         self.drop_all()
 
     def drop_all(self) -> None:
-        """End all transfers; there is nobody to tell."""
+        """End all transfers; sends nothing, as the connection is gone."""
         for sid in list(self._open):
             self.end(sid)
         self._announced.clear()
 
     def tick(self) -> None:
-        """Do nothing: a session that has died is found by the control protocol."""
+        """Do nothing: the control protocol finds sessions that time out."""
 
     def _stat(self, message: Message) -> None:
-        path = absolute(messages.unpack(message.body))
+        path = absolute_path(messages.unpack(message.body))
         limits = self.outbox.settings.limits
-        with looking_up(path):
-            place = lead(limits, self._root, path)
-        with place, looking_up(path):
+        with explaining(path):
+            place = find_allowed(limits, self._root, path)
+        with place, explaining(path):
             found = place.stat()
             may_fetch(limits, found, found.st_size)
-            content = _made_up(place, found)
+            content = generated_content(place, found)
         size = found.st_size if content is None else len(content)
         may_fetch(limits, found, size)
         if len(self._announced) >= MOST_TRANSFERS:
@@ -158,15 +153,15 @@ class Transfers:
         self.outbox.send(Message(FILES, "file_info", message.sid, {}, messages.pack(info)))
 
     def _get(self, message: Message) -> None:
-        path = absolute(messages.unpack(message.body))
+        path = absolute_path(messages.unpack(message.body))
         self._admit(message)
-        if self.sent.over(self.outbox.loop.now()):
+        if self.sent.exceeded(self.outbox.loop.now()):
             raise PermissionDenied("transmitted bytes limit exhausted")
         limits = self.outbox.settings.limits
-        with looking_up(path):
-            place = lead(limits, self._root, path)
-        with place, looking_up(path):
-            # Looked at before it is opened: opening alone does things to a device.
+        with explaining(path):
+            place = find_allowed(limits, self._root, path)
+        with place, explaining(path):
+            # Checked before it is opened, because opening a device file may have side effects.
             if not stat.S_ISREG(place.stat().st_mode):
                 raise PermissionDenied("access denied: only regular files are allowed")
             descriptor = place.open(os.O_RDONLY | os.O_NONBLOCK)
@@ -178,72 +173,43 @@ class Transfers:
         except BaseException:
             os.close(descriptor)
             raise
-        self.outbox.count(message.sid)
-        log.info("User %s fetches %s.", message.fields.text("user_id") or "unknown", path)
+        self.outbox.count_session(message.sid)
+        log.info("%s: download of %s.", message.fields.text("user_id") or "unknown", path)
         announced = self._announced.pop(message.sid, None)
         if announced is None or announced.path != path:
             announced = Announced(path, found.st_size, None)
         if announced.content is not None:
             os.close(descriptor)
-            descriptor = os.memfd_create("made-up", os.MFD_CLOEXEC)
+            descriptor = os.memfd_create("generated", os.MFD_CLOEXEC)
             os.write(descriptor, announced.content)
         fetch = Fetch(self, message.sid, descriptor, announced.size)
         self._open[message.sid] = fetch
         try:
-            fetch.go_on()
+            fetch.send()
         except BaseException:
             self.end(message.sid)
             raise
 
     def _put(self, message: Message) -> None:
         wanted = messages.unpack(message.body)
-        path, source = absolute(wanted), wanted.text("src_path", LONGEST_REQUEST)
+        path, source = absolute_path(wanted), wanted.text("src_path", LONGEST_REQUEST)
         self._admit(message)
-        if self.received.over(self.outbox.loop.now()):
+        if self.received.exceeded(self.outbox.loop.now()):
             raise PermissionDenied("transmitted bytes limit exhausted")
         limits = self.outbox.settings.limits
         with contextlib.ExitStack() as stack:
-            place = stack.enter_context(target(limits, self._root, path, source))
-            with looking_up(path):
+            place = stack.enter_context(upload_target(limits, self._root, path, source))
+            with explaining(path):
                 self._open[message.sid] = Put(self, message.sid, place, wanted)
-            stack.pop_all()  # it is the transfer's to close now
-        self.outbox.count(message.sid)
-        log.info("User %s puts %s.", message.fields.text("user_id") or "unknown", path)
+            stack.pop_all()  # the transfer closes it
+        self.outbox.count_session(message.sid)
+        log.info("%s: upload to %s.", message.fields.text("user_id") or "unknown", path)
 
     def _admit(self, message: Message) -> None:
         if message.sid in self._open:
             raise PermissionDenied("another file transfer is in progress")
         if len(self._open) >= MOST_TRANSFERS:
             raise PermissionDenied(f"this device transfers at most {MOST_TRANSFERS} files at a time")
-        words = self.outbox.refusal(message.sid)
-        if words:
-            raise PermissionDenied(words)
-
-
-def _made_up(place: Place, found: os.stat_result) -> bytes | None:
-    """Read a file that the kernel makes up at each look, as in /proc and /sys; None for all others.
-
-    Such a file says nothing of its size that is true, and may be another at the next look: what is announced
-    is what is sent.
-    """
-    if not stat.S_ISREG(found.st_mode) or found.st_size > MADE_UP_SIZE:
-        return None
-    try:
-        descriptor = place.open(os.O_RDONLY | os.O_NONBLOCK)
-    except OSError:
-        return None
-    try:
-        opened = os.fstat(descriptor)
-        if (opened.st_dev, opened.st_ino) != (found.st_dev, found.st_ino):
-            return None
-        content = bytearray()
-        while len(content) <= MADE_UP_LIMIT:
-            piece = os.read(descriptor, CHUNK)
-            if not piece:
-                return bytes(content) if len(content) != found.st_size else None
-            content += piece
-    except OSError:  # one that has nothing to say just now, or that only root may read
-        return None
-    finally:
-        os.close(descriptor)
-    return None
+        reason = self.outbox.rejection(message.sid)
+        if reason:
+            raise PermissionDenied(reason)

@@ -1,6 +1,6 @@
 """Protocol 3: connections to ports that the device can reach (remote-terminal.md section 5).
 
-One message with data is under way in each direction; its `ack` asks for the next.
+In each direction one message with data is in flight; the next one follows its `ack`.
 """
 
 import contextlib
@@ -12,19 +12,19 @@ from collections import deque
 
 from . import messages
 from .messages import FORWARD, Message
-from .outbox import BROKEN, Outbox, fail, unknown
-from .resolver import Address, Lookup, plain
+from .outbox import BROKEN, Outbox, fail, reject_unknown
+from .resolver import Address, Lookup, parse_address
 
 CHUNK = 32768
 MOST_CONNECTIONS = 128
 QUEUE_LIMIT = 1 << 20
-"""Bytes that wait for a target; only who does not wait for `ack` can have so many."""
+"""Bytes queued for a target; only a peer that does not wait for `ack` can reach the limit."""
 PIECE_OVERHEAD = 128
-"""Bytes that a piece counts for besides its content, which may be empty."""
+"""Bytes that a piece counts in addition to its content, which may be empty."""
 CONNECT_SECONDS = 30.0
 IDLE_SECONDS = 600.0
 LINGER_SECONDS = 5.0
-"""How long a target may take to read what was on its way when the other side hung up."""
+"""How long a target may take to read the queued data after the peer has closed."""
 
 _KINDS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
 
@@ -39,21 +39,21 @@ class Forward:
         self.name = name
         self._forwards = forwards
         self._outbox = forwards.outbox
-        self.heard = self._outbox.loop.now()
+        self.last_received = self._outbox.loop.now()
         self._kind = _KINDS[protocol]
         self._socket: socket.socket | None = None
         self._connected = False
         self._queue: deque[bytes] = deque()
         self._queued = 0
-        self._acknowledged = True  # the other side has what we sent last
-        self._ending = False
+        self._acknowledged = True  # the peer has received our last message
+        self._closing = False
         self._lookup: Lookup | None = None
-        self._end = self.heard + CONNECT_SECONDS
-        self._deadline = self._outbox.loop.later(CONNECT_SECONDS, self._too_late)
+        self._end = self.last_received + CONNECT_SECONDS
+        self._deadline = self._outbox.loop.later(CONNECT_SECONDS, self._timed_out)
 
     def start(self, host: str, port: int) -> None:
-        """Look the target up and connect to it."""
-        address = plain(host, port)
+        """Resolve the target and connect to it."""
+        address = parse_address(host, port)
         if address:
             self._connect([address])
             return
@@ -63,7 +63,7 @@ class Forward:
             self._fail("new", os.strerror(error.errno or 0))
 
     def write(self, data: bytes) -> None:
-        """Send data to the target; before it is connected, as soon as it is."""
+        """Send data to the target, or queue it until the target is connected and reads."""
         self._queue.append(data)
         self._queued += len(data) + PIECE_OVERHEAD
         if self._queued > QUEUE_LIMIT:
@@ -72,20 +72,20 @@ class Forward:
             self._drain()
 
     def acknowledge(self) -> None:
-        """Take note that the other side has what we sent last."""
+        """Handle an `ack`: the next message may be sent."""
         self._acknowledged = True
         self._watch()
 
-    def hang_up(self) -> None:
-        """End it when what is queued has been written."""
-        self._ending = True
+    def close_when_sent(self) -> None:
+        """Close after the queue has been written, or after `LINGER_SECONDS`."""
+        self._closing = True
         if self._queue:
             self._outbox.loop.later(LINGER_SECONDS, self.close)
         else:
             self.close()
 
     def close(self) -> None:
-        """End it now; says nothing."""
+        """Close now; sends nothing."""
         self._deadline.cancel()
         self._forwards.forget(self)
         if self._lookup:
@@ -96,16 +96,16 @@ class Forward:
         self._queue.clear()
 
     def abandon(self) -> None:
-        """End it now, for a fault of ours."""
+        """Close now after a bug, and send an error."""
         self._fail("forward", BROKEN)
 
     def stop(self) -> None:
-        """End it now, and say so."""
+        """Close now, and send a `stop`."""
         self.close()
         self._send("stop")
 
-    def _connect(self, addresses: list[Address], problem: str = "its name cannot be looked up") -> None:
-        """Try the first address, or say what the problem with the last one was."""
+    def _connect(self, addresses: list[Address], problem: str = "cannot resolve the host name") -> None:
+        """Try the first address; if none is left, fail with the problem of the last one."""
         self._lookup = None
         self._deadline.cancel()
         if not addresses:
@@ -113,7 +113,7 @@ class Forward:
             return
         first, *others = addresses
         try:
-            # The kernel may know nothing of a family, or have no room for one more.
+            # Fails if the kernel does not support the family, or has no descriptor left.
             self._socket = socket.socket(first.family, self._kind)
             self._socket.setblocking(False)
             with contextlib.suppress(BlockingIOError):
@@ -149,17 +149,17 @@ class Forward:
         self._send("new")
         self._drain()
 
-    def _too_late(self) -> None:
+    def _timed_out(self) -> None:
         self._fail("new", os.strerror(errno.ETIMEDOUT))
 
-    def _fail(self, kind: str, words: str) -> None:
-        """Say what is wrong, and then that it is over: the reference's own error does not say of what."""
+    def _fail(self, kind: str, reason: str) -> None:
+        """Close, and send an error and a `stop`: the error, like mender-connect's, has no connection id."""
         self.close()
-        fail(self._outbox, Message(FORWARD, kind, self.sid), words)
+        fail(self._outbox, Message(FORWARD, kind, self.sid), reason)
         self._send("stop")
 
     def _drain(self) -> None:
-        """Write what is queued; what is written is acknowledged."""
+        """Write the queue to the target, and acknowledge what was written."""
         while self._queue and self._socket:
             data = self._queue[0]
             try:
@@ -168,9 +168,9 @@ class Forward:
                 break
             except OSError as error:
                 if self._kind == socket.SOCK_STREAM:
-                    self._fail("forward", error.strerror or "the target is gone")
+                    self._fail("forward", error.strerror or "the target closed the connection")
                     return
-                # That nobody took the one before is told with this one, which is sent only now.
+                # The error is about the datagram before: this one was not sent yet.
                 with contextlib.suppress(OSError):
                     self._socket.send(data)
                 sent = len(data)
@@ -181,12 +181,12 @@ class Forward:
                 self._send("ack")
             else:
                 self._queue[0] = data[sent:]
-        if self._ending and not self._queue:
+        if self._closing and not self._queue:
             self.close()
         self._watch()
 
     def _read(self) -> None:
-        """Read once and send it; the next time is after the `ack`."""
+        """Read from the target and send it; the next read follows the `ack`."""
         if not self._socket:
             return
         try:
@@ -197,7 +197,7 @@ class Forward:
             if self._kind == socket.SOCK_DGRAM:
                 return
             data = b""
-        self.heard = self._outbox.loop.now()
+        self.last_received = self._outbox.loop.now()
         if not data and self._kind == socket.SOCK_STREAM:
             self.stop()
             return
@@ -209,7 +209,7 @@ class Forward:
         if self._socket and self._connected:
             self._outbox.loop.watch(
                 self._socket.fileno(),
-                self._read if self._acknowledged and not self._ending else None,
+                self._read if self._acknowledged and not self._closing else None,
                 self._drain if self._queue else None,
             )
 
@@ -218,26 +218,26 @@ class Forward:
 
 
 class Forwards:
-    """All connections to targets, by session and by the name the other side gave them."""
+    """All connections to targets, by session and by the id that the peer chose."""
 
     def __init__(self, outbox: Outbox) -> None:
         self.outbox = outbox
         self.sids: set[str] = set()
-        """The sessions that forward; one goes on when its last connection is closed, for it may open more."""
+        """The sessions that forward; one continues after its last connection, because it may open others."""
         self._open: dict[tuple[str, str], Forward] = {}
 
     def __len__(self) -> int:
         return len(self.sids)
 
     def handle(self, message: Message) -> None:
-        """Do what a message asks for."""
+        """Handle a message of this protocol."""
         name = message.fields.text("connection_id")
         forward = self._open.get((message.sid, name))
         if message.kind == "new":
             self._new(message)
         elif message.kind not in ("forward", "ack", "stop"):
             if message.kind != "error":
-                unknown(self.outbox, message)
+                reject_unknown(self.outbox, message)
         elif forward is None:
             fail(self.outbox, message, "unknown connection")
         elif message.kind == "forward":
@@ -245,44 +245,44 @@ class Forwards:
         elif message.kind == "ack":
             forward.acknowledge()
         else:
-            forward.hang_up()
+            forward.close_when_sent()
             self.outbox.send(Message(FORWARD, "stop", message.sid, {"connection_id": name}))
 
     def forget(self, forward: Forward) -> None:
-        """Take a connection off the list."""
+        """Remove a connection that was closed."""
         if self._open.get((forward.sid, forward.name)) is forward:
             del self._open[(forward.sid, forward.name)]
 
     def close(self, sid: str) -> None:
-        """End a session and all its connections; the other side knows."""
+        """End a session and its connections; sends nothing, as the peer closed it."""
         self.sids.discard(sid)
         for forward in [forward for forward in self._open.values() if forward.sid == sid]:
             forward.close()
 
     def abandon(self, sid: str) -> None:
-        """End the connections of a session, and say so."""
+        """End the connections of a session after a bug, and send errors."""
         self.sids.discard(sid)
         for forward in [forward for forward in self._open.values() if forward.sid == sid]:
             forward.abandon()
 
-    def stop_all(self, words: str) -> None:
-        """End all connections and say so."""
+    def stop_all(self, reason: str) -> None:
+        """End all connections, and send a `stop` for each."""
         for forward in list(self._open.values()):
             forward.stop()
         self.sids.clear()
 
     def drop_all(self) -> None:
-        """End all connections; there is nobody to tell."""
+        """End all connections; sends nothing, as the connection to the server is gone."""
         self.sids.clear()
         for forward in list(self._open.values()):
             forward.close()
 
     def tick(self) -> None:
-        """End the connections whose target has been silent for long."""
+        """End the connections whose target has sent nothing for `IDLE_SECONDS`."""
         now = self.outbox.loop.now()
         for forward in list(self._open.values()):
             with self.outbox.guarding(FORWARD, forward.sid):
-                if now - forward.heard >= IDLE_SECONDS:
+                if now - forward.last_received >= IDLE_SECONDS:
                     forward.stop()
 
     def _new(self, message: Message) -> None:
@@ -291,22 +291,21 @@ class Forwards:
         host, protocol = wanted.text("remote_host"), wanted.text("protocol")
         port = wanted.number("remote_port", 1, 65535)
         if not name or not host or port is None or protocol not in _KINDS:
-            words = "invalid port-forward message: missing connection_id, remote_port or protocol"
-            fail(self.outbox, message, words)
+            reason = "invalid port-forward message: missing connection_id, remote_port or protocol"
+            fail(self.outbox, message, reason)
             return
-        words = ""
         if (message.sid, name) in self._open:
-            words = "there is a connection of this name already"
+            reason = "a connection with this id already exists"
         elif len(self._open) >= MOST_CONNECTIONS or len(self.sids | {message.sid}) > MOST_CONNECTIONS:
-            words = f"this device forwards at most {MOST_CONNECTIONS} connections at a time"
+            reason = f"this device forwards at most {MOST_CONNECTIONS} connections at a time"
         else:
-            words = self.outbox.refusal(message.sid)
-        if words:
-            fail(self.outbox, message, words)
+            reason = self.outbox.rejection(message.sid)
+        if reason:
+            fail(self.outbox, message, reason)
             return
         self.sids.add(message.sid)
-        self.outbox.count(message.sid)
-        log.info("User %s connects to %s port %d.", user or "unknown", host, port)
+        self.outbox.count_session(message.sid)
+        log.info("%s: port forward to %s port %d.", user or "unknown", host, port)
         forward = Forward(self, message.sid, name, protocol)
         self._open[(message.sid, name)] = forward
         forward.start(host, port)

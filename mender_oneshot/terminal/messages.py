@@ -1,6 +1,6 @@
-"""The messages of deviceconnect as bytes; the only file that knows `msgpack`.
+"""Encode and decode the messages of deviceconnect; the only user of msgpack.
 
-Facts: remote-terminal.md sections 0 and 2. Knows nothing of what the messages mean.
+The facts are in remote-terminal.md sections 0 and 2.
 """
 
 import struct
@@ -26,11 +26,11 @@ REQUEST_LIMIT = 65536
 """Bytes in the body of a request; the longest has two paths."""
 MOST_MEMBERS = 64
 MOST_MAPS = 64
-"""Members of one map or list, and maps and lists in one message; no message has more than a dozen."""
+"""Members of one map or list, and maps and lists in one message; real messages have at most a dozen."""
 
 
 class Message(NamedTuple):
-    """One message; `kind` is `typ` on the wire, `sid` the server's name for a session, to be echoed."""
+    """One message; `kind` is `typ` on the wire, `sid` the id of a session, which answers repeat."""
 
     proto: int
     kind: str
@@ -40,18 +40,19 @@ class Message(NamedTuple):
 
     @property
     def fields(self) -> Fields:
-        """The properties, to be read with their types."""
+        """The properties, with checks of their types."""
         return Fields(self.props)
 
 
+# Shared, because it is not used by two callers at once: this process has one thread.
 _packer = msgpack.Packer(use_bin_type=True, unicode_errors="surrogateescape")
 
 
 def encode(message: Message) -> bytes:
-    """Write a message; what is empty is left out.
+    """Encode a message; empty fields are left out.
 
-    Whole numbers among the properties always take nine bytes: programs in Go ask for int64 and get what the
-    width on the wire says, and msgpack for Python has no way to ask for it.
+    Integer properties are always encoded as int64: programs in Go accept only that type, and msgpack for
+    Python always chooses the shortest one.
     """
     header = [_packer.pack("proto"), b"\xcd", struct.pack(">H", message.proto)]
     members = 1
@@ -76,7 +77,7 @@ def encode(message: Message) -> bytes:
 
 
 def decode(data: bytes) -> Message:
-    """Read a message; raises `DecodeError` for anything else. Unknown members are ignored."""
+    """Decode a message; raises `DecodeError`. Unknown members are ignored."""
     whole = _unpack(data)
     header = Fields(whole.members("hdr"))
     proto = header.number("proto", 0, 0xFFFF)
@@ -87,7 +88,7 @@ def decode(data: bytes) -> Message:
 
 
 def unpack(body: bytes) -> Fields:
-    """Read the body of a request, a map; raises `DecodeError`. Bytes that are no UTF-8 survive."""
+    """Decode the body of a request, a map; raises `DecodeError`. Invalid UTF-8 is preserved."""
     if len(body) > REQUEST_LIMIT:
         raise DecodeError(f"the request is larger than {REQUEST_LIMIT} bytes")
     return _unpack(body)
@@ -104,7 +105,7 @@ def _unpack(data: bytes) -> Fields:
         return value
 
     try:
-        # Not the compiled reader: that of 1.0.3 leaks what it had read of a message that turns out to be bad.
+        # Not the compiled reader: in 1.0.3 it leaks what it has read of an invalid message.
         value = unpackb(
             data,
             raw=False,
@@ -117,19 +118,19 @@ def _unpack(data: bytes) -> Fields:
         )
     except DecodeError:
         raise
-    except Exception as error:  # no memory or no stack left counts as well: the bytes are at fault
-        raise DecodeError("it is not MessagePack") from error
+    except Exception as error:  # MemoryError and RecursionError too: the bytes cause them
+        raise DecodeError("not MessagePack") from error
     if not isinstance(value, dict):
-        raise DecodeError("it is not a map")
+        raise DecodeError("not a map")
     return Fields(value)
 
 
 def pack(value: Mapping[str, Any]) -> bytes:
-    """Write the body of an answer."""
+    """Encode the body of an answer."""
     packed: bytes = _packer.pack(dict(value))
     return packed
 
 
 def timestamp(nanoseconds: int) -> msgpack.Timestamp:
-    """Make a moment, in nanoseconds since 1970, into what programs in Go read as a time."""
+    """Return a time, in nanoseconds since 1970, as the type that programs in Go decode as a time."""
     return msgpack.Timestamp.from_unix_nano(nanoseconds)

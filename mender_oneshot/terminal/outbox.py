@@ -1,11 +1,7 @@
-"""What those who serve share: the way out, the loop, the settings, and who may still come in.
-
-Knows of back-pressure, in both directions; knows nothing of what is served.
-"""
+"""Shared by the protocol handlers: send queue, event loop, settings, session limit."""
 
 import contextlib
 import logging
-import math
 import os
 from collections.abc import Callable, Iterator
 
@@ -15,13 +11,14 @@ from .loop import Action, Loop
 from .messages import CLIENT, CONTROL, ERROR, SHELL, Message, encode, pack
 from .settings import TerminalSettings
 
-HIGH = 256 * 1024
-"""Bytes waiting to be sent above which nobody here who has more to say is listened to."""
-LOW = 64 * 1024
-FLOOD = 1 << 20
-"""Bytes waiting to be sent above which the server is not listened to either: it asks and does not hear."""
-REMEMBERED = 256
-"""Sessions that are known again when they open something more; a process may live for years."""
+HIGH_WATER = 256 * 1024
+"""With more bytes queued, nothing is read from shells, files and targets."""
+LOW_WATER = 64 * 1024
+"""With fewer bytes queued, they are read again."""
+READ_LIMIT = 1 << 20
+"""With more bytes queued, nothing is read from the server either: it does not read the responses."""
+REMEMBERED_SESSIONS = 256
+"""Sessions that are recognized when they open something else; a process may run for years."""
 
 BROKEN = "an internal error ended the session on the device"
 
@@ -29,104 +26,106 @@ log = logging.getLogger(__name__)
 
 
 class Outbox:
-    """One for the life of the process, whatever connections come and go."""
+    """Sends messages on the current connection; exists as long as the process, across connections."""
 
     def __init__(self, loop: Loop, settings: TerminalSettings, max_sessions: int = 0) -> None:
         self.loop = loop
         self.settings = settings
-        self.lost = ""  # why the connection is over
+        self.lost = ""  # why the connection ended
         self.served = 0  # sessions
-        self.active = loop.now()  # when last something was asked of us
-        self.abandon: Callable[[int, str], None] = lambda proto, sid: None  # the service puts its own here
+        self.last_active = loop.now()  # when the server last sent anything but a ping or pong
+        self.abandon: Callable[[int, str], None] = lambda proto, sid: None  # set by the service
         self._max_sessions = max_sessions
-        self._link: Connection | None = None
+        self._connection: Connection | None = None
         self._receive: Action | None = None
         self._waiting: list[Action] = []
-        self._holding: set[object] = set()
-        self._watched: tuple[Connection, bool, bool] | None = None  # what the loop was told of the connection
+        self._pausing: set[object] = set()
+        self._watched: tuple[Connection, bool, bool] | None = None  # what is registered with the loop
         self._known: list[str] = []  # sessions, the newest last
 
-    def attach(self, link: Connection, receive: Action) -> None:
-        """Take a connection into use; `receive` is called when something has come in."""
-        self._link, self._receive, self.lost = link, receive, ""
+    def attach(self, connection: Connection, receive: Action) -> None:
+        """Use a connection; `receive` is called when data has arrived."""
+        self._connection, self._receive, self.lost = connection, receive, ""
         self._watch()
         self.loop.later(0, receive)
 
     def detach(self) -> None:
-        """Drop the connection; whoever waits for room in it waits in vain."""
-        if self._link:
-            self.loop.watch(self._link.fileno())
-            self._link.shut()
-        self._link = self._receive = self._watched = None
+        """Close the connection; callbacks of `when_room` are dropped."""
+        if self._connection:
+            self.loop.watch(self._connection.fileno())
+            self._connection.abort()
+        self._connection = self._receive = self._watched = None
         self._waiting.clear()
-        self._holding.clear()
+        self._pausing.clear()
 
     def send(self, message: Message) -> None:
-        """Send a message, or queue it; without a connection it goes nowhere."""
-        if self._link and not self.lost:
+        """Send a message, or queue it; without a connection it is dropped."""
+        if self._connection and not self.lost:
             try:
-                self._link.send(encode(message))
+                self._connection.send(encode(message))
             except ConnectionLost as lost:
                 self.lost = str(lost)
             self._watch()
 
     def flush(self) -> None:
-        """Send what is queued, and tell those who wait when there is room again."""
-        if not self._link or self.lost:
+        """Send what is queued; if that made room, make the calls of `when_room`."""
+        if not self._connection or self.lost:
             return
-        held = self.held
+        paused = self.reading_paused
         try:
-            self._link.flush()
+            self._connection.flush()
         except ConnectionLost as lost:
             self.lost = str(lost)
-        if self._link.pending < LOW:
+        if self._connection.pending < LOW_WATER:
             waiting, self._waiting = self._waiting, []
             for action in waiting:
                 action()
-        if held:
-            self._listen_again()
+        if paused:
+            self._read_again()
         self._watch()
 
     @property
     def full(self) -> bool:
-        """Say whether who has more to say should wait (`when_room`)."""
-        return self._link is not None and self._link.pending > HIGH
+        """Return whether to wait (`when_room`) before sending more."""
+        return self._connection is not None and self._connection.pending > HIGH_WATER
 
     def when_room(self, action: Action) -> None:
         """Call `action` once when there is room again."""
         self._waiting.append(self.loop.bound(action))
 
-    def hold(self, owner: object) -> None:
-        """Read nothing from the server until `release`: the owner cannot take more."""
-        self._holding.add(owner)
+    def pause_reading(self, owner: object) -> None:
+        """Read nothing from the server until `resume_reading`, because the owner cannot take more."""
+        self._pausing.add(owner)
         self._watch()
 
-    def release(self, owner: object) -> None:
-        """Take back `hold`."""
-        if owner in self._holding:
-            self._holding.discard(owner)
+    def resume_reading(self, owner: object) -> None:
+        """Undo `pause_reading`; no-op if this owner did not pause."""
+        if owner in self._pausing:
+            self._pausing.discard(owner)
             self._watch()
-            self._listen_again()
+            self._read_again()
 
     @property
-    def held(self) -> bool:
-        """Say whether nothing is read from the server: somebody holds it up, or it hears no answers."""
-        return bool(self._holding) or (self._link is not None and self._link.pending > FLOOD)
+    def reading_paused(self) -> bool:
+        """Return whether nothing is read from the server: an owner paused it, or it does not read itself."""
+        if self._pausing:
+            return True
+        return self._connection is not None and self._connection.pending > READ_LIMIT
 
     @contextlib.contextmanager
     def answering(self, message: Message) -> Iterator[None]:
-        """Answer a message with an error if one of its fields is bad, or if there is a bug in its handler."""
+        """Answer a message with an error if one of its fields is invalid, or if its handler has a bug."""
         with self.guarding(message.proto, message.sid):
             try:
                 yield
-            except DecodeError as garbled:
-                fail(self, message, f"malformed request parameters: {garbled}")
-            except Exception as error:  # noqa: BLE001  # a bug, which ends one session only
+            except DecodeError as error:
+                fail(self, message, f"malformed request parameters: {error}")
+            except Exception as error:  # noqa: BLE001  # a bug ends one session only
                 self._end(message.proto, message.sid, error, message)
 
     @contextlib.contextmanager
     def guarding(self, proto: int, sid: str) -> Iterator[None]:
-        """End one session if there is a bug, here or in what is registered with the loop meanwhile."""
+        """End one session if there is a bug in the block, or in a callback registered in it."""
         with self.loop.catching(lambda error: self._end(proto, sid, error)):
             yield
 
@@ -136,86 +135,72 @@ class Outbox:
             if message:
                 fail(self, message, BROKEN)
             self.abandon(proto, sid)
-        except Exception as second:  # noqa: BLE001  # the same bug again, most likely
-            log.error("The session could not be ended in order: %s.", _describe(second))
+        except Exception as second:  # noqa: BLE001  # most likely the same bug again
+            log.error("The session could not be closed cleanly: %s.", _describe(second))
 
-    def refusal(self, sid: str) -> str:
-        """Say why a session may not begin any more, "" where it may; when it has, `count` it."""
+    def rejection(self, sid: str) -> str:
+        """Return why a session must not begin, "" if it may; once it has, call `count_session`."""
         if self.exhausted and sid not in self._known:
-            return "This device has served as many sessions as it was told to (--max-sessions)."
+            return "This device accepts no more sessions (--max-sessions)."
         return ""
 
-    def count(self, sid: str) -> None:
-        """Take note that a session was served; one that opens something more is still the same."""
+    def count_session(self, sid: str) -> None:
+        """Count a session; one that opens something else is not counted again."""
         if sid not in self._known:
             self.served += 1
-            self._known = [*self._known[-REMEMBERED:], sid]
+            self._known = [*self._known[-REMEMBERED_SESSIONS:], sid]
 
     @property
     def exhausted(self) -> bool:
-        """Say whether no new session will be let in."""
+        """Return whether the number of sessions reached `--max-sessions`."""
         return 0 < self._max_sessions <= self.served
 
-    def _listen_again(self) -> None:
-        if self._receive and not self.held:
-            # What TLS has read already, no selector will tell of.
+    def _read_again(self) -> None:
+        if self._receive and not self.reading_paused:
+            # The selector does not see what TLS has already read.
             with self.loop.catching(None):
                 self.loop.later(0, self._receive)
 
     def _watch(self) -> None:
-        if self._link and not self.lost:
-            read = None if self.held else self._receive
-            write = self.flush if self._link.pending else None
-            wanted = (self._link, bool(read), bool(write))
+        if self._connection and not self.lost:
+            read = None if self.reading_paused else self._receive
+            write = self.flush if self._connection.pending else None
+            wanted = (self._connection, bool(read), bool(write))
             if wanted != self._watched:
-                with self.loop.catching(None):  # whosever message goes out, the connection is everybody's
-                    self.loop.watch(self._link.fileno(), read, write)
+                # All sessions share the connection, so its callbacks belong to none of them.
+                with self.loop.catching(None):
+                    self.loop.watch(self._connection.fileno(), read, write)
                 self._watched = wanted
 
 
-def fail(outbox: Outbox, message: Message, words: str) -> None:
-    """Answer a message with an error of its protocol; an error itself gets no answer."""
+def fail(outbox: Outbox, message: Message, reason: str) -> None:
+    """Answer a message with an error of its protocol; no-op if the message is an error itself."""
     if message.proto in (SHELL, CLIENT):
         props = {"status": ERROR}
         outbox.send(
-            Message(message.proto, message.kind, message.sid, props, words.encode("utf-8", "replace"))
+            Message(message.proto, message.kind, message.sid, props, reason.encode("utf-8", "replace"))
         )
     elif message.kind != "error":
-        body: dict[str, object] = {"err": words, "msgtype": message.kind}
+        body: dict[str, object] = {"err": reason, "msgtype": message.kind}
         if message.proto == CONTROL:
             body |= {"close": False, "msgproto": CONTROL}
         outbox.send(Message(message.proto, "error", message.sid, {}, pack(body)))
 
 
-def unknown(outbox: Outbox, message: Message) -> None:
-    """Answer a message that nobody here understands."""
-    words = f"unknown message protocol and type: {message.proto}/{message.kind}"
+def reject_unknown(outbox: Outbox, message: Message) -> None:
+    """Answer a message of an unknown protocol or type."""
+    reason = f"unknown message protocol and type: {message.proto}/{message.kind}"
     if message.proto == SHELL:
-        fail(outbox, message, words)
+        fail(outbox, message, reason)
         return
-    body = {"err": words, "close": False, "msgproto": message.proto, "msgtype": message.kind}
+    body = {"err": reason, "close": False, "msgproto": message.proto, "msgtype": message.kind}
     outbox.send(Message(CONTROL, "error", message.sid, {}, pack(body)))
 
 
 def _describe(error: Exception) -> str:
-    """Say what was raised, and where, in one line of bounded length."""
+    """Return what was raised and where, as one line of bounded length."""
     step = error.__traceback__
     while step and step.tb_next:
         step = step.tb_next
     place = f" ({os.path.basename(step.tb_frame.f_code.co_filename)}:{step.tb_lineno})" if step else ""
     return f"{type(error).__name__}: {str(error)[:200]}{place}"
-
-
-class Rate:
-    """Bytes per minute, as an average that fades: what was a minute ago counts for 1/e."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._sum = 0.0
-        self._at = 0.0
-
-    def over(self, now: float, more: int = 0) -> bool:
-        """Count some bytes, and say whether it is more than allowed; 0 allowed is no limit."""
-        self._sum = self._sum * math.exp(min(0.0, self._at - now) / 60) + more
-        self._at = now
-        return 0 < self._most < self._sum

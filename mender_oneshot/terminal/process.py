@@ -1,4 +1,4 @@
-"""A shell on a terminal of its own, and the end of everything it started. Knows nothing of messages."""
+"""Run a shell on a pseudo-terminal, and terminate everything that it started."""
 
 import contextlib
 import fcntl
@@ -17,12 +17,12 @@ GRACE = 2.0
 """Seconds between SIGHUP and SIGKILL."""
 
 IUTF8 = 0x4000
-"""Has the terminal erase a character of UTF-8 whole (termios(3)); Python's `termios` has no name for it."""
+"""Lets the terminal erase whole UTF-8 characters (termios(3)); Python's `termios` has no name for it."""
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 class Account(NamedTuple):
-    """Whose shell it is."""
+    """The user that a shell runs as."""
 
     name: str
     uid: int
@@ -32,9 +32,9 @@ class Account(NamedTuple):
 
 
 def account(name: str) -> Account:
-    """Look a user up, "" for whoever we are; raises `KeyError` where there is no such user.
+    """Return the account of a user, "" for that of this process; raises `KeyError` if there is none.
 
-    Without root there is no becoming somebody else: then it is always whoever we are.
+    If this process is not root it cannot change its user: then it is always its own account.
     """
     found = pwd.getpwnam(name) if name else None
     if found is None or os.geteuid() != 0:
@@ -43,32 +43,32 @@ def account(name: str) -> Account:
     return Account(found.pw_name, found.pw_uid, found.pw_gid, tuple(groups), found.pw_dir)
 
 
-def refusal(shell: str) -> str:
-    """Say what is wrong with a program as a shell; "" where nothing is."""
+def shell_problem(shell: str) -> str:
+    """Return why a program must not be started as a shell, "" if it may."""
     if not os.path.isabs(shell):
         return f"the shell {shell} is not an absolute path"
     if not os.access(shell, os.X_OK) or os.path.isdir(shell):
         return f"the shell {shell} is missing or not executable"
     try:
         with open("/etc/shells", encoding="utf-8", errors="replace") as file:
-            shells = [_located(line.strip()) for line in file if line.startswith("/")]
+            shells = [_resolved(line.strip()) for line in file if line.startswith("/")]
     except OSError:
-        shells = [_located("/bin/sh")]
-    return "" if _located(shell) in shells else f"the shell {shell} is not listed in /etc/shells"
+        shells = [_resolved("/bin/sh")]
+    return "" if _resolved(shell) in shells else f"the shell {shell} is not listed in /etc/shells"
 
 
-def _located(path: str) -> str:
-    """Resolve the links of the directory only: /bin may be /usr/bin, and every program a link to busybox."""
+def _resolved(path: str) -> str:
+    """Resolve links in the directory only: /bin may be /usr/bin, and every program a link to busybox."""
     return os.path.join(os.path.realpath(os.path.dirname(path)), os.path.basename(path))
 
 
 class Process:
-    """A shell, the master side of its terminal, and its size in columns and rows."""
+    """A shell, and the master side of its pseudo-terminal."""
 
     def __init__(
         self, owner: Account, shell: str, arguments: tuple[str, ...], width: int, height: int
     ) -> None:
-        """Start it; raises `OSError`."""
+        """Start the shell on a terminal of so many columns and rows; raises `OSError`."""
         self.master, slave = os.openpty()
         try:
             chosen = language(os.environ)
@@ -82,12 +82,12 @@ class Process:
                 os.fchown(slave, owner.uid, -1)
             name = os.path.basename(shell)
             if arguments == ("--login",):
-                # The way that every shell knows; dash does not know the option.
-                words = [f"-{name}"]
+                # Every shell supports this; dash has no such option.
+                argv = [f"-{name}"]
             else:
-                words = [name, *arguments]
+                argv = [name, *arguments]
             self._popen = subprocess.Popen(
-                words,
+                argv,
                 executable=shell,
                 stdin=slave,
                 stdout=slave,
@@ -96,7 +96,7 @@ class Process:
                 env=_environment(owner, shell, chosen),
                 start_new_session=True,
                 umask=0o022,
-                # This process has one thread, so what is called between fork and exec cannot be held up.
+                # Safe, because this process has one thread: no lock can be held by another one at the fork.
                 preexec_fn=lambda: _prepare(owner.home),
                 **_become(owner),
             )
@@ -104,16 +104,16 @@ class Process:
             os.close(self.master)
             raise
         finally:
-            # Held open here as well, the master would never hear that the shell has ended.
+            # As long as it is open here, the master does not report the end of the shell.
             os.close(slave)
         self.pid = self._popen.pid
 
     def resize(self, width: int, height: int) -> None:
-        """Tell the terminal its size; who runs in it gets SIGWINCH."""
+        """Set the size of the terminal; the program in the foreground gets SIGWINCH."""
         fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", height, width, 0, 0))
 
     def ended(self) -> str | None:
-        """Say how the shell ended, in words; None while it runs. It stays a zombie until `bury`."""
+        """Return how the shell ended, as text, or None while it runs; it stays a zombie until `terminate`."""
         if self._popen.returncode is None:
             found = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             if found is None:
@@ -123,11 +123,11 @@ class Process:
             return f"ended by signal {found.si_status}"
         return f"ended with status {self._popen.returncode}"
 
-    def bury(self, loop: Loop, done: Action) -> None:
-        """Close the terminal and end whatever still belongs to its session; `done` when nothing is left.
+    def terminate(self, loop: Loop, done: Action) -> None:
+        """Close the terminal and end all processes of its session; call `done` when none is left.
 
-        SIGHUP first, which may be ignored, then SIGKILL. As long as the shell is a zombie, its number, which
-        is that of the session, belongs to nobody else.
+        They get SIGHUP, and after `GRACE` seconds SIGKILL. As long as the shell is a zombie, no other process
+        can get its id, which is also that of the session.
         """
         os.close(self.master)
         self._signal(signal.SIGHUP)
@@ -151,7 +151,7 @@ class Process:
 
 
 def members(session: int) -> list[int]:
-    """List the processes of a session that have not ended; none where nobody can say."""
+    """Return the running processes of a session; an empty list if /proc is not readable."""
     found: list[int] = []
     try:
         names = os.listdir("/proc")
@@ -160,15 +160,15 @@ def members(session: int) -> list[int]:
     for name in names:
         if name.isdigit():
             with contextlib.suppress(OSError), open(f"/proc/{name}/stat", "rb") as file:
-                # The name of the program, in brackets, may hold anything (proc(5)).
-                state, _, _, its_session = file.read().rpartition(b")")[2].split()[:4]
-                if int(its_session) == session and state not in (b"Z", b"X"):
+                # The name of the program, in brackets, may contain any character (proc(5)).
+                state, _, _, session_id = file.read().rpartition(b")")[2].split()[:4]
+                if int(session_id) == session and state not in (b"Z", b"X"):
                     found.append(int(name))
     return found
 
 
 def _environment(owner: Account, shell: str, chosen: dict[str, str]) -> dict[str, str]:
-    """Make an environment of what a login gives: nothing of ours, for it may hold a proxy's password."""
+    """Return the environment of a login, with nothing inherited that may contain a secret."""
     zone = {"TZ": os.environ["TZ"]} if "TZ" in os.environ else {}
     return {**chosen, **zone} | {
         "HOME": owner.home,
@@ -187,9 +187,9 @@ def _become(owner: Account) -> dict[str, Any]:
 
 
 def _prepare(home: str) -> None:
-    """Own the terminal, for Ctrl-C and job control, and go home; called between fork and exec.
+    """Take over the terminal, for Ctrl-C and job control, and change to the home; called before exec.
 
-    Not before this process has become the user: root can go where the user must not.
+    At that time this process already runs as the user: root could enter directories that the user must not.
     """
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)

@@ -1,4 +1,4 @@
-"""What the terminal needs before it connects: its configuration, a lock, a pty, a directory for files."""
+"""Check what the terminal needs before it connects: configuration, lock, pseudo-terminal, Chroot."""
 
 import errno
 import os
@@ -7,27 +7,27 @@ from .. import disk, errors, lock
 from ..settings import Settings, no_server
 from . import settings as own_settings
 from .confined_path import Replaceable, Root, hold
-from .process import account, refusal
+from .process import account, shell_problem
 from .settings import TerminalSettings
 
 LOCK = "mender-oneshot-terminal.lock"
 _PASSING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ENOSPC)
-"""Why there may be no terminal just now; ENOSPC is the kernel's limit of them."""
+"""Temporary reasons for no pseudo-terminal; ENOSPC is the kernel's limit of them."""
 
 
 def check(settings: Settings, own: TerminalSettings) -> None:
-    """Raise `errors.SettingsError` where a terminal cannot be, before anything is connected."""
+    """Raise `errors.SettingsError` if the terminal is disabled or cannot work; connects to nothing."""
     place = f"{settings.places.conf_dir}/{own_settings.FILE}"
     if not own.on:
         raise errors.SettingsError(
-            f'The remote terminal is off; put {{"RemoteTerminal": true}} into {place} to have it.'
+            f'The remote terminal is disabled; set {{"RemoteTerminal": true}} in {place} to enable it.'
         )
     if not settings.servers:
         raise no_server(settings)
     if not own.shell_disabled:
-        wrong = refusal(own.shell)
-        if wrong:
-            raise errors.SettingsError(f"The remote terminal cannot start: {wrong}; correct {place}.")
+        problem = shell_problem(own.shell)
+        if problem:
+            raise errors.SettingsError(f"The remote terminal cannot start: {problem}; correct {place}.")
         try:
             account(own.user)
         except KeyError as error:
@@ -38,14 +38,14 @@ def check(settings: Settings, own: TerminalSettings) -> None:
 
 
 def _try_pty() -> None:
-    """Open a terminal as a shell needs one, and close it."""
+    """Open a pseudo-terminal and close it; raises `errors.TemporaryError` or `errors.SettingsError`."""
     try:
         ends = os.openpty()
     except OSError as error:
         reason = os.strerror(error.errno or 0)
         if error.errno in _PASSING:
             raise errors.TemporaryError(
-                f"No pseudo-terminal can be opened ({reason}); the next run tries again."
+                f"No pseudo-terminal can be opened ({reason}); will retry on the next run."
             ) from error
         raise errors.SettingsError(
             f"No pseudo-terminal can be opened ({reason}); mount devpts on /dev/pts."
@@ -55,7 +55,7 @@ def _try_pty() -> None:
 
 
 def hold_root(own: TerminalSettings) -> Root:
-    """Open the directory that files are fetched from and put into, for the life of the process."""
+    """Open the Chroot of file transfers, "/" without one; raises `errors.SettingsError`."""
     limits = own.limits
     path = limits.chroot if limits.enabled and limits.chroot and not own.files_disabled else "/"
     try:
@@ -67,15 +67,17 @@ def hold_root(own: TerminalSettings) -> Root:
         ) from problem
     except OSError as error:
         raise errors.SettingsError(
-            f"Limits.FileTransfer.Chroot {path} cannot be opened ({os.strerror(error.errno or 0)}); make the "
-            "directory, or correct the path."
+            f"Limits.FileTransfer.Chroot {path} cannot be opened ({os.strerror(error.errno or 0)}); "
+            "create the directory, or correct the path."
         ) from error
 
 
 def take_lock(settings: Settings) -> int:
-    """Take the lock that keeps a second terminal from serving the same device; raises `errors.Busy`."""
+    """Take the lock of the terminal of this device and return its descriptor; raises `errors.Busy`."""
     disk.ensure_directory(settings.places.datastore)
     try:
         return lock.take(settings.places.data(LOCK), wait=False)
     except errors.Busy as error:
-        raise errors.Busy("Another mender-oneshot terminal serves this device already.") from error
+        raise errors.Busy(
+            "Another mender-oneshot terminal is already running for this device; stop it, or use that one."
+        ) from error

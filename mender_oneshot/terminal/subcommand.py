@@ -1,7 +1,6 @@
-"""Starting this program once more, for what is not the terminal's to do.
+"""Run mender-oneshot commands in a child process.
 
-So an update goes on whatever becomes of the terminal, and this process, which may live long, never holds the
-libraries of the rest in its memory.
+So they do not depend on the terminal, and this process, which may run for days, loads no libraries for them.
 """
 
 import json
@@ -15,9 +14,9 @@ from .. import errors
 from ..options import Options
 
 AUTH_SECONDS = 120
-"""How long an authorization may take: also the time it waits for another invocation to end."""
+"""How long an authorization may take, including the wait for another invocation to end."""
 
-# Wherever we are: beside the libraries, in a directory of our own (make install), or in a checkout.
+# The directory of the package: site-packages, that of make install, or a checkout.
 _HOME = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 _START = f"import sys; sys.path.append({_HOME!r}); from {package}.__main__ import main; sys.exit(main())"
 
@@ -34,26 +33,26 @@ _KINDS: dict[int, type[errors.Error]] = {
 }
 
 
-def command(options: Options, *words: str) -> list[str]:
-    """Put a command line together that works on the same device with the same configuration."""
+def command(options: Options, *arguments: str) -> list[str]:
+    """Return a command line for the same device and configuration."""
     places = {
         "--config": options.config,
         "--fallback-config": options.fallback_config,
         "--data": options.data,
     }
-    chosen = [word for option, value in places.items() if value for word in (option, value)]
-    # -I would hide from it what we found in PYTHONPATH or in the user's own packages.
+    chosen = [text for pair in places.items() if pair[1] for text in pair]
+    # -I would ignore PYTHONPATH and the user's packages, where this process may have found its libraries.
     isolated = "-I" if sys.flags.isolated else "-P"
-    return [sys.executable, isolated, "-c", _START, *chosen, *words]
+    return [sys.executable, isolated, "-c", _START, *chosen, *arguments]
 
 
 def authorize(options: Options, seconds: float, *, fresh: bool) -> None:
-    """Have a token put into the state within a time limit; raises what `mender-oneshot auth` ended with."""
+    """Run `mender-oneshot auth` for so many seconds at most; raises the error that it ended with."""
     limit = max(1, int(min(AUTH_SECONDS, seconds)))
-    words = ["auth", "--json", "--max-runtime", str(limit), *(["--fresh"] if fresh else [])]
+    arguments = ["auth", "--json", "--max-runtime", str(limit), *(["--fresh"] if fresh else [])]
     try:
         done = subprocess.run(
-            command(options, *words),
+            command(options, *arguments),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -62,16 +61,17 @@ def authorize(options: Options, seconds: float, *, fresh: bool) -> None:
         )
     except OSError as error:
         raise errors.TemporaryError(
-            f"mender-oneshot auth cannot be started ({error.strerror}); the next attempt may do better."
+            f"mender-oneshot auth cannot be started ({error.strerror}); will retry."
         ) from error
     if done.returncode:
         kind = _KINDS.get(done.returncode, errors.TemporaryError)
         raise kind(
-            _words(done.stdout) or f"mender-oneshot auth ended with {done.returncode}; run it by hand."
+            _error_in(done.stdout) or f"mender-oneshot auth exited with {done.returncode}; run it manually."
         )
 
 
-def _words(output: bytes) -> str:
+def _error_in(output: bytes) -> str:
+    """Return the error message in the output of `--json`, "" if there is none."""
     try:
         answer: Any = json.loads(output)
         return str(answer["error"])

@@ -1,10 +1,11 @@
-"""One file on its way to the server or from it, in acknowledged pieces (remote-terminal.md section 4).
+"""Transfer one file to the server or from it, in acknowledged chunks (remote-terminal.md section 4).
 
-A file is put whole or not at all: beside its place, synced, then renamed, and only then acknowledged.
+An upload is atomic: the file is written to the same directory, synced, renamed, and only then acknowledged.
 """
 
 import contextlib
 import os
+import stat
 from typing import Protocol
 
 from .. import disk
@@ -12,19 +13,23 @@ from .confined_path import Place
 from .fields import Fields
 from .file_limits import PermissionDenied, may_put
 from .messages import FILES, Message
-from .outbox import Outbox, Rate
+from .outbox import Outbox
+from .rate import Rate
 
 CHUNK = 32768
 WINDOW = 20 * CHUNK
-"""Bytes sent beyond the last ack; the server acknowledges every tenth chunk."""
+"""Bytes sent after the last ack; the server acknowledges every tenth chunk."""
 ACK_EVERY = 10 * 4096
 """Bytes received between two acks; the server stops at 80 KiB."""
 SYNC_EVERY = 4 << 20
-"""Bytes written between two syncs, so that none takes so long that the server misses us."""
+"""Bytes written between two syncs: one sync of everything could take so long that the server times out."""
+GENERATED_SIZE = 4096
+"""The size that stat(2) returns for a file of /sys, whatever its content; for one of /proc it is 0."""
+GENERATED_LIMIT = 256 * 1024
 
 
 class Owner(Protocol):
-    """The holder of all transfers: what they may send together, and how one ends."""
+    """The holder of all transfers: their common limits, and how one ends."""
 
     outbox: Outbox
     sent: Rate
@@ -33,12 +38,12 @@ class Owner(Protocol):
     def end(self, sid: str) -> None:
         """End the transfer of a session."""
 
-    def telling(self, message: Message) -> contextlib.AbstractContextManager[None]:
-        """Turn what goes wrong into an answer to a message, and the end of its transfer."""
+    def reporting(self, message: Message) -> contextlib.AbstractContextManager[None]:
+        """Report errors of the block as an answer to a message, and end its transfer."""
 
 
 class Fetch:
-    """A file on its way to the server."""
+    """A download: a file on its way to the server."""
 
     def __init__(self, transfers: Owner, sid: str, descriptor: int, size: int) -> None:
         self._transfers = transfers
@@ -49,48 +54,51 @@ class Fetch:
         self._offset = 0
         self._acknowledged = 0
         self._waiting = False
-        self._said_all = False
+        self._all_sent = False
 
-    def take(self, message: Message) -> None:
-        """Take an ack, and go on."""
+    def handle(self, message: Message) -> None:
+        """Handle an ack, and send more; raises `PermissionDenied` for any other message."""
         offset = message.fields.number("offset")
         if message.kind != "ack" or offset is None:
             raise PermissionDenied(f"received unexpected message type '{message.kind}'; expected 'ack'")
         self._acknowledged = max(self._acknowledged, offset)
-        self.go_on()
+        self.send()
 
-    def go_on(self) -> None:
-        """Send what the window allows; at the end, be done when all has arrived."""
-        while self._descriptor >= 0 and self._offset - self._acknowledged < WINDOW and not self._said_all:
+    def send(self) -> None:
+        """Send what the window allows; end the transfer when everything is acknowledged.
+
+        Raises `PermissionDenied` or `OSError`.
+        """
+        while self._descriptor >= 0 and self._offset - self._acknowledged < WINDOW and not self._all_sent:
             if self._outbox.full:
                 if not self._waiting:
                     self._waiting = True
-                    self._outbox.when_room(self._try)
+                    self._outbox.when_room(self._resume)
                 return
             data = self._read()
-            if self._transfers.sent.over(self._outbox.loop.now(), len(data)):
+            if self._transfers.sent.exceeded(self._outbox.loop.now(), len(data)):
                 raise PermissionDenied("transmitted bytes limit exhausted")
             self._outbox.send(Message(FILES, "file_chunk", self._sid, {"offset": self._offset}, data))
             self._offset += len(data)
-            self._said_all = not data
-        if self._said_all and self._acknowledged >= self._offset:
+            self._all_sent = not data
+        if self._all_sent and self._acknowledged >= self._offset:
             self._transfers.end(self._sid)
 
     def close(self) -> None:
-        """Stop."""
+        """Close the file."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
 
-    def _try(self) -> None:
+    def _resume(self) -> None:
         self._waiting = False
         if self._descriptor < 0:
             return
-        with self._transfers.telling(Message(FILES, "get_file", self._sid)):
-            self.go_on()
+        with self._transfers.reporting(Message(FILES, "get_file", self._sid)):
+            self.send()
 
     def _read(self) -> bytes:
-        """Read the next piece: of a file that grows meanwhile no more than was announced."""
+        """Return the next chunk; if the file grows meanwhile, no more than the announced size is sent."""
         data = os.pread(self._descriptor, min(CHUNK, self._size - self._offset), self._offset)
         if not data and self._offset < self._size:
             raise PermissionDenied("the file has become shorter while it was read")
@@ -98,10 +106,10 @@ class Fetch:
 
 
 class Put:
-    """A file on its way from the server."""
+    """An upload: a file on its way from the server."""
 
     def __init__(self, transfers: Owner, sid: str, place: Place, wanted: Fields) -> None:
-        """Make the file beside its place, for a request; raises `PermissionDenied` or `OSError`."""
+        """Create the temporary file, and acknowledge the request; raises `PermissionDenied` or `OSError`."""
         self._transfers = transfers
         self._outbox = transfers.outbox
         self._sid = sid
@@ -111,12 +119,15 @@ class Put:
         self._offset = 0
         self._acknowledged = 0
         self._synced = 0
-        self._beside = Place(place.directory, b".mender-oneshot-%s" % os.urandom(8).hex().encode())
-        self._descriptor = self._beside.open(os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        self._temporary = Place(place.directory, b".mender-oneshot-%s" % os.urandom(8).hex().encode())
+        self._descriptor = self._temporary.open(os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         self._acknowledge(0)
 
-    def take(self, message: Message) -> None:
-        """Write a chunk; the empty one is the end of the file."""
+    def handle(self, message: Message) -> None:
+        """Write a chunk; an empty one ends the file.
+
+        Raises `PermissionDenied` or `OSError`; the transfer must be closed then.
+        """
         if message.kind != "file_chunk":
             raise PermissionDenied(f"received unexpected message type '{message.kind}' during file upload")
         offset = message.fields.number("offset")
@@ -130,41 +141,41 @@ class Put:
             self._finish()
 
     def close(self) -> None:
-        """Stop; what is not finished has never been."""
+        """Close the file; remove it if it is not complete."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
             with contextlib.suppress(OSError):
-                os.unlink(self._beside.name, dir_fd=self._place.directory)
+                os.unlink(self._temporary.name, dir_fd=self._place.directory)
         self._place.close()
 
     def _write(self, data: bytes) -> None:
         limits = self._outbox.settings.limits
         total = self._offset + len(data)
-        too_much = limits.enabled and 0 < limits.max_file_size < total
-        if self._transfers.received.over(self._outbox.loop.now(), len(data)) or too_much:
+        too_large = limits.enabled and 0 < limits.max_file_size < total
+        if self._transfers.received.exceeded(self._outbox.loop.now(), len(data)) or too_large:
             raise PermissionDenied("failed to write file chunk: transmitted bytes limit exhausted")
         view = memoryview(data)
         while view:
             view = view[os.write(self._descriptor, view) :]
-        begun, self._offset = self._offset, total
+        before, self._offset = self._offset, total
         if self._offset - self._synced >= SYNC_EVERY:
             self._synced = self._offset
             os.fdatasync(self._descriptor)
-        if begun - self._acknowledged >= ACK_EVERY:
-            # Never the whole: for the server that is the end, and the file is not in its place yet.
-            self._acknowledge(begun)
+        if before - self._acknowledged >= ACK_EVERY:
+            # Not the new offset: for the server a complete ack is the end, and the file is not in place yet.
+            self._acknowledge(before)
 
     def _finish(self) -> None:
-        """Give the file its owner, its mode and its name, for good, and only then acknowledge it."""
-        # Asked once more, for another file may have got the name meanwhile.
+        """Set owner and mode, sync, rename, and only then acknowledge the whole file."""
+        # Checked again: meanwhile another file may have got the name.
         mode, owner = may_put(self._outbox.settings.limits, self._place, self._wanted)
         if owner != (-1, -1):
             os.fchown(self._descriptor, *owner)
         os.fchmod(self._descriptor, mode)
         os.fsync(self._descriptor)
         directory = self._place.directory
-        os.rename(self._beside.name, self._place.name, src_dir_fd=directory, dst_dir_fd=directory)
+        os.rename(self._temporary.name, self._place.name, src_dir_fd=directory, dst_dir_fd=directory)
         os.close(self._descriptor)
         self._descriptor = -1
         synced = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=directory)
@@ -178,3 +189,32 @@ class Put:
     def _acknowledge(self, offset: int) -> None:
         self._acknowledged = offset
         self._outbox.send(Message(FILES, "ack", self._sid, {"offset": offset}))
+
+
+def generated_content(place: Place, found: os.stat_result) -> bytes | None:
+    """Return the content of a file that the kernel generates, as in /proc and /sys; None for all others.
+
+    The size in its `stat` is wrong, and the content may differ at the next read: so the content that was
+    announced has to be kept and sent.
+    """
+    if not stat.S_ISREG(found.st_mode) or found.st_size > GENERATED_SIZE:
+        return None
+    try:
+        descriptor = place.open(os.O_RDONLY | os.O_NONBLOCK)
+    except OSError:
+        return None
+    try:
+        opened = os.fstat(descriptor)
+        if (opened.st_dev, opened.st_ino) != (found.st_dev, found.st_ino):
+            return None
+        content = bytearray()
+        while len(content) <= GENERATED_LIMIT:
+            piece = os.read(descriptor, CHUNK)
+            if not piece:
+                return bytes(content) if len(content) != found.st_size else None
+            content += piece
+    except OSError:  # some cannot be read at all, or only by root
+        return None
+    finally:
+        os.close(descriptor)
+    return None

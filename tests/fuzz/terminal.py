@@ -42,9 +42,14 @@ def one(data: bytes) -> None:
     if messages.decode(messages.encode(plain)) != plain:
         raise AssertionError(plain)
     loop = Loop()
-    host = Outbox(loop, TerminalSettings(on=True, shell="/nonexistent", limits=LIMITS), max_sessions=1)
-    host.count("another session")
-    for part in (Transfers(host, hold("/")), Forwards(host), Shells(host), Control(host, lambda sid: None)):
+    outbox = Outbox(loop, TerminalSettings(on=True, shell="/nonexistent", limits=LIMITS), max_sessions=1)
+    outbox.count_session("another session")
+    for part in (
+        Transfers(outbox, hold("/")),
+        Forwards(outbox),
+        Shells(outbox),
+        Control(outbox, lambda sid: None),
+    ):
         with contextlib.suppress(DecodeError):
             part.handle(message)
     loop.close()

@@ -110,7 +110,7 @@ def test_names_and_addresses(line: Conversation, host: str) -> None:
 def test_a_name_that_does_not_exist(line: Conversation, terminal: Served) -> None:
     ask(line, 80, host="no-such-host.invalid")
     line.round_trip()  # nobody waits for it
-    assert "cannot be looked up" in words(line.receive())
+    assert "cannot resolve" in words(line.receive())
     of(line.receive(), "stop")
     assert not children(terminal.process.pid)
 

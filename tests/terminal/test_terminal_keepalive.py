@@ -13,7 +13,8 @@ from helpers.terminal_peer import Heard, Served, serving
 from mender_oneshot.terminal.control import Control
 from mender_oneshot.terminal.loop import Loop
 from mender_oneshot.terminal.messages import CONTROL, SHELL, Message
-from mender_oneshot.terminal.outbox import Outbox, Rate
+from mender_oneshot.terminal.outbox import Outbox
+from mender_oneshot.terminal.rate import Rate
 from mender_oneshot.terminal.settings import TerminalSettings
 from mender_oneshot.terminal.shell import Shells
 
@@ -43,7 +44,7 @@ class Wire:
     def send(self, data: bytes) -> None:
         self.said.append(Heard(data))
 
-    def shut(self) -> None:
+    def abort(self) -> None:
         for end in self._ends:
             os.close(end)
 
@@ -76,7 +77,7 @@ def world() -> Iterator[Model]:
     made = Model()
     yield made
     made.shells.drop_all()
-    while made.shells.dying:
+    while made.shells.terminating:
         made.time.now += 0.05
         made.loop.turn()
     made.host.detach()
@@ -95,7 +96,7 @@ def test_a_shell_asks_every_minute_and_ends_without_an_answer(world: Model) -> N
     assert [heard.kind for heard in world.after(64)] == ["ping"]
     (stop,) = world.after(1)
     assert (stop.kind, stop.props["status"]) == ("stop", 2)
-    assert b"no sign of life" in stop.body
+    assert b"the peer does not respond" in stop.body
     assert len(world.shells) == 0
 
 
@@ -110,7 +111,7 @@ def test_whatever_is_heard_is_a_sign_of_life(world: Model, kind: str) -> None:
 
 def test_a_session_without_a_shell_is_asked_and_then_given_up(world: Model) -> None:
     control, time = world.control, world.time
-    control.hear("p1")
+    control.on_activity("p1")
     control.tick({"p1"})
     time.now += 47
     control.tick({"p1"})
@@ -119,7 +120,7 @@ def test_a_session_without_a_shell_is_asked_and_then_given_up(world: Model) -> N
     control.tick({"p1"})
     control.tick({"p1"})
     assert [(heard.proto, heard.kind, heard.sid) for heard in world.wire.take()] == [(CONTROL, "ping", "p1")]
-    control.hear("p1")  # it answers
+    control.on_activity("p1")  # it answers
     time.now += 59
     control.tick({"p1"})
     assert [heard.kind for heard in world.wire.take()] == ["ping"]
@@ -131,7 +132,7 @@ def test_a_session_without_a_shell_is_asked_and_then_given_up(world: Model) -> N
 
 
 def test_a_session_that_has_nothing_open_is_not_asked(world: Model) -> None:
-    world.control.hear("p1")
+    world.control.on_activity("p1")
     world.time.now += 100
     world.control.tick(set())
     assert world.wire.take() == []
@@ -141,12 +142,12 @@ def test_a_session_that_has_nothing_open_is_not_asked(world: Model) -> None:
 
 def test_a_rate_fades() -> None:
     rate = Rate(1000)
-    assert not rate.over(0, 1000)
-    assert rate.over(0, 1)
-    assert rate.over(0)
-    assert not rate.over(60)
-    assert rate.over(60, 999)
-    assert not Rate(0).over(0, 10**12)
+    assert not rate.exceeded(0, 1000)
+    assert rate.exceeded(0, 1)
+    assert rate.exceeded(0)
+    assert not rate.exceeded(60)
+    assert rate.exceeded(60, 999)
+    assert not Rate(0).exceeded(0, 10**12)
 
 
 @pytest.fixture

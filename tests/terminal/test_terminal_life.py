@@ -32,7 +32,7 @@ from wsproto.events import BytesMessage, Ping
 from mender_oneshot.devserver import DevServer
 from mender_oneshot.devserver.relay import DeviceDisconnected
 from mender_oneshot.terminal.messages import CLIENT, CONTROL, SHELL, Message, encode, pack
-from mender_oneshot.terminal.service import pause
+from mender_oneshot.terminal.reconnect import backoff
 
 
 @pytest.fixture
@@ -83,8 +83,8 @@ newest = pytest.mark.parametrize("python", [sys.executable])
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (None, 'is off; put {"RemoteTerminal": true} into'),
-        ('{"RemoteTerminal": "False", "User": "root"}', "is off"),
+        (None, 'is disabled; set {"RemoteTerminal": true} in /'),
+        ('{"RemoteTerminal": "False", "User": "root"}', "is disabled"),
         ('{"RemoteTerminal": true, "ShellCommand": "bash"}', "not an absolute path"),
         ('{"RemoteTerminal": true, "ShellCommand": "/bin/nothing"}', "missing or not executable"),
         ('{"RemoteTerminal": true, "ShellCommand": "/bin/true"}', "not listed in /etc/shells"),
@@ -110,8 +110,8 @@ def test_one_sentence_says_why_there_is_none(terminal: Served, text: str | None,
     [
         (2, 78, "No such file or directory); mount devpts on /dev/pts"),
         (5, 78, "mount devpts on /dev/pts"),
-        (24, 75, "Too many open files); the next run tries again"),
-        (28, 75, "the next run tries again"),
+        (24, 75, "Too many open files); will retry on the next run"),
+        (28, 75, "will retry on the next run"),
     ],
 )
 def test_without_a_pseudo_terminal(either: Served, number: int, code: int, words: str) -> None:
@@ -153,7 +153,7 @@ def test_a_second_one_gives_way_and_other_commands_do_not(ready: Device, server:
     with reachable(ready, server):
         done = ready.run("terminal")
         assert (done.code, len(done.err.splitlines())) == (75, 1)
-        assert "serves this device already" in done.err
+        assert "already running for this device" in done.err
         ready.ok("check-update")
         ready.ok("send-inventory")
         works(server)
@@ -199,7 +199,7 @@ def test_so_many_seconds_and_no_more(terminal: Served) -> None:
     with terminal.connect("--max-runtime", "2") as line:
         line.shell()
         shown = line.until(lambda heard: heard.kind == "stop")
-        assert b"its time is over" in b"".join(heard.body for heard in shown)
+        assert b"its time limit is reached" in b"".join(heard.body for heard in shown)
         assert line.end() == 1000
     assert terminal.finish()[0] == 0
 
@@ -217,7 +217,7 @@ def test_the_time_is_over_while_a_server_says_nothing(terminal: Served) -> None:
     with terminal.peer.raw():
         code, _, err = terminal.finish()
     assert code == 75
-    assert "The time was over before there was a connection" in err
+    assert "Could not connect within the time limit" in err
 
 
 # Who it is for the server.
@@ -264,10 +264,10 @@ def test_a_device_that_is_not_accepted(ready: Device, server: DevServer) -> None
 
 
 def test_the_pauses_grow_and_are_spread() -> None:
-    assert [pause(attempt, 0) for attempt in range(10)] == [0, 1, 1, 2, 2, 2, 4, 4, 4, 8]
-    assert pause(1, 0.5) == 3.5
-    assert pause(10**6, 1) == 1805
-    assert pause(10**6, 1, 60) == 65
+    assert [backoff(attempt, 0) for attempt in range(10)] == [0, 1, 1, 2, 2, 2, 4, 4, 4, 8]
+    assert backoff(1, 0.5) == 3.5
+    assert backoff(10**6, 1) == 1805
+    assert backoff(10**6, 1, 60) == 65
 
 
 NO_SPREAD = """
@@ -289,7 +289,7 @@ def pauses_after(terminal: Served, connections: int, word: Ping | None) -> list[
                 line.read()  # its answer
     with terminal.peer.accept():
         err = terminal.stop()[2]
-    return [int(words) for words in re.findall(r"Connecting again in (\d+) s", err)]
+    return [int(words) for words in re.findall(r"Reconnecting in (\d+) s", err)]
 
 
 def test_a_connection_that_heard_its_server_is_a_success(terminal: Served) -> None:
@@ -320,7 +320,7 @@ def test_whose_pauses_the_terminal_keeps(terminal: Served, step: str, held: bool
 
 @pytest.mark.parametrize(
     ("status", "code", "words"),
-    [(404, 69, "knows no remote terminal"), (400, 69, "answered 400"), (302, 69, "answered 302")],
+    [(404, 69, "has no remote terminal"), (400, 69, "answered 400"), (302, 69, "answered 302")],
 )
 def test_answers_that_end_it(terminal: Served, status: int, code: int, words: str) -> None:
     process = terminal.start()
@@ -579,7 +579,7 @@ def test_past_a_proxy(ready: Device, server: DevServer) -> None:
     ("address", "code", "words"),
     [
         ("http://127.0.0.1:1", 75, "Connection refused"),
-        ("https://127.0.0.1:1", 78, "of the kind http:// only"),
+        ("https://127.0.0.1:1", 78, "supports http:// proxies only"),
         ("socks5://127.0.0.1:1", 78, "neither of the kind http:// nor https://"),
         ("http://", 78, "is not a URL"),
     ],
@@ -698,8 +698,8 @@ def test_a_button_whose_step_fails(terminal: Served) -> None:
         line.send(CLIENT, "check-update", "")
         line.send(CLIENT, "check-update", "")
         second, first = line.receive(), line.receive()
-        assert b"already under way" in second.body
-        assert b"check-update ended with" in first.body
+        assert b"already running" in second.body
+        assert b"check-update exited with status" in first.body
         assert (second.props["status"], first.props["status"]) == (2, 2)
         line.send(CLIENT, "reboot", "")
         assert b"4/reboot" in line.expect(CONTROL, "error", "").body
