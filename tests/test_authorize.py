@@ -148,6 +148,23 @@ def test_the_next_server_is_asked_when_one_is_dead(device: Device, server: DevSe
     device.ok("check-update")
 
 
+def test_a_device_that_waits_for_one_server_exits_with_77_although_another_is_dead(
+    device: Device, server: DevServer
+) -> None:
+    device.settings.pop("ServerURL")
+    device.configure(Servers=[{"ServerURL": server.url}, {"ServerURL": "https://127.0.0.1:9"}])
+    done = device.run("auth")
+    assert done.code == 77
+    assert "accept it under" in done.err
+
+
+def test_a_token_of_20_kb_is_rejected(device: Device, server: DevServer) -> None:
+    token = f"{'h' * 8000}.{'p' * 8000}.{'s' * 4000}"
+    server.faults.add(match="POST */auth_requests", status=200, body=token)
+    assert device.run("auth").code == 76
+    assert "token" not in device.state
+
+
 def test_a_token_is_never_shown_to_another_server(
     accepted: Device, server: DevServer, tmp_path: Path
 ) -> None:
@@ -186,6 +203,32 @@ def test_the_identity_keeps_the_form_the_server_knows(
     device.run("auth")
     identities = [json.loads(json.loads(seen.body)["id_data"]) for seen in auth_requests(server)]
     assert identities == [{"mac": expected}] * 2
+    assert len(server.devices) == 1
+
+
+@pytest.mark.parametrize(
+    ("remains", "lock_file_is_lost"),
+    [
+        (bytes(500), False),
+        (b'{"schema": 1, "identity_format": "list", ', False),
+        (b'{"schema": 1, "identity_format": "list", ', True),
+    ],
+    ids=["zeros", "cut short", "cut short, and the lock file is lost"],
+)
+def test_a_device_that_loses_its_state_stays_the_same_device(
+    device: Device, server: DevServer, remains: bytes, lock_file_is_lost: bool
+) -> None:
+    device.ok("bootstrap")
+    for ours in ("mender-oneshot.json", "mender-oneshot.lock"):
+        (device.data / ours).unlink()
+    (device.data / "deployment.log").touch()  # with the key, a trace of mender-python-client
+    device.run("auth")
+    (device.data / "mender-oneshot.json").write_bytes(remains)
+    if lock_file_is_lost:
+        (device.data / "mender-oneshot.lock").unlink()
+    device.run("auth")
+    identities = [json.loads(json.loads(seen.body)["id_data"]) for seen in auth_requests(server)]
+    assert identities == [{"mac": ["de:ad:be:ef:00:01"]}] * 2
     assert len(server.devices) == 1
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from helpers.artifacts import make_artifact
-from helpers.device import Device
+from helpers.device import MENDERS, Device
 
 from mender_oneshot import plan
 from mender_oneshot.devserver import DevServer
@@ -120,6 +120,21 @@ def test_a_deployment_that_is_over_is_never_done_again(
     assert accepted.ok("check-update", "--json").json["outcome"] == "over"
     assert accepted.ok("run", "--json").json["steps"][0]["outcome"] == "delivered"
     assert server.status_history(deployment) == ["success", "success"]
+
+
+def test_a_result_sent_again_starts_with_no_refusals(
+    accepted: Device, server: DevServer, release: Release
+) -> None:
+    deployment = release()
+    accepted.alter_state(
+        last_result={"deployment": deployment, "status": "success", "at": 1.0, "refusals": 9}
+    )
+    assert accepted.ok("check-update", "--json").json["outcome"] == "over"
+    server.faults.add(match="PUT */status", status=400, body=MENDERS)
+    assert accepted.run("run").code == 69
+    assert accepted.ok("status", "--json").json["queued_results"] == [
+        {"deployment": deployment, "status": "success"}
+    ]
 
 
 def failed(device: Device, server: DevServer, deployment: str) -> None:
@@ -369,6 +384,19 @@ def test_an_older_deployment_that_is_over_is_not_done_again_either(
     server.faults.add(match="GET */next", status=200, body=json.dumps(answer(first)))
     assert accepted.ok("check-update", "--json").json["outcome"] == "over"
     assert accepted.run("download").code == 2
+
+
+@pytest.mark.parametrize(("later", "outcome"), [(0, "over"), (1, "over"), (7, "over"), (8, "update")])
+def test_the_last_eight_results_are_remembered(
+    accepted: Device, server: DevServer, release: Release, later: int, outcome: str
+) -> None:
+    first = release()
+    for deployment in (first, *(f"deployment-{number}" for number in range(later))):
+        (accepted.data / "update.lock").write_text(deployment)
+        accepted.ok("report", "--success")
+        (accepted.data / "update.lock").unlink()
+    server.faults.add(match="GET */next", status=200, body=json.dumps(answer(first)))
+    assert accepted.ok("check-update", "--json").json["outcome"] == outcome
 
 
 def test_a_link_that_nothing_protects_is_named(accepted: Device, server: DevServer) -> None:

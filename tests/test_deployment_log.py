@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.device import Device
 from hypothesis import HealthCheck, example, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from mender_oneshot.deployment_log import BODY_LIMIT, Handler, Message, collect, fit, reset
+from mender_oneshot.devserver import DevServer
 
 AT = 1_457_701_397.06
 STAMP = "2016-03-11T13:03:17Z"
@@ -379,3 +381,18 @@ def test_a_new_deployment_begins_a_new_log(logs: Logs) -> None:
     reset(str(logs.directory), str(logs.directory))
     assert os.listdir(logs.directory) == []
     reset(str(logs.directory), str(logs.directory))
+
+
+def test_nothing_is_logged_without_a_deployment(
+    device: Device, server: DevServer, release: Callable[..., str]
+) -> None:
+    server.world.accept_all = True
+    device.ok("auth")
+    server.revoke_tokens()
+    asked = len(server.requests)
+    device.ok("check-update")
+    assert server.requests[asked].status == 401
+    assert not (device.data / "deployment.log").exists()
+    release()
+    device.ok("check-update")
+    assert "offers release-2" in (device.data / "deployment.log").read_text()

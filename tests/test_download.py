@@ -166,6 +166,20 @@ def test_whatever_comes_on_resuming_the_content_is_right(
     assert (offered.data / "artifact.mender").read_bytes() == (tmp_path / "release-2.mender").read_bytes()
 
 
+def test_an_answer_longer_than_its_range_costs_one_more_attempt(
+    offered: Device, server: DevServer, tmp_path: Path
+) -> None:
+    server.faults.add(match=STORAGE, cut_after=MEGABYTE)
+    assert offered.run("download").code == 75
+    whole = (tmp_path / "release-2.mender").read_bytes()
+    promised = {"Content-Range": f"bytes {MEGABYTE}-{len(whole) - 1}/{len(whole)}"}
+    server.faults.add(
+        match=STORAGE, status=206, headers=promised, body=whole[MEGABYTE:] + bytes(10), chunked=True
+    )
+    assert offered.run("download").code == 76
+    downloads(offered, server, tmp_path)
+
+
 def test_an_expired_link_is_renewed_and_the_partial_file_kept(
     offered: Device, server: DevServer, tmp_path: Path
 ) -> None:

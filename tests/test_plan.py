@@ -208,6 +208,10 @@ TABLE = [
          {"servers": (SERVER, "https://other")}),
     Case("pause of auth, artifact here", idle(deployment=UPDATE, pauses=paused("auth")), {"artifact": True},
          "install"),
+    Case("pause of auth, stale lock", idle(last_result=SUCCESS._replace(at=NOW - 60), pauses=paused("auth")),
+         {"lock": "d0"}, "tidy"),
+    Case("pause of auth, silent sub-updater",
+         idle(handoff=HANDOFF._replace(uptime=DAY - 14400), pauses=paused("auth")), {"lock": "d1"}, "tidy"),
     Case("pause is over", idle(checked_at=1, pauses=(Pause("check-update", "server", NOW - 700, 700),)), {},
          "check-update"),
     Case("pause of a year is one of a day",
@@ -269,8 +273,8 @@ def test_the_step_that_is_due(case: Case) -> None:
 )
 @pytest.mark.parametrize(
     ("clock", "issued"),
-    [(NOW, NOW), (IN_2099, NOW), (NOW, NOW - YEAR)],
-    ids=["clock right", "clock ahead", "server behind"],
+    [(NOW, NOW), (IN_2099, NOW), (NOW, NOW - YEAR), (IN_1970, NOW)],
+    ids=["clock right", "clock ahead", "server behind", "clock behind"],
 )
 def test_a_token_is_shown_until_shortly_before_its_end(
     lifetime: float, elapsed: float, good: bool, clock: float, issued: float

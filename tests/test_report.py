@@ -82,6 +82,22 @@ def test_what_cannot_be_sent_is_queued_and_goes_first(installing: Device, server
     assert server.status_history(deployment).count("success") == 1
 
 
+def test_one_report_sends_all_queued_results(accepted: Device, server: DevServer, release: Release) -> None:
+    first = release()
+    accepted.ok("check-update")
+    server.abort(first)
+    second = release("release-3")
+    accepted.ok("check-update")
+    queued = {"deployment": first, "status": "success"}
+    accepted.alter_state(
+        deployment=None, handoff={"deployment": second}, results=[queued], last_result=queued
+    )
+    answer = accepted.ok("report", "--success", "--json").json
+    assert (answer["outcome"], answer["deployment"]) == ("delivered", second)
+    assert server.status(second) == "success"
+    assert accepted.ok("status", "--json").json["queued_results"] == []
+
+
 @pytest.mark.parametrize("fault", [{"drop_after": True}, {"status": 401}, {"status": 429, "retry_after": 1}])
 def test_one_final_status_whatever_happens_to_the_answer(
     installing: Device, server: DevServer, fault: dict[str, Any]
@@ -197,6 +213,20 @@ def test_a_result_refused_for_ever_has_an_end(installing: Device, server: DevSer
     codes = [installing.run("run", "--force").code for _ in range(9)]
     assert codes == [69] * 8 + [0]
     assert "results" not in installing.state
+
+
+def test_a_busy_server_gets_the_log_in_the_end(installing: Device, server: DevServer) -> None:
+    """An answer with `Retry-After` does not count against the log."""
+    deployment = in_hand(installing)
+    server.faults.add(match="PUT */log", status=503)
+    installing.ok("report", "--failure")
+    (queued,) = installing.state["results"]
+    installing.alter_state(results=[queued | {"refusals": 49}], failures=None)
+    server.faults.add(match="PUT */log", retry_after=600)
+    assert installing.run("run").code == 75
+    installing.alter_state(pauses=None, failures=None)
+    installing.ok("run")
+    assert server.log(deployment)
 
 
 def test_the_state_is_lost_but_not_the_update(installing: Device, server: DevServer) -> None:
