@@ -196,7 +196,7 @@ class Kind(NamedTuple):
 def by_hand_off(calls: list[Call], at: int) -> End:
     """Killed between the mark of the start and the start: nobody knows whether it ran, so it never does."""
     marked = next(
-        i for i, call in enumerate(calls) if call.target == "sub-updater.log" and call.name == "openat"
+        i for i, call in enumerate(calls) if call.target == "sub-updater.log" and call.name == "rename"
     )
     started = next(i for i, call in enumerate(calls) if i > marked and call.target == "a new process")
     return End("failure", 0) if marked < at <= started else End("success", 1)
@@ -206,7 +206,7 @@ def by_taking_back(calls: list[Call], at: int) -> End:
     """Killed between the mark of a start that failed and its removal: it counts as started."""
     marked, gone = (
         next(i for i, call in enumerate(calls) if (call.name, call.target) == (name, "sub-updater.log"))
-        for name in ("openat", "unlink")
+        for name in ("rename", "unlink")
     )
     return End("failure", 0) if marked < at <= gone else End("success", 1)
 
@@ -264,7 +264,7 @@ SHORT: dict[str, Callable[[list[Call]], int]] = {
     "the first auth": the_call("rename", "mender-agent.pem"),
     "check": the_call("rename", STATE),
     "download, resumed": the_call("rename", ARTIFACT),
-    "install": the_call("rename", LOCK),
+    "install": the_call("rename", "sub-updater.log"),
     "install, busy": the_call("unlink", LOCK),
     "success, said once": the_call("rename", STATE, 0),
     "deliver failure": the_call("fsync", "the data directory"),
