@@ -1,9 +1,8 @@
 """What the endpoints of deviceconnect do, for devices and for users (remote-terminal.md 1, 4, 6 and 8)."""
 
 import socket
-import threading
 from collections.abc import Generator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -41,14 +40,12 @@ class DeviceConnect:
     world: Model
     faults: Faults
     limits: Limits
-    stopping: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
         self.relay = Relay(self.world.clock, self.limits.ping_seconds)
 
     def stop(self) -> None:
         """Cut every device's connection."""
-        self.stopping.set()
         self.relay.stop()
 
     def connect_device(self, request: Request) -> Answer:
@@ -148,13 +145,13 @@ class DeviceConnect:
         return str(claims.get("sub", ""))
 
     def _serve_device(self, device_id: str, fault: Fault | None, stream: socket.socket, early: bytes) -> bool:
-        websocket = WebSocket(stream, early, fault, self.faults, self.stopping)
+        websocket = WebSocket(stream, early, fault, self.faults)
         return self.relay.serve(device_id, websocket) != ABNORMAL
 
     def _serve_user(
         self, device_id: str, user: str, fault: Fault | None, stream: socket.socket, early: bytes
     ) -> bool:
-        websocket = WebSocket(stream, early, fault, self.faults, self.stopping)
+        websocket = WebSocket(stream, early, fault, self.faults)
         try:
             session = self.relay.session(device_id, user)
         except DeviceDisconnected:

@@ -76,12 +76,12 @@ class Stall:
     def __init__(self) -> None:
         self._here, self._there = socket.socketpair()
 
-    def wait(self, client: socket.socket, *, talking: bool) -> bool:
+    def wait(self, client: socket.socket, *, ignore_input: bool) -> bool:
         """Wait; tell whether to go on (released), or not: the client has gone, or spoken out of turn."""
         with self._here:
             poll = select.poll()
             poll.register(self._here, select.POLLIN)
-            poll.register(client, select.POLLRDHUP if talking else select.POLLIN)
+            poll.register(client, select.POLLRDHUP if ignore_input else select.POLLIN)
             ready = {descriptor for descriptor, _ in poll.poll()}
             return self._here.fileno() in ready and self._here.recv(1) == b"+"
 
@@ -102,7 +102,7 @@ class Faults:
         self._changed = threading.Condition(self._lock)
         self._faults: list[Fault] = []
         self._stalls: list[Stall] = []
-        self._stopped = False
+        self._stopped = threading.Event()
 
     def add(self, match: str = "*", count: int | None = 1, **what: object) -> Fault:
         """Add a fault; `what` are the fields of `Fault`."""
@@ -128,19 +128,19 @@ class Faults:
                     return fault
         return None
 
-    def stall(self, client: socket.socket, *, talking: bool = False) -> bool:
+    def stall(self, client: socket.socket, *, ignore_input: bool = False) -> bool:
         """Wait for `release`, the client's going or the server's stop; tell whether to go on.
 
-        A client may be `talking` meanwhile; else what it says ends the wait.
+        A client may be `ignore_input` meanwhile; else what it says ends the wait.
         """
         with self._lock:
-            if self._stopped:
+            if self._stopped.is_set():
                 return False
             stall = Stall()
             self._stalls.append(stall)
             self._changed.notify_all()
         try:
-            return stall.wait(client, talking=talking)
+            return stall.wait(client, ignore_input=ignore_input)
         finally:
             with self._lock:
                 known = stall in self._stalls
@@ -156,7 +156,7 @@ class Faults:
     def stop(self) -> None:
         """Break off the answers that stall, now and later."""
         with self._lock:
-            self._stopped = True
+            self._stopped.set()
         self._end(go_on=False)
 
     def _end(self, *, go_on: bool) -> None:
@@ -164,6 +164,10 @@ class Faults:
             stalls, self._stalls = self._stalls, []
         for stall in stalls:
             stall.end(go_on=go_on)
+
+    def pause(self, seconds: float) -> bool:
+        """Sleep; return False, at once, if the server is being stopped."""
+        return not self._stopped.wait(seconds)
 
     def wait_for_stall(self, timeout: float = 30) -> None:
         """Block until some answer stalls; TimeoutError when none does in time."""

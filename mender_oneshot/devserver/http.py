@@ -17,8 +17,9 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 import mender_oneshot
 
 from .faults import Faults
+from .faulty_socket import FaultySocket
 from .request_log import RequestLog
-from .response_writer import Broken, ResponseWriter, spoilt
+from .response_writer import ConnectionBroken, ResponseWriter, substitute
 from .routing import Answer, Request, Route, Site, error_answer
 from .validation import BODY_LIMIT, Refusal
 
@@ -40,12 +41,12 @@ class Listener:
         site: Site,
         context: ssl.SSLContext | None,
         faults: Faults,
-        record: RequestLog,
+        log: RequestLog,
     ) -> None:
         self.name = name
         self.site = site
         self.faults = faults
-        self.record = record
+        self.log = log
         self.stopping = threading.Event()
         self._context = context
         self._lock = threading.Lock()
@@ -136,7 +137,7 @@ class Connection(BaseHTTPRequestHandler):
 
     def handle(self) -> None:
         """Serve requests until one of the sides has had enough."""
-        with contextlib.suppress(Broken, OSError):
+        with contextlib.suppress(ConnectionBroken, OSError):
             super().handle()
             self._say_goodbye()
 
@@ -161,15 +162,16 @@ class Connection(BaseHTTPRequestHandler):
         route = self.listener.site.route(self.command, request.path)
         request.fault = None if control else self.listener.faults.take(self.command, request.path)
         answer = self._answer(request, route, body)
+        connection = FaultySocket(self.connection, request.fault, self.listener.faults)
+        writer = ResponseWriter(request, answer, connection, None if control else self.listener.log, at)
         try:
-            transmission = ResponseWriter(request, answer, self.connection, self.listener, at, silent=control)
-            transmission.send(self._head(transmission))
+            writer.send(self._head(writer))
         finally:
             answer.close()
         if answer.take_over:
             self.close_connection = True
             if not answer.take_over(self.connection, self._early()):
-                raise Broken
+                raise ConnectionBroken
 
     def _early(self) -> bytes:
         """What has been read of the connection behind the request."""
@@ -200,7 +202,7 @@ class Connection(BaseHTTPRequestHandler):
 
     def _answer(self, request: Request, route: Route | Refusal, body: "Body") -> Answer:
         """Read what there is to read, then answer; whatever is left of the body goes to nobody."""
-        instead = spoilt(request.fault, request.target)
+        instead = substitute(request.fault, request.target)
         try:
             if instead or isinstance(route, Refusal) or not route.streams:
                 request.body, whole = body.read(BODY_LIMIT)
@@ -212,7 +214,7 @@ class Connection(BaseHTTPRequestHandler):
             return self.listener.site.answer(request, route)
         except Refusal as refusal:
             return error_answer(refusal)
-        except (OSError, Broken):
+        except (OSError, ConnectionBroken):
             raise
         except Exception:  # noqa: BLE001  # a bug here must show, and must not look like a dead network
             traceback.print_exc(file=sys.stderr)
@@ -221,14 +223,14 @@ class Connection(BaseHTTPRequestHandler):
             body.drain(DRAIN_LIMIT)
             self.close_connection = self.close_connection or not body.finished
 
-    def _head(self, transmission: ResponseWriter) -> bytes:
+    def _head(self, writer: ResponseWriter) -> bytes:
         """The answer's first lines."""
-        answer, fault = transmission.answer, transmission.fault
+        answer, fault = writer.answer, writer.fault
         headers = dict(answer.headers)
         if answer.status and answer.by_service and self.listener.name == "api":
             headers.setdefault("X-MEN-RequestID", str(uuid.uuid4()))
         bodiless = answer.status < 200 or answer.status in (204, 304)
-        if transmission.chunked:
+        if writer.chunked:
             headers["Transfer-Encoding"] = "chunked"
         elif fault.no_length:
             self.close_connection = True
@@ -293,7 +295,7 @@ class Body:
         while left:
             piece = self._read(min(65536, left))
             if not piece:
-                raise Broken
+                raise ConnectionBroken
             left -= len(piece)
             self.finished = not left
             yield piece
@@ -310,12 +312,12 @@ class Body:
         try:
             return int(self._readline(100).split(b";")[0], 16)
         except ValueError:
-            raise Broken from None
+            raise ConnectionBroken from None
 
     def _chunk(self, left: int) -> Iterator[bytes]:
         while left:
             piece = self._read(min(65536, left))
             if not piece:
-                raise Broken
+                raise ConnectionBroken
             left -= len(piece)
             yield piece

@@ -1,31 +1,20 @@
-"""Sends one answer, whole or spoilt by a fault, and records it. Knows sockets, but no endpoint."""
+"""Writes one HTTP response, changed or broken off by a fault, and logs the request."""
 
-import socket
-import struct
-import threading
-from collections.abc import Iterator
-from typing import Protocol
-
-from .faults import Fault, Faults
+from .faults import Fault
+from .faulty_socket import FaultySocket
 from .request_log import RequestLog, Seen
 from .routing import Answer, Request, error_answer
 from .validation import Refusal
 
-
-class Broken(Exception):
-    """The connection is at its end: by a fault, or because the client has gone."""
+HELD_LIMIT = 65536
 
 
-class Surroundings(Protocol):
-    """What a transmission needs of its listener."""
-
-    faults: Faults
-    record: RequestLog
-    stopping: threading.Event
+class ConnectionBroken(Exception):
+    """The connection cannot be used any longer: a fault has ended it, or the client has disconnected."""
 
 
-def spoilt(fault: Fault | None, target: str) -> Answer | None:
-    """The answer a fault gives in place of ours, None when ours shall be made."""
+def substitute(fault: Fault | None, target: str) -> Answer | None:
+    """Return the response that the fault substitutes, or None to handle the request normally."""
     if fault is None:
         return None
     body = fault.body.encode() if isinstance(fault.body, str) else fault.body
@@ -41,123 +30,81 @@ def spoilt(fault: Fault | None, target: str) -> Answer | None:
     return Answer(0) if fault.drop_before else None
 
 
-def abort(connection: socket.socket, *, reset: bool) -> None:
-    """End a connection without a word: no TLS goodbye, and RST in place of FIN if asked for."""
-    if reset:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    # The file objects made of the socket keep it open, so closing alone would not end it.
-    descriptor = socket.socket.detach(connection)
-    socket.close(descriptor)
-
-
 class ResponseWriter:
-    """One answer on its way out.
+    """Writes one response to a connection and adds the request to the log, unless `log` is None.
 
-    One piece is always held back, and the request is recorded before the last one goes: the client cannot
-    have the answer before `server.requests` has it.
+    The last piece is held back until the request has been logged: when the client has the response,
+    `server.requests` has the request.
     """
 
     def __init__(
-        self,
-        request: Request,
-        answer: Answer,
-        connection: socket.socket,
-        surroundings: Surroundings,
-        at: float,
-        *,
-        silent: bool,
+        self, request: Request, answer: Answer, connection: FaultySocket, log: RequestLog | None, at: float
     ) -> None:
         self.answer = answer
-        self.fault = request.fault or Fault()
+        self.fault = connection.fault
         bodiless = answer.status < 200 or answer.status in (204, 304)
         self.chunked = (self.fault.chunked or answer.length is None) and not bodiless
         self._request = request
         self._connection = connection
-        self._around = surroundings
+        self._log = log
         self._at = at
-        self._silent = silent
         self._held = b""
         self._held_body = 0
-        self._sent = 0
         self._seen: Seen | None = None
 
     def send(self, head: bytes) -> None:
-        """Send head and body as the fault, if any, will have it; `Broken` where that ends the connection."""
-        fault = self.fault
-        if fault.drop_before or fault.drop_after:
+        """Send head and body; raise `ConnectionBroken` if the fault or the client ends the connection."""
+        if self.fault.drop_before or self.fault.drop_after:
             self._record(0)
-            abort(self._connection, reset=fault.reset)
-            raise Broken
+            self._connection.abort(reset=self.fault.reset)
+            raise ConnectionBroken
         try:
             self._hold(head, 0)
-            bodiless = self._request.method == "HEAD" or self.answer.take_over is not None
-            cut = False if bodiless else self._send_body()
-            if self.chunked and not cut:
+            if self._request.method != "HEAD" and self.answer.take_over is None:
+                self._send_body()
+            if self.chunked:
                 self._hold(b"0\r\n\r\n", 0)
             self._record(self.answer.status)
             self._flush()
-        except (OSError, Broken):
+        except OSError:
             self._record(self.answer.status)
-            raise Broken from None
-        if cut:
-            abort(self._connection, reset=fault.reset)
-            raise Broken
+            raise ConnectionBroken from None
 
-    def _send_body(self) -> bool:
-        """Hold out the body piece by piece; tell whether it was cut."""
-        fault = self.fault
-        for piece in self._pieces():
-            if fault.slow:
-                self._flush()
-                if self._around.stopping.wait(len(piece) / fault.slow):
-                    raise Broken
-            framed = b"%x\r\n%b\r\n" % (len(piece), piece) if self.chunked and piece else piece
-            self._hold(framed, len(piece))
-            at = self._sent + self._held_body
-            if at == fault.stall_after:
-                self._stall()
-            if at == fault.cut_after:
-                return True
-        return False
-
-    def _pieces(self) -> Iterator[bytes]:
-        """The body's pieces, divided where something happens; first an empty one if that is at the start."""
-        fault, at = self.fault, 0
-        points = sorted(p for p in (fault.cut_after, fault.stall_after) if p is not None)
-        largest = max(1, int(fault.slow / 20)) if fault.slow else 1 << 30
-        if 0 in points:
-            yield b""
+    def _send_body(self) -> None:
         for piece in self.answer.pieces():
-            while piece:
-                ahead = [p - at for p in points if p > at]
-                part = piece[: min([largest, len(piece), *ahead])]
-                piece = piece[len(part) :]
-                at += len(part)
-                yield part
+            rest = piece
+            while rest:
+                part = rest[: self._room()]
+                rest = rest[len(part) :]
+                self._hold(b"%x\r\n%b\r\n" % (len(part), part) if self.chunked else part, len(part))
+        self._room()
 
-    def _hold(self, piece: bytes, body: int) -> None:
-        if self._held and len(self._held) + len(piece) > 65536:
+    def _room(self) -> int:
+        """Return how many bytes of the body may follow; first let the fault act if that is due."""
+        if self._connection.room() <= self._held_body:
+            if self._connection.is_cut_within(self._held_body):
+                self._record(self.answer.status)
             self._flush()
-        self._held += piece
-        self._held_body += body
+            self._connection.act_or_raise()
+        return self._connection.room() - self._held_body
+
+    def _hold(self, data: bytes, counted: int) -> None:
+        if self._held and len(self._held) + len(data) > HELD_LIMIT:
+            self._flush()
+        self._held += data
+        self._held_body += counted
 
     def _flush(self) -> None:
-        if self._held:
-            self._connection.sendall(self._held)
-        self._sent += self._held_body
+        held, counted = self._held, self._held_body
         self._held, self._held_body = b"", 0
-
-    def _stall(self) -> None:
-        self._flush()
-        if not self._around.faults.stall(self._connection):
-            raise Broken
+        self._connection.sendall(held, counted)
 
     def _record(self, status: int) -> None:
-        """Add the request to the record; a second time only corrects what was sent."""
-        if self._silent:
+        """Log the request; the second time, only correct the number of bytes sent."""
+        if self._log is None:
             return
         if self._seen:
-            self._around.record.correct(self._seen, self._sent)
+            self._log.correct(self._seen, self._connection.passed)
             return
         request = self._request
         self._seen = Seen(
@@ -167,8 +114,8 @@ class ResponseWriter:
             request.headers,
             request.body,
             status,
-            self._sent + self._held_body,
+            self._connection.passed + self._held_body,
             request.origin,
             self._at,
         )
-        self._around.record.add(self._seen)
+        self._log.add(self._seen)

@@ -10,7 +10,6 @@ import contextlib
 import select
 import socket
 import ssl
-import struct
 import threading
 import time
 from collections import deque
@@ -21,6 +20,7 @@ from wsproto.events import BytesMessage, CloseConnection, Event, Ping, Pong, Tex
 from wsproto.utilities import LocalProtocolError, RemoteProtocolError, generate_accept_token
 
 from .faults import Fault, Faults
+from .faulty_socket import FaultySocket
 from .validation import Refusal
 
 PIECE = 65536
@@ -70,33 +70,27 @@ class WebSocket:
 
     def __init__(
         self,
-        stream: socket.socket,
-        early: bytes,
+        connection: socket.socket,
+        buffered: bytes,
         fault: Fault | None,
         faults: Faults,
-        stopping: threading.Event,
     ) -> None:
-        stream.setblocking(False)
+        connection.setblocking(False)
         self.heard = time.monotonic()
         """When the last frame came in."""
         self.wrote = self.heard
         """When the last frame went out, or the last ping or pong came in: what restarts the ping timer."""
-        self._stream = stream
-        self._fault = fault or Fault()
-        self._faults = faults
-        self._stopping = stopping
+        self._stream = FaultySocket(
+            connection, fault, faults, buffered=buffered, on_cut=self._cut, ignore_input=True
+        )
         self._protocol = Connection(ConnectionType.SERVER)
-        self._early = early
         self._lock = threading.Lock()
         self._sending = threading.Lock()
         self._pong: bytes | None = None
         self._messages: deque[bytes] = deque()
         self._parts: list[bytes] = []
         self._size = 0
-        self._passed = 0
-        self._cut_at, self._stall_at = self._fault.cut_after, self._fault.stall_after
         self._due: int | None = None
-        self._reset = False
         self._ended: ConnectionClosed | None = None
         self._closing: int | None = None
 
@@ -142,8 +136,7 @@ class WebSocket:
             finally:
                 self._sending.release()
         self._closing = code
-        with contextlib.suppress(OSError):
-            socket.socket.shutdown(self._stream, socket.SHUT_WR)
+        self._stream.shut_down_output()
 
     def farewell(self, code: int, reason: str = "") -> None:
         """Say goodbye and wait, not for long, until the peer has gone: its close frame shall not be lost."""
@@ -155,13 +148,7 @@ class WebSocket:
     def abort(self, *, reset: bool = False) -> None:
         """End the connection without a word, from any thread; with `reset` by RST."""
         self._ended = self._ended or ConnectionClosed(ABNORMAL, "the server cut the connection")
-        self._reset = reset = reset or self._reset
-        with contextlib.suppress(OSError):
-            if reset:
-                # The close, by the thread the socket belongs to, then sends it; a FIN must not come before.
-                self._stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            # Not SSLSocket.shutdown, which takes the TLS state away from under the other thread.
-            socket.socket.shutdown(self._stream, socket.SHUT_RD if reset else socket.SHUT_RDWR)
+        self._stream.abort(reset=reset)
 
     def finish(self) -> None:
         """Let nobody touch the socket any more, which its owner is about to close."""
@@ -175,8 +162,7 @@ class WebSocket:
         with self._lock:
             self._check()
             try:
-                early, self._early = self._early, b""
-                piece = early or self._stream.recv(self._room())
+                piece = self._stream.recv(PIECE)
             except (BlockingIOError, ssl.SSLWantReadError):
                 return select.POLLIN, []
             except ssl.SSLWantWriteError:
@@ -193,8 +179,7 @@ class WebSocket:
                 code = hint.code if isinstance(hint, CloseConnection) else 1002
                 events = [CloseConnection(code=code, reason=str(error))]
             except LocalProtocolError:
-                raise self._end(self._closing or ABNORMAL, "data behind the close frame") from None
-            self._count(len(piece))
+                raise self._end(self._closing or ABNORMAL, "data after the close frame") from None
         return 0, events
 
     def _take(self, event: Event) -> None:
@@ -257,19 +242,15 @@ class WebSocket:
             except LocalProtocolError:
                 raise ConnectionClosed(self._closing or ABNORMAL, "the connection is closing") from None
         while data:
-            # One size until it has gone: TLS wants to be given the same bytes again.
-            piece = data[: self._room()]
-            while not (sent := self._push(piece, deadline)):
-                pass
-            data = data[sent:]
+            data = data[self._push(data, deadline) :]
         self.wrote = time.monotonic()
 
-    def _push(self, piece: memoryview, deadline: float | None) -> int:
+    def _push(self, data: memoryview, deadline: float | None) -> int:
         """Send, or wait until it may be tried again; how much has gone."""
         with self._lock:
             self._check()
             try:
-                sent = self._stream.send(piece)
+                return self._stream.send(data[:PIECE])
             except (BlockingIOError, ssl.SSLWantWriteError):
                 events = select.POLLOUT
             except ssl.SSLWantReadError:
@@ -277,9 +258,6 @@ class WebSocket:
             except OSError as error:
                 # Not the end of everything: what the peer has said before may still be unread.
                 raise ConnectionClosed(ABNORMAL, str(error)) from None
-            else:
-                self._count(sent)
-                return sent
         # A peer that ends its half of the connection has gone: nobody does that with a websocket.
         if self._wait(events | select.POLLRDHUP, deadline) & select.POLLRDHUP:
             raise ConnectionClosed(ABNORMAL, "the peer has gone")
@@ -295,37 +273,22 @@ class WebSocket:
         return ready[0][1] if ready else 0
 
     def _check(self) -> None:
-        self._spoil()
+        self._stream.act()
+        if self._stream.aborted:
+            self.abort()
         if self._ended:
             raise self._ended
+
+    def _cut(self) -> None:
+        fault = self._stream.fault
+        if fault.close_code is None:
+            self.abort(reset=fault.reset)
+        else:
+            self._due = fault.close_code  # not sent from here: another frame may be on its way
 
     def _end(self, code: int, reason: str) -> ConnectionClosed:
         self._ended = self._ended or ConnectionClosed(code, reason)
         return self._ended
-
-    def _room(self) -> int:
-        """How many bytes may pass before something has to happen."""
-        ahead = [point - self._passed for point in (self._cut_at, self._stall_at) if point is not None]
-        return min([PIECE, *ahead, *([max(1, int(self._fault.slow / 20))] if self._fault.slow else [])])
-
-    def _count(self, size: int) -> None:
-        self._passed += size
-        if self._fault.slow and self._stopping.wait(size / self._fault.slow):
-            self.abort()
-        self._spoil()
-
-    def _spoil(self) -> None:
-        """Have happen what these many bytes were waiting for."""
-        if self._stall_at is not None and self._passed >= self._stall_at:
-            self._stall_at = None
-            if not self._faults.stall(self._stream, talking=True):
-                self.abort()
-        if self._cut_at is not None and self._passed >= self._cut_at:
-            self._cut_at = None
-            if self._fault.close_code is None:
-                self.abort(reset=self._fault.reset)
-            else:
-                self._due = self._fault.close_code  # no frame can go out from here: one may be under way
 
     def _close_if_due(self) -> None:
         due, self._due = self._due, None
