@@ -99,14 +99,14 @@ def throughput(user: UserSession, file: Path) -> tuple[float, float]:
     size = file.stat().st_size
     user.type(b"stty -echo -opost; echo rea''dy\n")
     user.until(b"ready")
-    user.heard.clear()
+    user.received.clear()
     begun = time.perf_counter()
     user.type(f"cat {file}\n".encode())
     got = messages = 0
     while got < size:
         got += len(user.receive(60).body)
         messages += 1
-        user.heard.clear()
+        user.received.clear()
     return got / (time.perf_counter() - begun) / 1e6, got / messages
 
 

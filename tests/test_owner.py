@@ -82,7 +82,7 @@ def test_a_token_is_not_used_by_another(
 ) -> None:
     device, token = before
     OTHERS[change](device)
-    server.world.jwt_lifetime += 60  # or a token of the same second would be the same token
+    server.jwt_lifetime += 60  # or a token of the same second would be the same token
     asked = len(server.requests)
     if command == "auth":
         done = device.run("doctor", "--json")

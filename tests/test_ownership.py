@@ -249,7 +249,7 @@ def test_of_many_who_find_a_strangers_lock_one_gets_it(place: Path, victim: Path
 @pytest.fixture
 def shared(device: Device, server: DevServer, release: Release) -> Device:
     """An accepted device with an update to come, in whose data directory every user may make files."""
-    server.world.accept_all = True
+    server.accept_all = True
     device.ok("auth")
     release()
     device.data.chmod(0o1777)

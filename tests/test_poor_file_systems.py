@@ -40,7 +40,7 @@ FAILED = [errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ESTALE]
 @pytest.fixture
 def ready(device: Device, server: DevServer, release: Callable[..., str]) -> Device:
     """A device that needs everything there is for its first update: a key, a token, an artifact."""
-    server.world.accept_all = True
+    server.accept_all = True
     device.sub_updater()
     return device
 

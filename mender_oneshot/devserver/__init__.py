@@ -1,4 +1,4 @@
-"""A Mender server in one process, for a developer's desk and for the tests; the client never imports it."""
+"""A Mender server in one process, for development and for the tests; the client never imports it."""
 
 from .faults import Fault
 from .request_log import Seen

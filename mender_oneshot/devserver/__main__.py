@@ -15,16 +15,16 @@ from .request_log import Seen
 from .server import DevServer
 
 EPILOG = """\b
-Artifacts and certificates stay in the directory; devices, deployments and
-tokens are forgotten when the server ends.
+Artifacts and certificates are stored in the directory; devices, deployments
+and tokens are lost when the server ends.
 \b
 Without --user, any e-mail address can log in with any password:
   mender-cli --server URL login --username me@example.com --password any
-Faults on demand, from this machine (fields: mender_oneshot/devserver/faults.py):
+Inject faults from this machine (fields: mender_oneshot/devserver/faults.py):
   curl --cacert CA URL/devserver/faults -H 'Content-Type: application/json' \\
        -d '{"match": "GET /storage/*", "cut_after": 4096}'
 \b
-Exit codes: 0 ended by a signal, 64 wrong usage, 73 the directory cannot be
+Exit codes: 0 ended by a signal, 64 usage error, 73 the directory cannot be
 used, 78 the address cannot be used.
 """
 
@@ -36,13 +36,17 @@ used, 78 the address cannot be used.
 @click.option(
     "--storage-port", default=0, show_default=True, type=click.IntRange(0, 65535), help="0 = any free one."
 )
-@click.option("--name", "names", multiple=True, help="Another name or address for the certificate.")
-@click.option("--http", "plain", is_flag=True, help="No TLS.")
-@click.option("--accept-all", is_flag=True, help="Accept every device that asks.")
+@click.option("--name", "names", multiple=True, help="Additional name or address for the certificate.")
+@click.option("--http", "plain", is_flag=True, help="Disable TLS.")
+@click.option("--accept-all", is_flag=True, help="Accept every device.")
 @click.option("--user", metavar="NAME:PASSWORD", help="The only user who can log in.")
-@click.option("--link-lifetime", default=86400.0, show_default=True, help="Seconds an artifact link is good.")
-@click.option("--jwt-lifetime", default=604800.0, show_default=True, help="Seconds a device's token is good.")
-@click.option("--quiet", is_flag=True, help="No line per request.")
+@click.option(
+    "--link-lifetime", default=86400.0, show_default=True, help="Seconds until an artifact link expires."
+)
+@click.option(
+    "--jwt-lifetime", default=604800.0, show_default=True, help="Seconds until a device's token expires."
+)
+@click.option("--quiet", is_flag=True, help="Do not print a line for each request.")
 @click.version_option(mender_oneshot.__version__)
 def command(
     directory: Path,
@@ -57,7 +61,7 @@ def command(
     jwt_lifetime: float,
     quiet: bool,
 ) -> None:
-    """Run a Mender server for the desk: the device API, enough of the management API, and faults."""
+    """Run a Mender server for development: the device API, parts of the management API, and faults."""
     try:
         server = DevServer(
             directory.resolve(),
@@ -70,15 +74,15 @@ def command(
             names=names,
             link_lifetime=link_lifetime,
             jwt_lifetime=jwt_lifetime,
-            on_seen=None if quiet else _say,
+            on_seen=None if quiet else _print_request,
         )
     except OSError as error:
-        _give_up(error, directory, host, port)
+        _exit_with(error, directory, host, port)
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())
     with server:
-        click.echo(_greeting(server))
+        click.echo(_start_message(server))
         sys.stdout.flush()
         ended.wait()
 
@@ -88,11 +92,11 @@ def _user(text: str | None) -> tuple[str, str] | None:
         return None
     name, colon, password = text.partition(":")
     if not name or not colon:
-        raise click.BadParameter("write it as NAME:PASSWORD", param_hint="--user")
+        raise click.BadParameter("must be NAME:PASSWORD", param_hint="--user")
     return name, password
 
 
-def _greeting(server: DevServer) -> str:
+def _start_message(server: DevServer) -> str:
     tls = server.url.startswith("https")
     lines = [
         f"Serving {server.url}, artifacts from {server.storage_url}.",
@@ -103,12 +107,12 @@ def _greeting(server: DevServer) -> str:
     return "\n".join(lines + ([f'  "ServerCertificate": "{server.ca}"'] if tls else []))
 
 
-def _say(seen: Seen) -> None:
-    """One line for one request; the path only, since a query may hold a signature."""
+def _print_request(seen: Seen) -> None:
+    """Print one line for one request; only the path, because a query may contain a signature."""
     click.echo(f"{seen.method} {seen.path} {seen.status or 'no answer'} {seen.sent}", err=True)
 
 
-def _give_up(error: OSError, directory: Path, host: str, port: int) -> None:
+def _exit_with(error: OSError, directory: Path, host: str, port: int) -> None:
     if error.errno in (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES) and error.filename is None:
         text = (
             f"Cannot listen on {host}, port {port}: {error.strerror}. Choose others with --host and --port."
@@ -122,7 +126,7 @@ def _give_up(error: OSError, directory: Path, host: str, port: int) -> None:
 
 
 def main() -> None:
-    """Run the program; wrong usage is exit 64, as everywhere in mender-oneshot."""
+    """Run the program; a usage error exits with 64, as everywhere in mender-oneshot."""
     try:
         command(standalone_mode=False)
     except click.exceptions.Abort:

@@ -1,6 +1,6 @@
-"""Reads what the server must know of a `.mender` file: its header, never its payload.
+"""Reads what the server needs of a `.mender` file: its header, never its payload.
 
-The format is that of `reference/device-api.md` 11. Checksums and signatures are the client's to verify.
+The format is that of `reference/device-api.md` 11. Verifying checksums and signatures is left to the client.
 """
 
 import json
@@ -18,13 +18,13 @@ _NO_VERSION = (
 )
 
 
-class BadArtifact(ValueError):
-    """The file is not a Mender artifact of version 3; the message says why."""
+class InvalidArtifact(ValueError):
+    """The file is not a Mender artifact of version 3; the message gives the reason."""
 
 
 @dataclass(frozen=True)
 class Header:
-    """What the header of an artifact says."""
+    """The contents of an artifact's header."""
 
     name: str
     device_types: tuple[str, ...]
@@ -36,7 +36,7 @@ class Header:
 
 
 def read_header(path: Path) -> Header:
-    """Read the header of the artifact at `path`, which may be as large as it likes."""
+    """Read the header of the artifact at `path`, of any size; raise `InvalidArtifact`."""
     try:
         with tarfile.open(path, "r:") as outer:
             return _read(outer)
@@ -44,28 +44,28 @@ def read_header(path: Path) -> Header:
         what = (
             "unexpected EOF" if path.stat().st_size < tarfile.BLOCKSIZE else "archive/tar: invalid tar header"
         )
-        raise BadArtifact(f"{_NO_VERSION}{what}") from None
-    except BadArtifact as error:
-        raise BadArtifact(f"{_READER}{error}") from None
+        raise InvalidArtifact(f"{_NO_VERSION}{what}") from None
+    except InvalidArtifact as error:
+        raise InvalidArtifact(f"{_READER}{error}") from None
     except (tarfile.TarError, EOFError, zlib.error, LZMAError, KeyError, TypeError, ValueError) as error:
-        raise BadArtifact(f"{_READER}{error}") from None
+        raise InvalidArtifact(f"{_READER}{error}") from None
 
 
 def _read(outer: tarfile.TarFile) -> Header:
     version = _json(outer, outer.next())
     if version != {"format": "mender", "version": 3}:
-        raise BadArtifact(f"unsupported format {version}")
+        raise InvalidArtifact(f"unsupported format {version}")
     signed = False
     while entry := outer.next():
         if entry.name == "manifest.sig":
             signed = True
         elif entry.name.startswith("header.tar"):
-            # Mode "r:*" finds out about gzip and xz by itself; zstd only from Python 3.14 on.
+            # Mode "r:*" detects gzip and xz, and zstd from Python 3.14 on.
             with tarfile.open(fileobj=outer.extractfile(entry), mode="r:*") as inner:
                 return _header(inner, signed)
         elif entry.name.startswith("data/"):
             break
-    raise BadArtifact("there is no header")
+    raise InvalidArtifact("there is no header")
 
 
 def _header(inner: tarfile.TarFile, signed: bool) -> Header:
@@ -93,5 +93,5 @@ def _header(inner: tarfile.TarFile, signed: bool) -> Header:
 def _json(archive: tarfile.TarFile, entry: tarfile.TarInfo | None) -> Any:
     file = archive.extractfile(entry) if entry else None
     if file is None:
-        raise BadArtifact("an entry is missing")
+        raise InvalidArtifact("an entry is missing")
     return json.loads(file.read(1024 * 1024))

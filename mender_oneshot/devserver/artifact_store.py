@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .artifact import BadArtifact, Header, read_header
-from .validation import Refusal
+from .artifact import Header, InvalidArtifact, read_header
+from .validation import HTTPError
 
 CHUNK = 256 * 1024
 UPLOAD = "upload-"
@@ -31,11 +31,11 @@ class Artifact:
 
     @property
     def name(self) -> str:
-        """The artifact's name, which several artifacts for different device types may share."""
+        """The artifact's name; artifacts for different device types may share it."""
         return self.header.name
 
     def to_json(self) -> dict[str, Any]:
-        """What is the same in every list of the management API."""
+        """Return the members that every list of the management API has."""
         header = self.header
         return {
             "id": self.id,
@@ -54,22 +54,22 @@ class Artifact:
         }
 
 
-class Store:
-    """The artifacts of one directory; they outlive the server, under the same ids."""
+class ArtifactStore:
+    """The artifacts of one directory; they keep their ids when the server is restarted."""
 
     def __init__(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
         self.artifacts: dict[str, Artifact] = {}
         for path in directory.glob(f"{UPLOAD}*"):
-            path.unlink()  # of a server that was killed in the middle of an upload
+            path.unlink()  # left by a server that was killed during an upload
         for path in sorted(directory.glob("*.mender"), key=lambda path: path.stat().st_mtime):
-            # An object whose bytes a fault has changed is no artifact any more: it is left alone.
-            with contextlib.suppress(BadArtifact):
+            # An object whose bytes a fault has replaced may not be an artifact any more; it is ignored.
+            with contextlib.suppress(InvalidArtifact):
                 self.artifacts[path.stem] = _artifact(path.stem, path)
 
     def receive(self, chunks: Iterable[bytes]) -> Path:
-        """Write an upload into a file of its own; the caller then adds or unlinks it."""
+        """Write an upload to a new file and return its path; the caller then adds or unlinks it."""
         descriptor, name = tempfile.mkstemp(".part", UPLOAD, self.directory)
         try:
             with open(descriptor, "wb") as file:
@@ -81,11 +81,15 @@ class Store:
         return Path(name)
 
     def add(self, received: Path, description: str = "") -> Artifact:
-        """Take in a received file; one name serves a device type only once, as on the real server."""
+        """Add a received file, which is renamed.
+
+        Raise HTTPError 409 if there is an artifact with the same name for one of its device types, as on the
+        real server, and `InvalidArtifact`.
+        """
         header = read_header(received)
         for other in self.named(header.name):
             if set(other.header.device_types) & set(header.device_types):
-                raise Refusal(409, "an artifact with the same name and depends already exists")
+                raise HTTPError(409, "an artifact with the same name and depends already exists")
         artifact_id = str(uuid.uuid4())
         path = self.directory / f"{artifact_id}.mender"
         received.rename(path)
@@ -93,9 +97,10 @@ class Store:
         return self.artifacts[artifact_id]
 
     def replace_bytes(self, artifact_id: str, content: bytes | None) -> None:
-        """Put other bytes into the object's place (None: every bit flipped), under the same link.
+        """Replace the bytes of an object (None: invert every bit), under the same link.
 
-        By a new file, so that a download under way ends with the bytes it began with.
+        The bytes go to a new file, so that a download in progress ends with the bytes it began with. Raise
+        KeyError if there is no such artifact.
         """
         artifact = self.artifacts[artifact_id]
         if content is None:
@@ -110,13 +115,13 @@ class Store:
         )
 
     def named(self, name: str) -> list[Artifact]:
-        """All artifacts of one name."""
+        """Return all artifacts with one name."""
         return [artifact for artifact in self.artifacts.values() if artifact.name == name]
 
     def remove(self, artifact_id: str) -> None:
-        """Delete an artifact, or 404."""
+        """Delete an artifact; raise HTTPError 404 if there is none."""
         if artifact_id not in self.artifacts:
-            raise Refusal(404, "Resource not found")
+            raise HTTPError(404, "Resource not found")
         self.artifacts.pop(artifact_id).path.unlink(missing_ok=True)
 
 

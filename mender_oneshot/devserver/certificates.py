@@ -1,4 +1,4 @@
-"""A certificate authority of our own and a server certificate from it: nobody needs `SkipVerify`."""
+"""Creates a certificate authority and a server certificate, so that no device needs `SkipVerify`."""
 
 import ipaddress
 import os
@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-# So long that a test may set any clock, a board without a battery (1970 at boot) included.
+# Long enough for any clock that a test sets, including a board without a battery (1970 at boot).
 ALWAYS = (datetime(1969, 1, 1, tzinfo=UTC), datetime(2999, 12, 31, tzinfo=UTC))
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 
@@ -19,17 +19,20 @@ LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 def make(
     directory: Path, names: Iterable[str] = (), validity: tuple[datetime, datetime] = ALWAYS
 ) -> tuple[Path, Path]:
-    """Make sure of a CA in `directory` and issue a server certificate; return the two PEM files' paths.
+    """Issue a server certificate from the CA in `directory`; return the paths of two PEM files.
 
-    The CA is kept from one start to the next (`ca.pem`, `ca-key.pem`), because devices were told to trust
-    it; the server's certificate is made anew each time. The second file holds key and certificate.
+    The first is the CA certificate, the second the server's key and certificate. The CA is created once
+    (`ca.pem`, `ca-key.pem`), because devices are configured to trust it; the server certificate is new each
+    time. Raise ValueError if the CA key is not an elliptic-curve key.
     """
     ca_file, ca_key_file, server_file = (directory / f"{n}.pem" for n in ("ca", "ca-key", "server"))
     if ca_file.exists() and ca_key_file.exists():
         ca = x509.load_pem_x509_certificate(ca_file.read_bytes())
         ca_key = serialization.load_pem_private_key(ca_key_file.read_bytes(), None)
         if not isinstance(ca_key, ec.EllipticCurvePrivateKey):
-            raise ValueError(f"{ca_key_file} is not a key of this program")
+            raise ValueError(
+                f"{ca_key_file} is not an elliptic-curve key; delete it and ca.pem to create a new CA"
+            )
     else:
         ca_key = ec.generate_private_key(ec.SECP256R1())
         ca = _certificate("mender-oneshot development CA", ca_key, None, ca_key, (), ALWAYS)
@@ -51,7 +54,7 @@ def _certificate(
 ) -> x509.Certificate:
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     is_ca = issuer is None
-    # All that Python 3.13's strict verification asks for: both key identifiers, key usage, path length.
+    # Python 3.13 verifies strictly and requires both key identifiers, key usage and path length.
     builder = (
         x509.CertificateBuilder()
         .subject_name(subject)

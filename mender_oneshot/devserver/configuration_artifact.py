@@ -1,4 +1,4 @@
-"""Builds the artifact of a configuration deployment: no payload files, the values in its meta-data."""
+"""Builds the artifact of a configuration deployment: no payload files, the values are its meta-data."""
 
 import hashlib
 import io

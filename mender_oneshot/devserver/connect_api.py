@@ -1,14 +1,14 @@
-"""The routes of deviceconnect; what is behind them is imported when the first such request comes.
+"""The routes of deviceconnect; their implementation is imported at the first such request.
 
-Its libraries (wsproto, msgpack) are an extra: without them the rest of the server works.
+It needs wsproto and msgpack, which are an extra: without them, the rest of the server works.
 """
 
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from .routing import Answer, Handler, Request, Route
-from .validation import Refusal
+from .routing import Handler, Request, Response, Route
+from .validation import HTTPError
 
 if TYPE_CHECKING:
     from .deviceconnect import DeviceConnect
@@ -18,16 +18,16 @@ DEVICE = "/api/management/v1/deviceconnect/devices/{id}"
 
 
 class ConnectApi:
-    """The endpoints of deviceconnect; `make` makes the handlers, or raises ImportError."""
+    """The endpoints of deviceconnect; `make_service` returns their handlers, or raises ImportError."""
 
-    def __init__(self, make: Callable[[], "DeviceConnect"]) -> None:
-        self._make = make
+    def __init__(self, make_service: Callable[[], "DeviceConnect"]) -> None:
+        self._make_service = make_service
         self._lock = threading.Lock()
-        self._made: DeviceConnect | None = None
+        self._service: DeviceConnect | None = None
 
     @property
     def routes(self) -> list[Route]:
-        """The endpoints. Those that talk with a device take the world's lock by themselves, and shortly."""
+        """The endpoints. Those that wait for a device take the model's lock themselves, briefly."""
         return [
             Route("GET", CONNECT, self._handler("connect_device")),
             Route("GET", DEVICE, self._handler("status")),
@@ -40,28 +40,28 @@ class ConnectApi:
 
     @property
     def service(self) -> "DeviceConnect":
-        """The handlers and the relay; `ImportError` where their libraries are not installed."""
+        """The handlers and the relay; raises ImportError if their libraries are not installed."""
         with self._lock:
-            if self._made is None:
-                self._made = self._make()
-            return self._made
+            if self._service is None:
+                self._service = self._make_service()
+            return self._service
 
     def stop(self) -> None:
-        """Cut every device's connection."""
+        """Cut the connection of every device."""
         with self._lock:
-            if self._made:
-                self._made.stop()
+            if self._service:
+                self._service.stop()
 
     def _handler(self, name: str) -> Handler:
-        def handle(request: Request) -> Answer:
+        def handle(request: Request) -> Response:
             try:
                 service = self.service
             except ImportError as error:
                 text = (
                     "the remote terminal needs wsproto and msgpack (Debian: python3-wsproto python3-msgpack)"
                 )
-                raise Refusal(501, f"{text}: {error}") from None
-            answer: Answer = getattr(service, name)(request)
-            return answer
+                raise HTTPError(501, f"{text}: {error}") from None
+            response: Response = getattr(service, name)(request)
+            return response
 
         return handle

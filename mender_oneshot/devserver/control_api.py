@@ -1,68 +1,68 @@
-"""Faults and the record over HTTP, for tests that start the server as a program; this machine only."""
+"""Faults and the request log over HTTP, for tests that start the server as a program; loopback only."""
 
 import ipaddress
 from typing import Any
 
+from . import gateway
 from .faults import Faults
 from .request_log import RequestLog, Seen
-from .routing import Answer, Request, Route, json_answer
-from .validation import Refusal
+from .routing import Request, Response, Route, json_response
+from .validation import HTTPError
 
-PREFIX = "/devserver/"
 _SECRET_PARAMETERS = ("X-Amz-Signature", "x-men-signature")
 
 
 class ControlApi:
-    """The handlers under /devserver/; these requests are neither recorded nor spoilt by faults."""
+    """The handlers under /devserver/; these requests are not logged, and faults do not affect them."""
 
-    def __init__(self, faults: Faults, record: RequestLog) -> None:
+    def __init__(self, faults: Faults, log: RequestLog) -> None:
         self._faults = faults
-        self._record = record
+        self._log = log
 
     @property
     def routes(self) -> list[Route]:
         """The endpoints."""
         return [
-            Route("POST", f"{PREFIX}faults", self.add),
-            Route("DELETE", f"{PREFIX}faults", self.clear),
-            Route("POST", f"{PREFIX}faults/release", self.release),
-            Route("GET", f"{PREFIX}requests", self.requests),
+            Route("POST", f"{gateway.CONTROL}faults", self.add),
+            Route("DELETE", f"{gateway.CONTROL}faults", self.clear),
+            Route("POST", f"{gateway.CONTROL}faults/release", self.release),
+            Route("GET", f"{gateway.CONTROL}requests", self.requests),
         ]
 
-    def gate(self, request: Request) -> Answer | None:
-        """Only from this machine."""
+    def gate(self, request: Request) -> Response | None:
+        """Raise HTTPError 403 unless the request comes from this machine."""
         address = ipaddress.ip_address(request.client.partition("%")[0])
         mapped = getattr(address, "ipv4_mapped", None)
         if not (mapped or address).is_loopback:
-            raise Refusal(403, "only from the loopback interface")
+            raise HTTPError(403, "only from the loopback interface")
         return None
 
-    def add(self, request: Request) -> Answer:
-        """Add a fault; the members are the fields of `Fault`."""
+    def add(self, request: Request) -> Response:
+        """Add a fault; raise HTTPError 400 if a member of the body is not a field of `Fault`."""
         request.check_json_type()
         body = request.object("Fault")
         try:
             self._faults.add(**body)
         except TypeError as error:
-            raise Refusal(400, f"not a fault: {error}") from None
-        return Answer(204)
+            raise HTTPError(400, f"not a fault: {error}") from None
+        return Response(204)
 
-    def clear(self, request: Request) -> Answer:
-        """Forget all faults."""
+    def clear(self, request: Request) -> Response:
+        """Remove all faults."""
         self._faults.clear()
-        return Answer(204)
+        return Response(204)
 
-    def release(self, request: Request) -> Answer:
-        """Let stalled answers go on."""
+    def release(self, request: Request) -> Response:
+        """Resume stalled responses."""
         self._faults.release()
-        return Answer(204)
+        return Response(204)
 
-    def requests(self, request: Request) -> Answer:
-        """Everything recorded, without what would let a reader act as the device."""
-        return json_answer(200, [_seen_json(seen) for seen in self._record.all()])
+    def requests(self, request: Request) -> Response:
+        """Return the request log, without the secrets that would let a reader act as the device."""
+        return json_response(200, [_to_json(seen) for seen in self._log.all()])
 
 
-def _seen_json(seen: Seen) -> dict[str, Any]:
+def _to_json(seen: Seen) -> dict[str, Any]:
     headers = {k: "***" if k.lower() == "authorization" else v for k, v in seen.headers.items()}
     query = {k: "***" if k in _SECRET_PARAMETERS else v for k, v in seen.query.items()}
     return {

@@ -1,12 +1,12 @@
-"""Deployments and what becomes of them on each device: the rules of device-api.md 3, its traps included."""
+"""Deployments and their status on each device, by the rules of device-api.md 3, traps included."""
 
 import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from .artifact_store import Artifact, Store
-from .validation import FINAL, Refusal
+from .artifact_store import Artifact, ArtifactStore
+from .validation import FINAL, HTTPError
 
 NOT_FOUND = "Resource not found"
 NO_DEPLOYMENT = "Deployment not found"
@@ -21,7 +21,7 @@ class DeviceDeployment:
     status: str = "pending"
     substate: str | None = None
     history: list[str] = field(default_factory=list)
-    request: dict[str, Any] | None = None
+    provides: dict[str, Any] | None = None
     artifact: Artifact | None = None
     log: list[dict[str, Any]] | None = None
     started: float | None = None
@@ -29,13 +29,13 @@ class DeviceDeployment:
 
     @property
     def active(self) -> bool:
-        """Whether `next` still offers it. Nothing keeps a late status from making it so again (3.2)."""
+        """Whether `next` still offers it; a late status report can make it active again (3.2)."""
         return self.status not in FINAL
 
 
 @dataclass
 class Deployment:
-    """One deployment: a name, the artifacts of one artifact name, the devices meant."""
+    """One deployment: a name, the artifacts that have its artifact name, and the devices."""
 
     id: str
     order: int
@@ -51,7 +51,7 @@ class Deployment:
 
     @property
     def status(self) -> str:
-        """What the management API calls it: pending, inprogress or finished."""
+        """The status in the management API: pending, inprogress or finished."""
         if self.aborted:
             return "finished"
         if not self.devices or all(d.status == "pending" for d in self.devices.values()):
@@ -62,7 +62,7 @@ class Deployment:
 
 @dataclass(frozen=True)
 class Offer:
-    """What `next` hands out; without an artifact it is a configuration deployment."""
+    """What `next` returns; without an artifact, it is a configuration deployment."""
 
     deployment: Deployment
     artifact: Artifact | None
@@ -71,7 +71,7 @@ class Offer:
 class Deployments:
     """All deployments, oldest first."""
 
-    def __init__(self, store: Store, clock: Callable[[], float]) -> None:
+    def __init__(self, store: ArtifactStore, clock: Callable[[], float]) -> None:
         self._store = store
         self._clock = clock
         self.all: dict[str, Deployment] = {}
@@ -85,14 +85,14 @@ class Deployments:
         force_installation: bool = False,
         configuration: bytes | dict[str, Any] | None = None,
     ) -> Deployment:
-        """Add a deployment; 422 if there is no artifact of that name.
+        """Add a deployment; raise HTTPError 422 if there is no artifact with this name.
 
-        `configuration` makes it one of a configuration: the values, or the bytes to be sent in place of their
-        artifact. Its name is then that of the artifact too, and ends with its id.
+        With `configuration`, it is a configuration deployment: of these values, and the artifact has the
+        deployment's name, which ends with its id; or of these bytes in place of the artifact.
         """
         artifacts = () if configuration is not None else tuple(a.id for a in self._store.named(artifact_name))
         if configuration is None and not artifacts:
-            raise Refusal(422, "No artifact for the deployment")
+            raise HTTPError(422, "No artifact for the deployment")
         deployment_id = str(uuid.uuid4())
         if isinstance(configuration, dict):
             name = artifact_name = f"configuration-{deployment_id}"
@@ -111,22 +111,22 @@ class Deployments:
         return deployment
 
     def get(self, deployment_id: str) -> Deployment:
-        """The deployment of this id, or 404."""
+        """Return the deployment with this id; raise HTTPError 404 if there is none."""
         if deployment_id not in self.all:
-            raise Refusal(404, NOT_FOUND)
+            raise HTTPError(404, NOT_FOUND)
         return self.all[deployment_id]
 
     def on_device(self, deployment_id: str, device_id: str) -> DeviceDeployment:
-        """A deployment as it stands on one device, or 404."""
+        """Return a deployment on one device; raise HTTPError 404 if it was not offered there."""
         deployment = self.all.get(deployment_id)
         if deployment is None or device_id not in deployment.devices:
-            raise Refusal(404, NOT_FOUND)
+            raise HTTPError(404, NOT_FOUND)
         return deployment.devices[device_id]
 
-    def standing(self, deployment_id: str, device_id: str | None) -> DeviceDeployment:
-        """Return how a deployment stands on a device, or on its only one, even if that has not asked yet.
+    def lookup(self, deployment_id: str, device_id: str | None) -> DeviceDeployment:
+        """Return a deployment on a device (None: its only one), even if it has not been offered there yet.
 
-        LookupError if there is no such deployment, or it is not for this device.
+        Raise LookupError if there is no such deployment, or if it is not for this device.
         """
         deployment = self.all[deployment_id]
         chosen = device_id or next(iter(deployment.device_ids), None)
@@ -134,48 +134,54 @@ class Deployments:
             raise LookupError(f"the deployment has {len(deployment.device_ids)} devices: name one")
         if chosen not in deployment.device_ids:
             raise LookupError("the deployment is not for this device")
-        unasked = DeviceDeployment(chosen, deployment.created, "aborted" if deployment.aborted else "pending")
-        return deployment.devices.get(chosen, unasked)
+        not_offered = DeviceDeployment(
+            chosen, deployment.created, "aborted" if deployment.aborted else "pending"
+        )
+        return deployment.devices.get(chosen, not_offered)
 
-    def next(self, device_id: str, request: dict[str, Any]) -> Offer | None:
-        """The deployment to hand out, with all that asking for it changes (3.1, 3.3)."""
+    def next(self, device_id: str, provides: dict[str, Any]) -> Offer | None:
+        """Return what to offer to a device that sent these data, None if nothing.
+
+        This changes the deployment as on the real server (3.1, 3.3). Raise HTTPError 409 if the data differ
+        from those of the previous request.
+        """
         deployment = self._current(device_id)
         if deployment is None:
             return None
-        mine = deployment.devices[device_id]
-        if mine.request is not None and mine.request != request:
-            # Trap 1: different data during an active deployment end it, and the device only sees 409.
-            self._change(mine, "failure")
-            raise Refusal(409, "Device provided conflicting request data")
-        mine.request = request
+        entry = deployment.devices[device_id]
+        if entry.provides is not None and entry.provides != provides:
+            # Trap 1: different data during an active deployment fail it; the device only receives 409.
+            self._change(entry, "failure")
+            raise HTTPError(409, "Device provided conflicting request data")
+        entry.provides = provides
         if deployment.configuration is not None:
             return Offer(deployment, None)
-        if mine.artifact is None:
-            mine.artifact = self._suitable(deployment, request["device_type"])
-        if mine.artifact is None:
-            self._change(mine, "noartifact")  # Trap 3
+        if entry.artifact is None:
+            entry.artifact = self._suitable(deployment, provides["device_type"])
+        if entry.artifact is None:
+            self._change(entry, "noartifact")  # Trap 3
             return None
-        installed = mine.artifact.name == request["artifact_name"]
-        if installed and mine.status == "pending" and not deployment.force_installation:
-            self._change(mine, "already-installed")  # Trap 2: the device never learns the id
+        installed = entry.artifact.name == provides["artifact_name"]
+        if installed and entry.status == "pending" and not deployment.force_installation:
+            self._change(entry, "already-installed")  # Trap 2: the device never receives the id
             return None
-        if not mine.artifact.path.exists():
-            raise Refusal(500, "internal error")  # 3.1: the link is only made after a look at the object
-        return Offer(deployment, self._store.artifacts.get(mine.artifact.id, mine.artifact))
+        if not entry.artifact.path.exists():
+            raise HTTPError(500, "internal error")  # 3.1: no link without the object
+        return Offer(deployment, self._store.artifacts.get(entry.artifact.id, entry.artifact))
 
     def _current(self, device_id: str) -> Deployment | None:
-        """The oldest active one, else a first one that is newer than all that ended on the device."""
-        mine = [d for d in self.all.values() if device_id in d.devices]
-        for deployment in mine:
+        """Return the oldest active deployment, else the first one after those that ended on the device."""
+        known = [d for d in self.all.values() if device_id in d.devices]
+        for deployment in known:
             if deployment.devices[device_id].active:
                 return deployment
-        newer = self._newer(device_id, max((d.order for d in mine), default=-1))
+        newer = self._newer(device_id, max((d.order for d in known), default=-1))
         if newer:
             newer.devices[device_id] = DeviceDeployment(device_id, newer.created)
         return newer
 
     def _newer(self, device_id: str, order: int) -> Deployment | None:
-        """Return the first deployment for a device after the one of this order."""
+        """Return the first deployment for a device that is newer than the one with this order."""
         for deployment in self.all.values():
             if deployment.order > order and device_id in deployment.device_ids and not deployment.aborted:
                 return deployment
@@ -189,60 +195,65 @@ class Deployments:
         return None
 
     def report(self, deployment_id: str, device_id: str, status: str, substate: str) -> None:
-        """Take a device's status in any order; only an aborted deployment refuses it.
+        """Record a status that a device reports; any order is accepted.
 
-        Without a substate the earlier one stays.
+        Without a substate the previous one remains. Raise HTTPError 404 if the deployment was not offered to
+        the device, and 409 if it was aborted or the device decommissioned.
         """
-        mine = self.on_device(deployment_id, device_id)
-        if mine.status == "aborted":
-            raise Refusal(409, "Deployment aborted")
-        if mine.status == "decommissioned":
-            raise Refusal(409, "Device decommissioned")
-        if status == mine.status:
-            mine.history.append(status)  # A no-op for the server, yet 204: tests want to see it.
+        entry = self.on_device(deployment_id, device_id)
+        if entry.status == "aborted":
+            raise HTTPError(409, "Deployment aborted")
+        if entry.status == "decommissioned":
+            raise HTTPError(409, "Device decommissioned")
+        if status == entry.status:
+            entry.history.append(status)  # No change on the real server, which answers 204; tests check it.
             return
-        mine.substate = substate or mine.substate
-        self._change(mine, status)
+        entry.substate = substate or entry.substate
+        self._change(entry, status)
 
-    def _change(self, mine: DeviceDeployment, status: str) -> None:
+    def _change(self, entry: DeviceDeployment, status: str) -> None:
         now = self._clock()
-        mine.status = status
-        mine.history.append(status)
-        mine.started = mine.started or now
-        mine.finished = None if mine.active else now
+        entry.status = status
+        entry.history.append(status)
+        entry.started = entry.started or now
+        entry.finished = None if entry.active else now
 
     def put_log(self, deployment_id: str, device_id: str, messages: list[dict[str, Any]]) -> None:
-        """Keep a log in place of the one before."""
+        """Store a deployment log in place of the previous one; raise HTTPError 404."""
         deployment = self.all.get(deployment_id)
         if deployment is None or device_id not in deployment.devices:
-            raise Refusal(404, NO_DEPLOYMENT)
+            raise HTTPError(404, NO_DEPLOYMENT)
         deployment.devices[device_id].log = messages
 
     def abort(self, deployment_id: str) -> None:
-        """Abort on every device where it has not ended; those learn of it by a 409 to their next status."""
+        """Abort a deployment on every device where it is active.
+
+        The next status report of these devices is answered with 409. Raise HTTPError 422 if the deployment is
+        finished or unknown.
+        """
         deployment = self.all.get(deployment_id)
         if deployment is None or deployment.status == "finished":
-            raise Refusal(422, "Deployment already finished")
+            raise HTTPError(422, "Deployment already finished")
         deployment.aborted = True
-        for mine in deployment.devices.values():
-            if mine.active:
-                self._change(mine, "aborted")
+        for entry in deployment.devices.values():
+            if entry.active:
+                self._change(entry, "aborted")
 
     def decommission(self, device_id: str) -> None:
         """End the oldest active deployment of a device, and the next one after it.
 
-        The real server leaves all the others as they are.
+        The real server leaves all others unchanged.
         """
-        mine = [d for d in self.all.values() if device_id in d.devices]
-        active = next((d for d in mine if d.devices[device_id].active), None)
+        known = [d for d in self.all.values() if device_id in d.devices]
+        active = next((d for d in known if d.devices[device_id].active), None)
         if active:
             self._change(active.devices[device_id], "decommissioned")
-        order = active.order if active else max((d.order for d in mine), default=-1)
+        order = active.order if active else max((d.order for d in known), default=-1)
         newer = self._newer(device_id, order)
         if newer:
-            one = newer.devices.setdefault(device_id, DeviceDeployment(device_id, newer.created))
-            self._change(one, "decommissioned")
+            entry = newer.devices.setdefault(device_id, DeviceDeployment(device_id, newer.created))
+            self._change(entry, "decommissioned")
 
     def uses(self, artifact_id: str) -> bool:
-        """Whether an artifact belongs to a deployment that has not ended."""
+        """Return whether an artifact belongs to a deployment that is not finished."""
         return any(artifact_id in d.artifact_ids and d.status != "finished" for d in self.all.values())

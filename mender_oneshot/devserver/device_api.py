@@ -1,4 +1,4 @@
-"""The device API: one handler per endpoint, answering as mender-server does."""
+"""The device API: one handler per endpoint, which responds like mender-server."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -9,9 +9,9 @@ from . import configuration_artifact, gateway, go_json, tokens, validation
 from .connect_api import CONNECT
 from .deployments import Offer
 from .model import Device, Model
-from .routing import Answer, Request, Route, json_answer
-from .storage_api import Storage
-from .validation import Refusal, rfc3339
+from .routing import Request, Response, Route, json_response
+from .storage_api import StorageApi
+from .validation import HTTPError, rfc3339
 
 AUTHENTICATION = "/api/devices/v1/authentication/"
 AUTH_REQUESTS = f"{AUTHENTICATION}auth_requests"
@@ -20,22 +20,23 @@ DEPLOYMENTS = "/api/devices/v1/deployments"
 NEXT = f"{DEPLOYMENTS}/device/deployments/next"
 NEXT_V2 = "/api/devices/v2/deployments/device/deployments/next"
 CONFIGURATION = f"{DEPLOYMENTS}/download/configuration"
-BaseUrl = Callable[[str, str], str]  # (origin, host name the client used) -> scheme, host and port
+BaseUrl = Callable[[str, str], str]
+"""Returns scheme, host and port of an origin, given the host name that the client used."""
 CONFIGURATION_LIFETIME = 900.0
 
 
 class DeviceApi:
-    """The handlers of the device endpoints; `v2` adds the one route the open source server has not."""
+    """The handlers of the device endpoints; `v2` adds the route that the open source server lacks."""
 
-    def __init__(self, world: Model, storage: Storage, base_url: BaseUrl, *, v2: bool) -> None:
-        self._world = world
+    def __init__(self, model: Model, storage: StorageApi, base_url: BaseUrl, *, v2: bool) -> None:
+        self._model = model
         self._storage = storage
         self._base_url = base_url
         self._v2 = v2
 
     @property
     def routes(self) -> list[Route]:
-        """The device endpoints; v2 `next` is 404 unless asked for, as on the real server."""
+        """The device endpoints; v2 `next` is 404 unless enabled, as on the real server."""
         deployment = f"{DEPLOYMENTS}/device/deployments/{{deployment_id}}"
         routes = [
             Route("POST", AUTH_REQUESTS, self.auth_request),
@@ -51,84 +52,87 @@ class DeviceApi:
         ]
         return [*routes, Route("POST", NEXT_V2, self.next_v2)] if self._v2 else routes
 
-    def gate(self, request: Request) -> Answer | None:
-        """Check the token, which all device calls need but the two that carry a signature of their own."""
+    def gate(self, request: Request) -> Response | None:
+        """Check the token, except for requests that carry a signature of their own.
+
+        Raise HTTPError 401, or 403 for an expired token where the real server may use it.
+        """
         if request.path.startswith((AUTHENTICATION, CONFIGURATION)):
             return None
-        token = gateway.bearer(request.headers)
-        gateway.check_form(token)
-        device = self._world.device_of(token)
+        token = gateway.bearer_token(request.headers)
+        gateway.check_format(token)
+        device = self._model.device_of(token)
         if device is None:
-            # The real token check answers a bad token with the bare status. An expired one may get 403 or
-            # 401, so a client has to expect both.
-            expired = request.path == CONNECT and self._world.has_expired(token)
-            raise Refusal(403 if expired else 401)
-        device.checked_in = self._world.clock()
+            # The real server sends no body for an invalid token. For an expired one it sends 403 or 401, so
+            # clients have to handle both.
+            expired = request.path == CONNECT and self._model.has_expired(token)
+            raise HTTPError(403 if expired else 401)
+        device.checked_in = self._model.clock()
         return None
 
     def _device(self, request: Request) -> Device:
-        device = self._world.device_of(request.bearer)
+        device = self._model.device_of(request.bearer)
         if device is None:
-            raise Refusal(401)
+            raise HTTPError(401)
         return device
 
-    def auth_request(self, request: Request) -> Answer:
-        """Authorize, or remember the device as pending."""
+    def auth_request(self, request: Request) -> Response:
+        """Return a token, or add the device as pending and raise HTTPError 401."""
         request.check_json_type()
         try:
             body = go_json.decode(request.body)
         except ValueError as error:
-            raise Refusal(400, f"failed to decode auth request: {error}") from None
+            raise HTTPError(400, f"failed to decode auth request: {error}") from None
         id_data, pubkey = validation.auth_request(body)
         try:
             key, pem = tokens.load_public_key(pubkey)
-        except Refusal as refusal:
-            raise Refusal(400, f"invalid auth request: {refusal.text}") from None
+        except HTTPError as error:
+            raise HTTPError(400, f"invalid auth request: {error.text}") from None
         identity = validation.identity(id_data)
         signature = request.headers.get("X-MEN-Signature")
         if not signature:
-            raise Refusal(400, "missing request signature header")
+            raise HTTPError(400, "missing request signature header")
         tokens.check_signature(key, signature, request.body)
-        token = self._world.authenticate(identity, pem)
-        return Answer(200, {"Content-Type": "application/jwt"}, token.encode())
+        token = self._model.authenticate(identity, pem)
+        return Response(200, {"Content-Type": "application/jwt"}, token.encode())
 
-    def inventory(self, request: Request) -> Answer:
-        """Replace or extend the inventory."""
+    def inventory(self, request: Request) -> Response:
+        """Replace (PUT) or extend (PATCH) the inventory."""
         request.check_json_type()
         sent = validation.attributes(
             request.list("[]model.DeviceAttribute", "failed to decode request body: ")
         )
-        self._world.put_inventory(self._device(request), sent, keep=request.method == "PATCH")
-        return Answer(200)
+        self._model.put_inventory(self._device(request), sent, keep=request.method == "PATCH")
+        return Response(200)
 
-    def next_get(self, request: Request) -> Answer:
-        """`next` with what the device is in the query: only these two are read."""
+    def next_get(self, request: Request) -> Response:
+        """Return the next deployment; artifact name and device type are in the query."""
         names = ("artifact_name", "device_type")
         return self._next(request, validation.provides({n: request.query.get(n, "") for n in names}))
 
-    def next_post(self, request: Request) -> Answer:
-        """`next` with what the device is in the body: the open source server reads three members."""
+    def next_post(self, request: Request) -> Response:
+        """Return the next deployment; the data are in the body, of which three members are read."""
         body = self._object(request)
         names = ("artifact_name", "device_type", "artifact_provides")
         return self._next(request, validation.provides({n: body[n] for n in names if n in body}))
 
-    def next_v2(self, request: Request) -> Answer:
-        """`next` of servers that have v2."""
+    def next_v2(self, request: Request) -> Response:
+        """Return the next deployment, as servers with v2 do."""
         provides = self._object(request).get("device_provides")
         if not isinstance(provides, dict):
-            raise Refusal(400, "device_provides: cannot be blank.")
+            raise HTTPError(400, "device_provides: cannot be blank.")
         return self._next(request, validation.provides(provides))
 
     def _object(self, request: Request) -> dict[str, Any]:
         request.check_json_type()
         return request.object("model.InstalledDeviceDeployment", "invalid schema: ")
 
-    def _next(self, request: Request, provides: dict[str, Any]) -> Answer:
+    def _next(self, request: Request, provides: dict[str, Any]) -> Response:
         device = self._device(request)
-        offer = self._world.deployments.next(device.id, provides)
+        offer = self._model.deployments.next(device.id, provides)
         if offer is None:
-            return Answer(204)
-        return json_answer(200, self._instructions(request, offer, device, provides["device_type"]))
+            return Response(204)
+        return json_response(200, self._instructions(request, offer, device, provides["device_type"]))
 
     def _instructions(
         self, request: Request, offer: Offer, device: Device, device_type: str
@@ -136,9 +140,9 @@ class DeviceApi:
         deployment, artifact = offer.deployment, offer.artifact
         if artifact is None:
             path = "/".join((CONFIGURATION, *(quote(p, "") for p in (deployment.id, device_type, device.id))))
-            expire = self._world.clock() + CONFIGURATION_LIFETIME
+            expire = self._model.clock() + CONFIGURATION_LIFETIME
             stamp = rfc3339(expire)
-            signature = self._world.signer.mac(deployment.id, device_type, device.id, stamp)
+            signature = self._model.signer.mac(deployment.id, device_type, device.id, stamp)
             query = urlencode({"x-men-expire": stamp, "x-men-signature": signature})
             uri = f"{self._base_url('api', request.host)}{path}?{query}"
             name, types, artifact_id = deployment.artifact_name, [device_type], deployment.id + device.id
@@ -157,38 +161,38 @@ class DeviceApi:
             },
         }
 
-    def status(self, request: Request) -> Answer:
-        """Take a status report."""
+    def status(self, request: Request) -> Response:
+        """Record a status report."""
         request.check_json_type()
         status, substate = validation.status(request.object("model.statusReport"))
         device = self._device(request)
-        self._world.deployments.report(request.params["deployment_id"], device.id, status, substate)
-        return Answer(204)
+        self._model.deployments.report(request.params["deployment_id"], device.id, status, substate)
+        return Response(204)
 
-    def log(self, request: Request) -> Answer:
-        """Take a deployment log."""
+    def log(self, request: Request) -> Response:
+        """Store a deployment log."""
         request.check_json_type()
         messages = validation.log_messages(request.object("model.AuxDeploymentLog"))
         deployment_id = request.params["deployment_id"]
         if not validation.is_uuid(deployment_id):
-            raise Refusal(500, "internal error")
-        self._world.deployments.put_log(deployment_id, self._device(request).id, messages)
-        return Answer(204)
+            raise HTTPError(500, "internal error")
+        self._model.deployments.put_log(deployment_id, self._device(request).id, messages)
+        return Response(204)
 
-    def configuration(self, request: Request) -> Answer:
-        """The artifact of a configuration deployment: no token, no range, always whole."""
+    def configuration(self, request: Request) -> Response:
+        """Return the artifact of a configuration deployment: no token, no range, always whole."""
         stamp, signature = request.query.get("x-men-expire"), request.query.get("x-men-signature")
         if not stamp or not signature or not validation.is_rfc3339(stamp):
-            raise Refusal(400, "invalid request parameters: required parameters missing")
+            raise HTTPError(400, "invalid request parameters: required parameters missing")
         end = datetime.fromisoformat(stamp).timestamp()
-        if self._world.clock() >= end or (request.fault and request.fault.expired):
-            raise Refusal(403, "URL expired")
+        if self._model.clock() >= end or (request.fault and request.fault.expired):
+            raise HTTPError(403, "URL expired")
         parts = [request.params[name] for name in ("deployment_id", "device_type", "device_id")]
-        if not self._world.signer.mac_matches(signature, *parts, stamp):
-            raise Refusal(403, "signature invalid")
-        deployment = self._world.deployments.all.get(parts[0])
+        if not self._model.signer.mac_matches(signature, *parts, stamp):
+            raise HTTPError(403, "signature invalid")
+        deployment = self._model.deployments.all.get(parts[0])
         if deployment is None or deployment.configuration is None:
-            raise Refusal(404, f"deployment with id '{parts[0]}' not found")
+            raise HTTPError(404, f"deployment with id '{parts[0]}' not found")
         headers = {
             "Content-Type": "application/vnd.mender-artifact",
             "Content-Disposition": 'attachment; filename="artifact.mender"',
@@ -196,4 +200,4 @@ class DeviceApi:
         content = deployment.configuration
         if not isinstance(content, bytes):
             content = configuration_artifact.build(deployment.artifact_name, parts[1], content)
-        return Answer(200, headers, content)
+        return Response(200, headers, content)

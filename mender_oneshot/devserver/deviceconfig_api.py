@@ -1,11 +1,11 @@
-"""Configurations of devices: what users set, what devices report, and deployments of the former."""
+"""Configurations of devices: set by users, reported by devices, and deployed."""
 
 from typing import Any
 
 from . import validation
 from .model import Configuration, Model
-from .routing import Answer, Request, Route, json_answer
-from .validation import Refusal, rfc3339
+from .routing import Request, Response, Route, json_response
+from .validation import HTTPError, rfc3339
 
 CONFIGURATION = "/api/devices/v1/deviceconfig/configuration"
 CONFIGURATIONS = "/api/management/v1/deviceconfig/configurations/device"
@@ -14,9 +14,9 @@ CONFIGURATIONS = "/api/management/v1/deviceconfig/configurations/device"
 class DeviceConfigApi:
     """The endpoints of deviceconfig, for devices and for users."""
 
-    def __init__(self, world: Model) -> None:
-        self._world = world
-        self._known = world.configurations
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._configurations = model.configurations
 
     @property
     def routes(self) -> list[Route]:
@@ -30,19 +30,19 @@ class DeviceConfigApi:
             Route("POST", f"{one}/deploy", self.deploy),
         ]
 
-    def wanted(self, request: Request) -> Answer:
-        """Tell a device its configuration as set by a user; nothing that it reported is in there."""
-        return json_answer(200, _shown(self._get(self._caller(request)).configured))
+    def wanted(self, request: Request) -> Response:
+        """Return to a device its configuration as a user has set it, without what the device has reported."""
+        return json_response(200, _shown(self._get(self._caller(request)).configured))
 
-    def report(self, request: Request) -> Answer:
-        """Take the configuration that a device has applied."""
+    def report(self, request: Request) -> Response:
+        """Record the configuration that a device has applied."""
         values = self._values(request)
-        found = self._known.setdefault(self._caller(request), Configuration())
-        found.reported, found.reported_at = values, self._world.clock()
-        return Answer(204)
+        found = self._configurations.setdefault(self._caller(request), Configuration())
+        found.reported, found.reported_at = values, self._model.clock()
+        return Response(204)
 
-    def show(self, request: Request) -> Answer:
-        """Show a user the configuration of a device, as wanted and as reported."""
+    def show(self, request: Request) -> Response:
+        """Return the configuration of a device to a user, as set and as reported."""
         device_id = request.params["id"]
         found = self._get(device_id)
         flat = {name: value for name, value in found.configured.items() if isinstance(value, str)}
@@ -54,36 +54,36 @@ class DeviceConfigApi:
             "reported_ts": found.reported_at and rfc3339(found.reported_at),
             "updated_ts": found.updated_at and rfc3339(found.updated_at),
         }
-        return json_answer(200, {name: value for name, value in shown.items() if value})
+        return json_response(200, {name: value for name, value in shown.items() if value})
 
-    def set(self, request: Request) -> Answer:
-        """Replace the configuration that a device is to have; a deployment has to follow."""
+    def set(self, request: Request) -> Response:
+        """Replace the configuration of a device; it takes effect only when it is deployed."""
         values = self._values(request)
-        found = self._known.setdefault(request.params["id"], Configuration())
-        found.configured, found.updated_at = values, self._world.clock()
-        return Answer(204)
+        found = self._configurations.setdefault(request.params["id"], Configuration())
+        found.configured, found.updated_at = values, self._model.clock()
+        return Response(204)
 
-    def deploy(self, request: Request) -> Answer:
+    def deploy(self, request: Request) -> Response:
         """Create a deployment of a device's configuration."""
         device_id = request.params["id"]
         found = self._get(device_id)
         request.object("model.DeployConfigurationRequest", "malformed request body: ")
         values = _shown(found.configured)
-        made = self._world.deployments.create("", "", [device_id], configuration=values)
-        found.deployment_id = made.id
-        return json_answer(200, {"deployment_id": made.id})
+        deployment = self._model.deployments.create("", "", [device_id], configuration=values)
+        found.deployment_id = deployment.id
+        return json_response(200, {"deployment_id": deployment.id})
 
     def _get(self, device_id: str) -> Configuration:
-        """Return the configuration of a device; it has one from its acceptance on."""
-        device = self._world.devices.get(device_id)
-        if device_id not in self._known and (device is None or device.status != "accepted"):
-            raise Refusal(404, "device does not exist")
-        return self._known.setdefault(device_id, Configuration(updated_at=self._world.clock()))
+        """Return the configuration of a device, which exists once the device is accepted; HTTPError 404."""
+        device = self._model.devices.get(device_id)
+        if device_id not in self._configurations and (device is None or device.status != "accepted"):
+            raise HTTPError(404, "device does not exist")
+        return self._configurations.setdefault(device_id, Configuration(updated_at=self._model.clock()))
 
     def _caller(self, request: Request) -> str:
-        device = self._world.device_of(request.bearer)
+        device = self._model.device_of(request.bearer)
         if device is None:
-            raise Refusal(401)
+            raise HTTPError(401)
         return device.id
 
     def _values(self, request: Request) -> dict[str, Any]:
@@ -92,7 +92,7 @@ class DeviceConfigApi:
 
 
 def _shown(values: dict[str, Any]) -> dict[str, Any]:
-    """Return the values as they leave the service: a hidden one without its content."""
+    """Return the values as the service returns them: a hidden one without its content."""
     shown: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, str):

@@ -1,4 +1,4 @@
-"""Faults on demand: which request shall go wrong, and how. What they do to an answer is `http`'s part."""
+"""Fault injection: which requests fail, and how; `faulty_socket` and `response_writer` act accordingly."""
 
 import fnmatch
 import select
@@ -10,74 +10,75 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Fault:
-    """One way for requests to go wrong.
+    """One way for requests to fail.
 
-    `match` is a glob over "METHOD path" of either origin (artifacts: "GET /storage/*"); `count` says how
-    many requests it is for, None for all. The first fault that matches is used, alone.
+    `match` is a glob pattern over "METHOD path" of either origin (artifacts: "GET /storage/*"); `count` is
+    the number of requests to affect, None for all. The first matching fault is used, and no other.
     """
 
     match: str = "*"
     count: int | None = 1
 
-    # Answered instead, the request is not processed:
+    # A substituted response; the request is not processed:
     status: int | None = None
-    """Answer this status, with `headers` and `body`."""
+    """Respond with this status, with `headers` and `body`."""
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes | str = b""
     retry_after: int | str | None = None
-    """429 with this Retry-After: seconds or an HTTP date."""
+    """Respond with 429 and this Retry-After: seconds or an HTTP date."""
     redirect: str | None = None
-    """302 (or `status`) to this URL, in which "{target}" stands for the path and query asked for."""
+    """Respond with 302 (or `status`) and this URL; "{target}" stands for the requested path and query."""
     drop_before: bool = False
-    """Close without an answer, the request not processed."""
+    """Close without a response; the request is not processed."""
 
-    # Processed, and the answer spoilt on its way:
+    # The request is processed, and the response disturbed:
     drop_after: bool = False
-    """Close without an answer, the request processed."""
+    """Close without a response; the request is processed."""
     cut_after: int | None = None
-    """Close after so many bytes of the body, the headers having promised all; of a websocket's bytes behind
-    the handshake, in and out."""
+    """Close after this many bytes of the body, although the headers announce all; for a WebSocket, bytes
+    after the handshake in both directions."""
     reset: bool = False
-    """With a cut or a drop: close with RST (bytes under way may be lost) in place of a plain end."""
+    """With a cut or a drop: close with RST (bytes on their way may be lost) instead of FIN."""
     stall_after: int | None = None
-    """Say nothing more after so many bytes of the body, until the client goes or `Faults.release`; on a
-    websocket, do not listen either."""
+    """Send nothing more after this many bytes of the body, until the client disconnects or `Faults.release`;
+    for a WebSocket, receive nothing either."""
     slow: float | None = None
-    """So many bytes of the body per second; of a websocket, in and out."""
+    """Bytes of the body per second; for a WebSocket, bytes in both directions."""
     chunked: bool = False
-    """Transfer-Encoding: chunked in place of Content-Length."""
+    """Send Transfer-Encoding: chunked instead of Content-Length."""
     no_length: bool = False
-    """No Content-Length: the body ends with the connection."""
+    """Send no Content-Length: the body ends with the connection."""
     no_etag: bool = False
     close_code: int | None = None
-    """End a websocket with this close code at `cut_after`, in place of a cut."""
+    """Close a WebSocket with this code at `cut_after`, instead of cutting it."""
     extra_headers: Mapping[str, str] = field(default_factory=dict)
 
     # For artifact links:
     expired: bool = False
-    """403 as S3, or the API for configurations, says it of an expired link."""
+    """Respond with 403 as if the link had expired: like S3, or like the API for configurations."""
     ignore_range: bool = False
-    """200 with the whole object although a range was asked for."""
+    """Respond with 200 and the whole object although a range was requested."""
     wrong_range: int | bool | None = None
-    """206 with another start than asked for: this one, or with True one byte earlier (from 0: later)."""
+    """Respond with 206 and another start than requested: this one; with True, one byte earlier, or later from
+    0."""
     change: bytes | str | bool = False
-    """Before answering, put other bytes (True: every bit flipped) into the object's place, for good."""
+    """Before responding, replace the bytes of the object (True: invert every bit), permanently."""
 
     def __post_init__(self) -> None:
-        # These would otherwise fail much later, in another thread, when a request is compared with them.
+        # A wrong type would otherwise fail much later, in another thread, when a request is matched.
         numbers = (self.count, self.cut_after, self.stall_after)
         if not isinstance(self.match, str) or not all(n is None or isinstance(n, int) for n in numbers):
             raise TypeError("match is a string; count, cut_after and stall_after are whole numbers")
 
 
 class Stall:
-    """A place where one answer waits."""
+    """The place where one response stalls."""
 
     def __init__(self) -> None:
         self._here, self._there = socket.socketpair()
 
     def wait(self, client: socket.socket, *, ignore_input: bool) -> bool:
-        """Wait; tell whether to go on (released), or not: the client has gone, or spoken out of turn."""
+        """Wait; return True if released, False if the client has disconnected or sent something."""
         with self._here:
             poll = select.poll()
             poll.register(self._here, select.POLLIN)
@@ -85,17 +86,17 @@ class Stall:
             ready = {descriptor for descriptor, _ in poll.poll()}
             return self._here.fileno() in ready and self._here.recv(1) == b"+"
 
-    def end(self, *, go_on: bool) -> None:
-        """End the wait, from another thread."""
+    def end(self, *, resume: bool) -> None:
+        """End the wait, from another thread; `resume` is what `wait` returns."""
         with self._there:
             try:
-                self._there.send(b"+" if go_on else b"-")
+                self._there.send(b"+" if resume else b"-")
             except OSError:
-                return  # The waiting side has gone by itself.
+                return  # `wait` has returned for another reason.
 
 
 class Faults:
-    """The faults in force, oldest first; safe to use from any thread."""
+    """The active faults, oldest first; thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -104,20 +105,20 @@ class Faults:
         self._stalls: list[Stall] = []
         self._stopped = threading.Event()
 
-    def add(self, match: str = "*", count: int | None = 1, **what: object) -> Fault:
-        """Add a fault; `what` are the fields of `Fault`."""
-        fault = Fault(match, count, **what)  # type: ignore[arg-type]  # a wrong name is a TypeError at once
+    def add(self, match: str = "*", count: int | None = 1, **fields: object) -> Fault:
+        """Add a fault and return it; `fields` are those of `Fault`. Raise TypeError for any other."""
+        fault = Fault(match, count, **fields)  # type: ignore[arg-type]  # a wrong name is a TypeError at once
         with self._lock:
             self._faults.append(fault)
         return fault
 
     def clear(self) -> None:
-        """Forget all faults; answers that stall go on stalling until `release`."""
+        """Remove all faults; responses that stall continue to do so until `release`."""
         with self._lock:
             self._faults.clear()
 
     def take(self, method: str, path: str) -> Fault | None:
-        """The fault for this request, used up by one."""
+        """Return the fault for this request, None if there is none, and count it as used once more."""
         with self._lock:
             for fault in self._faults:
                 if fnmatch.fnmatchcase(f"{method} {path}", fault.match):
@@ -129,9 +130,9 @@ class Faults:
         return None
 
     def stall(self, client: socket.socket, *, ignore_input: bool = False) -> bool:
-        """Wait for `release`, the client's going or the server's stop; tell whether to go on.
+        """Block until `release`; return whether to resume: not if the client disconnects or the server stops.
 
-        A client may be `ignore_input` meanwhile; else what it says ends the wait.
+        Without `ignore_input`, anything that the client sends ends the wait too.
         """
         with self._lock:
             if self._stopped.is_set():
@@ -143,34 +144,34 @@ class Faults:
             return stall.wait(client, ignore_input=ignore_input)
         finally:
             with self._lock:
-                known = stall in self._stalls
-                if known:
+                listed = stall in self._stalls
+                if listed:
                     self._stalls.remove(stall)
-            if known:
-                stall.end(go_on=False)
+            if listed:
+                stall.end(resume=False)
 
     def release(self) -> None:
-        """Let the answers that stall now go on to their end."""
-        self._end(go_on=True)
+        """Resume the responses that stall now."""
+        self._end(resume=True)
 
     def stop(self) -> None:
-        """Break off the answers that stall, now and later."""
+        """Break off the responses that stall, now and later."""
         with self._lock:
             self._stopped.set()
-        self._end(go_on=False)
+        self._end(resume=False)
 
-    def _end(self, *, go_on: bool) -> None:
+    def _end(self, *, resume: bool) -> None:
         with self._lock:
             stalls, self._stalls = self._stalls, []
         for stall in stalls:
-            stall.end(go_on=go_on)
+            stall.end(resume=resume)
 
     def pause(self, seconds: float) -> bool:
         """Sleep; return False, at once, if the server is being stopped."""
         return not self._stopped.wait(seconds)
 
     def wait_for_stall(self, timeout: float = 30) -> None:
-        """Block until some answer stalls; TimeoutError when none does in time."""
+        """Block until a response stalls; raise TimeoutError after `timeout` seconds."""
         with self._changed:
             if not self._changed.wait_for(lambda: bool(self._stalls), timeout):
-                raise TimeoutError("no answer has stalled")
+                raise TimeoutError("no response has stalled")

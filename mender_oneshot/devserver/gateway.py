@@ -1,6 +1,6 @@
-"""Which service a path belongs to, and the checks of a token's form that come before the services.
+"""Which service a path belongs to, and the checks of a token's format that precede the services.
 
-Knows no device and no user: whether a token is good is for the service that issued it.
+Independent of devices and users: the service that issued a token decides whether it is valid.
 """
 
 import base64
@@ -10,8 +10,9 @@ import re
 from email.message import Message
 from typing import Any
 
-from .validation import Refusal
+from .validation import HTTPError
 
+CONTROL = "/devserver/"
 DEVICES = "/api/devices/"
 MANAGEMENT = "/api/management/"
 _SERVICES = {
@@ -23,20 +24,23 @@ _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="ManagementJWT"'}
 
 
 def has_service(path: str) -> bool:
-    """Tell whether the gateway has a service for a path, which the service need not know."""
+    """Return whether the gateway forwards a path to a service; the service may not have the path."""
     for prefix, names in _SERVICES.items():
         if path.startswith(prefix):
             return bool(re.match(rf"v[0-9a-z]+/({'|'.join(names)})", path[len(prefix) :]))
     return False
 
 
-def identifies_refused_methods(path: str) -> bool:
-    """Tell whether the service of a path has a `request_id` in its answer 405; some have none."""
+def identifies_405(path: str) -> bool:
+    """Return whether the service of a path has a `request_id` in its 405 response; some have none."""
     return bool(re.match(rf"/api/[a-z]+/v[0-9a-z]+/({'|'.join(_IDENTIFYING)})", path))
 
 
-def bearer(headers: Message) -> str:
-    """Return the token of the Authorization header, or else of the cookie JWT; 401 if there is none."""
+def bearer_token(headers: Message) -> str:
+    """Return the token of the Authorization header, or else of the cookie JWT.
+
+    Raise HTTPError 401 if there is none, or if the header is malformed.
+    """
     header = headers.get("Authorization", "")
     if not header:
         pairs = (pair.strip().partition("=") for pair in headers.get("Cookie", "").split(";"))
@@ -44,16 +48,16 @@ def bearer(headers: Message) -> str:
         if token is None:
             raise _unauthorized("Authorization not present in header")
         return token
-    words = header.split(" ")
-    if len(words) != 2:
+    parts = header.split(" ")
+    if len(parts) != 2:
         raise _unauthorized("malformed Authorization header")
-    if words[0].lower() != "bearer":
-        raise _unauthorized(f"unknown Authorization method {words[0]}")
-    return words[1]
+    if parts[0].lower() != "bearer":
+        raise _unauthorized(f"unknown Authorization method {parts[0]}")
+    return parts[1]
 
 
-def check_form(token: str) -> None:
-    """Refuse with 401 and a reason what is no token at all. The signature is not looked at."""
+def check_format(token: str) -> None:
+    """Raise HTTPError 401 unless the text has the format of a token; the signature is not verified."""
     parts = token.split(".")
     if len(parts) != 3:
         raise _unauthorized("identity: incorrect token format")
@@ -69,5 +73,5 @@ def check_form(token: str) -> None:
         raise _unauthorized('identity: claim "sub" is required')
 
 
-def _unauthorized(text: str) -> Refusal:
-    return Refusal(401, text, headers=_CHALLENGE)
+def _unauthorized(text: str) -> HTTPError:
+    return HTTPError(401, text, headers=_CHALLENGE)

@@ -1,6 +1,6 @@
-"""Reads JSON as Go's `encoding/json` does, and words its errors in the same way. Pure functions.
+"""Reads JSON as Go's `encoding/json` does, with the same error messages. Pure functions.
 
-The real server passes these errors on to the client, so the development server needs their text.
+The real server passes these messages on to the client, so the development server needs them as well.
 """
 
 import json
@@ -27,12 +27,12 @@ _DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
 
 
 def decode(body: bytes) -> Any:
-    """Decode a whole text, as `json.Unmarshal` does; ValueError with Go's words."""
+    """Decode a whole text, as `json.Unmarshal` does; raise ValueError with Go's message."""
     return _decode(body, "unexpected end of JSON input", whole=True)
 
 
 def decode_first(body: bytes) -> Any:
-    """Decode the first value of a body and ignore the rest, as `json.Decoder` does; ValueError."""
+    """Decode the first value of a body and ignore the rest, as `json.Decoder` does; raise ValueError."""
     if not body.strip():
         raise ValueError("EOF")
     return _decode(body, "unexpected EOF", whole=False)
@@ -52,9 +52,9 @@ def _decode(body: bytes, truncated: str, *, whole: bool) -> Any:
 
 
 def fit(value: Any, kind: type[dict[str, Any]] | type[list[Any]], into: str) -> Any:
-    """Return `value` if it is of the kind that a Go value of type `into` takes; ValueError if not.
+    """Return `value` if a Go value of type `into` can hold it; raise ValueError with Go's message.
 
-    `null` leaves a Go value as it is: empty.
+    `null` leaves a Go value empty.
     """
     if value is None:
         return kind()
@@ -64,7 +64,10 @@ def fit(value: Any, kind: type[dict[str, Any]] | type[list[Any]], into: str) -> 
 
 
 def text(value: dict[str, Any], name: str, struct: str, into: str = "string") -> str:
-    """Return a text member of an object, empty if it is missing or null; ValueError for other types."""
+    """Return a string member of an object, empty if it is missing or null.
+
+    Raise ValueError with Go's message for other types; `struct` and `into` are the Go types in it.
+    """
     found = value.get(name)
     if found is None:
         return ""

@@ -1,4 +1,4 @@
-"""Listens, speaks HTTP/1.1 with keep-alive and TLS, records, and makes faults happen. Knows no endpoint."""
+"""Serves HTTP/1.1 with keep-alive and TLS, logs the requests and lets their faults act."""
 
 import contextlib
 import io
@@ -16,22 +16,22 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import mender_oneshot
 
+from . import gateway
 from .faults import Faults
 from .faulty_socket import FaultySocket
 from .request_log import RequestLog
 from .response_writer import ConnectionBroken, ResponseWriter, substitute
-from .routing import Answer, Request, Route, Site, error_answer
-from .validation import BODY_LIMIT, Refusal
+from .routing import Request, Response, Route, Site, error_response
+from .validation import BODY_LIMIT, HTTPError
 
 DRAIN_LIMIT = 16 * 1024 * 1024
-CONTROL = "/devserver/"
 
 
 class Listener:
     """One origin: a port, and a thread for each connection to it.
 
-    Not `http.server.ThreadingHTTPServer`: that one wakes up twice a second to see whether it shall stop,
-    looks its own name up in the DNS, and has no handle on connections that wait.
+    Not `http.server.ThreadingHTTPServer`: that one polls twice a second for its shutdown, resolves its own
+    name by DNS, and cannot end connections that wait.
     """
 
     def __init__(
@@ -59,11 +59,11 @@ class Listener:
         self._acceptor = threading.Thread(target=self._accept, name=f"devserver-{name}", daemon=True)
 
     def start(self) -> None:
-        """Accept connections from now on."""
+        """Accept connections."""
         self._acceptor.start()
 
     def stop(self) -> None:
-        """Close the port and every connection, and wait for their threads; soon, whatever they do."""
+        """Close the port and every connection, and wait for their threads."""
         self.stopping.set()
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)  # wakes accept()
@@ -73,7 +73,7 @@ class Listener:
         with self._lock:
             for connection in self._open:
                 with contextlib.suppress(OSError):
-                    # Not SSLSocket.shutdown, which takes the TLS state away from under the other thread.
+                    # Not SSLSocket.shutdown, which removes the TLS state that another thread is using.
                     socket.socket.shutdown(connection, socket.SHUT_RDWR)
         for thread in self._threads:
             thread.join()
@@ -91,8 +91,8 @@ class Listener:
                 daemon=True,
             )
             thread.start()
-            # Only here and after this thread's end in `stop`: a thread that took itself off the list
-            # could not be waited for in its last moments.
+            # Removed only here, and in `stop` when this thread has ended: `stop` could not wait for a thread
+            # that removed itself from the list.
             self._threads = [t for t in self._threads if t.is_alive()] + [thread]
 
     def _serve(self, connection: socket.socket, peer: str) -> None:
@@ -108,41 +108,41 @@ class Listener:
                 return
             if isinstance(connection, ssl.SSLSocket):
                 connection.do_handshake()
-            Connection(connection, (peer, 0), self)  # type: ignore[arg-type]  # it only asks to keep it
+            HttpConnection(connection, (peer, 0), self)  # type: ignore[arg-type]  # only stored
         except OSError:
-            return  # The client has gone, or our certificate did not please it: its business.
+            return  # The client has disconnected, or rejected the certificate.
         finally:
             with self._lock:
                 self._open.discard(connection)
             connection.close()
 
 
-class Connection(BaseHTTPRequestHandler):
-    """One connection: reads requests, has them answered, sends the answers."""
+class HttpConnection(BaseHTTPRequestHandler):
+    """One connection: receives requests, has them handled, sends the responses."""
 
     protocol_version = "HTTP/1.1"
     connection: socket.socket
 
     @property
     def listener(self) -> Listener:
-        """The origin this connection belongs to."""
+        """The origin of this connection."""
         return cast(Listener, self.server)
 
     def version_string(self) -> str:
-        """What the Server header says."""
+        """Return the value of the Server header."""
         return f"mender-oneshot-devserver/{mender_oneshot.__version__}"
 
     def log_message(self, format: str, *args: object) -> None:
-        """Keep quiet: the record tells the story."""
+        """Print nothing; requests are in the request log."""
 
     def handle(self) -> None:
-        """Serve requests until one of the sides has had enough."""
+        """Serve requests until either side closes the connection."""
         with contextlib.suppress(ConnectionBroken, OSError):
             super().handle()
-            self._say_goodbye()
+            self._close_tls()
 
-    def _say_goodbye(self) -> None:
-        # A TLS end without close_notify looks like a cut to clients that read up to the end.
+    def _close_tls(self) -> None:
+        # Without close_notify, clients that read to the end take the close for a cut.
         if isinstance(self.connection, ssl.SSLSocket):
             self.connection.settimeout(0)
             with contextlib.suppress(OSError, ValueError):
@@ -152,29 +152,29 @@ class Connection(BaseHTTPRequestHandler):
         """Serve one request."""
         at = time.time()
         try:
-            body = Body(self)
-        except Refusal as refusal:
+            body = RequestBody(self)
+        except HTTPError as error:
             self.close_connection = True
-            self.send_error(refusal.status, refusal.text)
+            self.send_error(error.status, error.text)
             return
         request = self._request(body)
-        control = request.path.startswith(CONTROL) and request.origin == "api"
+        control = request.path.startswith(gateway.CONTROL) and request.origin == "api"
         route = self.listener.site.route(self.command, request.path)
         request.fault = None if control else self.listener.faults.take(self.command, request.path)
-        answer = self._answer(request, route, body)
-        connection = FaultySocket(self.connection, request.fault, self.listener.faults)
-        writer = ResponseWriter(request, answer, connection, None if control else self.listener.log, at)
+        response = self._respond(request, route, body)
+        stream = FaultySocket(self.connection, request.fault, self.listener.faults)
+        writer = ResponseWriter(request, response, stream, None if control else self.listener.log, at)
         try:
             writer.send(self._head(writer))
         finally:
-            answer.close()
-        if answer.take_over:
+            response.close()
+        if response.take_over:
             self.close_connection = True
-            if not answer.take_over(self.connection, self._early()):
+            if not response.take_over(self.connection, self._buffered()):
                 raise ConnectionBroken
 
-    def _early(self) -> bytes:
-        """What has been read of the connection behind the request."""
+    def _buffered(self) -> bytes:
+        """Return the bytes after the request that were already read from the connection."""
         self.connection.setblocking(False)
         try:
             return cast(io.BufferedReader, self.rfile).peek()
@@ -183,7 +183,7 @@ class Connection(BaseHTTPRequestHandler):
 
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = serve
 
-    def _request(self, body: "Body") -> Request:
+    def _request(self, body: "RequestBody") -> Request:
         split = urlsplit(self.path)
         host = urlsplit(f"//{self.headers.get('Host', '')}").hostname
         pairs = parse_qsl(split.query, keep_blank_values=True, errors="surrogateescape")
@@ -200,49 +200,49 @@ class Connection(BaseHTTPRequestHandler):
             chunks=body.pieces(),
         )
 
-    def _answer(self, request: Request, route: Route | Refusal, body: "Body") -> Answer:
-        """Read what there is to read, then answer; whatever is left of the body goes to nobody."""
-        instead = substitute(request.fault, request.target)
+    def _respond(self, request: Request, route: Route | HTTPError, body: "RequestBody") -> Response:
+        """Read the body as far as needed and handle the request; the rest of the body is discarded."""
+        substituted = substitute(request.fault, request.target)
         try:
-            if instead or isinstance(route, Refusal) or not route.streams:
+            if substituted or isinstance(route, HTTPError) or not route.streams:
                 request.body, whole = body.read(BODY_LIMIT)
-                if instead:
-                    return instead
+                if substituted:
+                    return substituted
                 if not whole:
-                    # device-api.md 2: by Content-Length 413, chunked only found out while decoding.
-                    raise Refusal(413 if body.length else 400, "http: request body too large")
-            return self.listener.site.answer(request, route)
-        except Refusal as refusal:
-            return error_answer(refusal)
+                    # device-api.md 2: 413 by Content-Length; a chunked body only fails while it is decoded.
+                    raise HTTPError(413 if body.length else 400, "http: request body too large")
+            return self.listener.site.respond(request, route)
+        except HTTPError as error:
+            return error_response(error)
         except (OSError, ConnectionBroken):
             raise
-        except Exception:  # noqa: BLE001  # a bug here must show, and must not look like a dead network
+        except Exception:  # noqa: BLE001  # a bug must be visible, and not look like a network failure
             traceback.print_exc(file=sys.stderr)
-            return error_answer(Refusal(500, "a bug in the development server; see its output"))
+            return error_response(HTTPError(500, "a bug in the development server; see its output"))
         finally:
             body.drain(DRAIN_LIMIT)
             self.close_connection = self.close_connection or not body.finished
 
     def _head(self, writer: ResponseWriter) -> bytes:
-        """The answer's first lines."""
-        answer, fault = writer.answer, writer.fault
-        headers = dict(answer.headers)
-        if answer.status and answer.by_service and self.listener.name == "api":
+        """Return the status line and the headers."""
+        response, fault = writer.response, writer.fault
+        headers = dict(response.headers)
+        if response.status and response.by_service and self.listener.name == "api":
             headers.setdefault("X-MEN-RequestID", str(uuid.uuid4()))
-        bodiless = answer.status < 200 or answer.status in (204, 304)
+        bodiless = response.status < 200 or response.status in (204, 304)
         if writer.chunked:
             headers["Transfer-Encoding"] = "chunked"
         elif fault.no_length:
             self.close_connection = True
         elif not bodiless:
-            headers["Content-Length"] = str(answer.length)
+            headers["Content-Length"] = str(response.length)
         if fault.no_etag:
             headers.pop("ETag", None)
         headers.update(fault.extra_headers)
         if self.close_connection:
             headers["Connection"] = "close"
         lines = [
-            f"HTTP/1.1 {answer.status} {self.responses.get(answer.status, ('Unknown',))[0]}",
+            f"HTTP/1.1 {response.status} {self.responses.get(response.status, ('Unknown',))[0]}",
             f"Server: {self.version_string()}",
             f"Date: {self.date_time_string()}",
             *(f"{name}: {value}" for name, value in headers.items()),
@@ -250,10 +250,13 @@ class Connection(BaseHTTPRequestHandler):
         return "\r\n".join([*lines, "", ""]).encode("latin-1", "replace")
 
 
-class Body:
-    """A request's body on its way in, by length or chunked."""
+class RequestBody:
+    """The body of a request, by length or chunked; raises HTTPError 400 for a bad Content-Length.
 
-    def __init__(self, connection: Connection) -> None:
+    Reading raises `ConnectionBroken` if the client disconnects early.
+    """
+
+    def __init__(self, connection: HttpConnection) -> None:
         self._read: Callable[[int], bytes] = connection.rfile.read
         self._readline: Callable[[int], bytes] = connection.rfile.readline
         self.length: int | None = 0
@@ -263,17 +266,17 @@ class Body:
         elif "Content-Length" in connection.headers:
             text = connection.headers["Content-Length"].strip()
             if not text.isdecimal():
-                raise Refusal(400, "bad Content-Length")
+                raise HTTPError(400, "bad Content-Length")
             self.length = int(text)
         self.finished = self.length == 0
         self._pieces = self._chunked() if self.length is None else self._plain(self.length)
 
     def pieces(self) -> Iterator[bytes]:
-        """What has not been read yet."""
+        """Return the pieces that have not been read yet."""
         return self._pieces
 
     def read(self, limit: int) -> tuple[bytes, bool]:
-        """At most about `limit` bytes, and whether that was all."""
+        """Return about `limit` bytes at most, and whether that was all."""
         parts, size = [], 0
         if self.length is not None and self.length > limit:
             return b"", False
@@ -285,7 +288,7 @@ class Body:
         return b"".join(parts), True
 
     def drain(self, limit: int) -> None:
-        """Read on and forget, so that the client finds time to read the answer."""
+        """Discard about `limit` bytes at most, so that the client can read the response."""
         for piece in self._pieces:
             limit -= len(piece)
             if limit < 0:

@@ -1,4 +1,4 @@
-"""The management API for users and devices: log in, accept devices, see inventories, as in mender-server."""
+"""The management API for users and devices: log in, accept devices, list inventories, as in mender-server."""
 
 import base64
 import binascii
@@ -9,8 +9,8 @@ from typing import Any
 
 from . import gateway, tokens, validation
 from .model import Device, Model
-from .routing import Answer, Request, Route, json_answer
-from .validation import Refusal, rfc3339
+from .routing import Request, Response, Route, json_response
+from .validation import HTTPError, rfc3339
 
 PREFIX = gateway.MANAGEMENT
 LOGIN = f"{PREFIX}v1/useradm/auth/login"
@@ -21,10 +21,14 @@ _DEVICE_STATUSES = ("pending", "accepted", "rejected", "preauthorized", "noauth"
 
 
 class ManagementApi:
-    """The handlers of these endpoints; any e-mail address may log in unless `user` is the one that may."""
+    """The handlers of these endpoints.
 
-    def __init__(self, world: Model, user: tuple[str, str] | None) -> None:
-        self._world = world
+    `user` (name, password) is the only one who can log in; without it, any e-mail address can, with any
+    password.
+    """
+
+    def __init__(self, model: Model, user: tuple[str, str] | None) -> None:
+        self._model = model
         self._user = user
         self._tokens: set[str] = set()
 
@@ -47,51 +51,51 @@ class ManagementApi:
             Route("GET", f"{INVENTORY}/{{id}}", self.inventory),
         ]
 
-    def gate(self, request: Request) -> Answer | None:
-        """Check the token from `login`, which all but `login` itself need."""
+    def gate(self, request: Request) -> Response | None:
+        """Check the token from `login`, which every other endpoint requires; raise HTTPError 401."""
         if request.path == LOGIN:
             return None
-        token = gateway.bearer(request.headers)
-        gateway.check_form(token)
+        token = gateway.bearer_token(request.headers)
+        gateway.check_format(token)
         if token not in self._tokens:
-            raise Refusal(401, "invalid jwt")
+            raise HTTPError(401, "invalid jwt")
         return None
 
-    def login(self, request: Request) -> Answer:
-        """Hand out a token for a user name, which is an e-mail address, and a password."""
+    def login(self, request: Request) -> Response:
+        """Return a token for a user name, which is an e-mail address, and a password."""
         scheme, _, encoded = request.headers.get("Authorization", "").partition(" ")
         try:
             user, colon, password = base64.b64decode(encoded, validate=True).decode().partition(":")
         except (binascii.Error, ValueError):
             user = colon = password = ""
         if scheme.lower() != "basic" or not colon:
-            raise Refusal(401, "invalid or missing auth header")
+            raise HTTPError(401, "invalid or missing auth header")
         if (user, password) != self._user if self._user else "@" not in user or not password:
-            raise Refusal(401, "unauthorized")
+            raise HTTPError(401, "unauthorized")
         claims = {"jti": secrets.token_hex(16), "sub": user, "iss": "Mender", "mender.user": True}
-        token = self._world.signer.jwt(claims)
+        token = self._model.signer.jwt(claims)
         self._tokens.add(token)
-        return Answer(200, {"Content-Type": "application/jwt"}, token.encode())
+        return Response(200, {"Content-Type": "application/jwt"}, token.encode())
 
-    def devices(self, request: Request) -> Answer:
-        """List the devices and their auth sets, of one status if asked for."""
+    def devices(self, request: Request) -> Response:
+        """List the devices and their auth sets, optionally those of one status."""
         wanted = request.query.get("status")
         if wanted is not None and wanted not in _DEVICE_STATUSES:
             names = "accepted, pending, rejected, preauthorized or noauth"
-            raise Refusal(400, f"filter status must be one of: {names}")
-        found = [d for d in self._world.devices.values() if wanted in (None, d.status)]
+            raise HTTPError(400, f"filter status must be one of: {names}")
+        found = [d for d in self._model.devices.values() if wanted in (None, d.status)]
         return page(request, [_device_json(d) for d in found])
 
-    def count(self, request: Request) -> Answer:
-        """Count the devices, of one status if asked for."""
+    def count(self, request: Request) -> Response:
+        """Count the devices, optionally those of one status."""
         wanted = request.query.get("status", "")
         if wanted and wanted not in _DEVICE_STATUSES:
-            raise Refusal(400, f"status must be one of: {', '.join(_DEVICE_STATUSES)}")
-        found = [d for d in self._world.devices.values() if wanted in ("", d.status)]
-        return json_answer(200, {"count": len(found)})
+            raise HTTPError(400, f"status must be one of: {', '.join(_DEVICE_STATUSES)}")
+        found = [d for d in self._model.devices.values() if wanted in ("", d.status)]
+        return json_response(200, {"count": len(found)})
 
-    def preauthorize(self, request: Request) -> Answer:
-        """Add a device that is accepted as soon as it asks with the key given here."""
+    def preauthorize(self, request: Request) -> Response:
+        """Add a device that is accepted at its first request with this key."""
         request.check_json_type()
         prefix = "failed to decode preauth request: "
         body = request.object("http.preAuthReq", prefix)
@@ -103,75 +107,77 @@ class ManagementApi:
                 pubkey=None if isinstance(pubkey, str) and pubkey else blank,
             )
             _, pem = tokens.load_public_key(str(pubkey))
-        except Refusal as refusal:
-            raise Refusal(400, f"{prefix}{refusal.text}") from None
-        known = self._world.find(identity or {})
-        if known and body.get("force") is not True:
-            return json_answer(409, _device_json(known))
-        made = self._world.preauthorize(identity or {}, pem)
-        return Answer(201, {"Location": f"devices/{made.id}"})
+        except HTTPError as error:
+            raise HTTPError(400, f"{prefix}{error.text}") from None
+        existing = self._model.find(identity or {})
+        if existing and body.get("force") is not True:
+            return json_response(409, _device_json(existing))
+        device = self._model.preauthorize(identity or {}, pem)
+        return Response(201, {"Location": f"devices/{device.id}"})
 
-    def device(self, request: Request) -> Answer:
-        """Show one device and its auth sets."""
-        return json_answer(200, _device_json(self._world.device(request.params["id"])))
+    def device(self, request: Request) -> Response:
+        """Return one device and its auth sets."""
+        return json_response(200, _device_json(self._model.device(request.params["id"])))
 
-    def decommission(self, request: Request) -> Answer:
-        """Forget a device."""
-        if request.params["id"] not in self._world.devices:
-            raise Refusal(404)
-        self._world.decommission(request.params["id"])
-        return Answer(204)
+    def decommission(self, request: Request) -> Response:
+        """Remove a device."""
+        if request.params["id"] not in self._model.devices:
+            raise HTTPError(404)
+        self._model.decommission(request.params["id"])
+        return Response(204)
 
-    def status(self, request: Request) -> Answer:
-        """Show the status of an auth set."""
-        found = self._world.auth_set(request.params["id"], request.params["aid"])
-        return json_answer(200, {"status": found.status})
+    def status(self, request: Request) -> Response:
+        """Return the status of an auth set."""
+        found = self._model.auth_set(request.params["id"], request.params["aid"])
+        return json_response(200, {"status": found.status})
 
-    def set_status(self, request: Request) -> Answer:
+    def set_status(self, request: Request) -> Response:
         """Accept, reject or reset an auth set."""
         request.check_json_type()
         status = request.object("http.DevAuthApiStatus", "failed to decode status data: ").get("status")
         if status not in ("accepted", "rejected", "pending"):
-            raise Refusal(400, "incorrect device status")
-        self._world.set_status(request.params["id"], request.params["aid"], status)
-        return Answer(204)
+            raise HTTPError(400, "incorrect device status")
+        self._model.set_status(request.params["id"], request.params["aid"], status)
+        return Response(204)
 
-    def revoke(self, request: Request) -> Answer:
-        """Make the tokens of an auth set void; their id is that of the auth set."""
-        for device in self._world.devices.values():
+    def revoke(self, request: Request) -> Response:
+        """Invalidate the tokens of an auth set, whose id they have."""
+        for device in self._model.devices.values():
             for auth_set in device.auth_sets:
                 if auth_set.id == request.params["id"] and auth_set.has_token:
                     auth_set.has_token = False
-                    return Answer(204)
-        raise Refusal(404)
+                    return Response(204)
+        raise HTTPError(404)
 
-    def inventories(self, request: Request) -> Answer:
+    def inventories(self, request: Request) -> Response:
         """List the attributes of all devices."""
-        return page(request, [_inventory_json(d) for d in self._world.devices.values()])
+        return page(request, [_inventory_json(d) for d in self._model.devices.values()])
 
-    def inventory(self, request: Request) -> Answer:
-        """Show the attributes of one device, each with its scope."""
-        found = self._world.devices.get(request.params["id"])
+    def inventory(self, request: Request) -> Response:
+        """Return the attributes of one device, each with its scope."""
+        found = self._model.devices.get(request.params["id"])
         if found is None:
-            raise Refusal(404, "Device not found")
-        return json_answer(200, _inventory_json(found))
+            raise HTTPError(404, "Device not found")
+        return json_response(200, _inventory_json(found))
 
 
-def page(request: Request, items: Iterable[Any]) -> Answer:
-    """Return one page of a list, with the count of all in a header."""
+def page(request: Request, items: Iterable[Any]) -> Response:
+    """Return one page of a list, with the total count in a header; raise HTTPError 400 for a bad query."""
     number, size = _positive(request, "page", 1), _positive(request, "per_page", 20)
     if size > PER_PAGE_LIMIT:
-        raise Refusal(400, f'parameter "per_page" above limit (max: {PER_PAGE_LIMIT})')
+        raise HTTPError(400, f'parameter "per_page" above limit (max: {PER_PAGE_LIMIT})')
     items = list(items)
-    return json_answer(200, items[(number - 1) * size : number * size], **{"X-Total-Count": str(len(items))})
+    return json_response(
+        200, items[(number - 1) * size : number * size], **{"X-Total-Count": str(len(items))}
+    )
 
 
 def _positive(request: Request, name: str, default: int) -> int:
     text = request.query.get(name) or str(default)
     if not re.fullmatch(r"[+-]?[0-9]{1,18}", text):
-        raise Refusal(400, f'invalid {name} query: "{text}"')
+        raise HTTPError(400, f'invalid {name} query: "{text}"')
     if int(text) < 1:
-        raise Refusal(400, f"invalid {name} query: value must be a non-zero positive integer")
+        raise HTTPError(400, f"invalid {name} query: value must be a non-zero positive integer")
     return int(text)
 
 

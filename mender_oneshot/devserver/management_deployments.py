@@ -1,4 +1,4 @@
-"""The management API for artifacts and deployments, in the forms of mender-server."""
+"""The management API for artifacts and deployments, as in mender-server."""
 
 import base64
 import json
@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from . import go_json, multipart, validation
-from .artifact import BadArtifact
+from .artifact import InvalidArtifact
 from .artifact_store import Artifact
 from .deployments import NO_DEPLOYMENT, NOT_FOUND, Deployment, DeviceDeployment
 from .management_api import PREFIX, page
 from .model import Model
-from .routing import Answer, Request, Route, json_answer
-from .validation import STATUSES, Refusal, rfc3339
+from .routing import Request, Response, Route, json_response
+from .validation import STATUSES, HTTPError, rfc3339
 
 ARTIFACTS = f"{PREFIX}v1/deployments/artifacts"
 DEPLOYMENTS = f"{PREFIX}v1/deployments/deployments"
@@ -23,8 +23,8 @@ _INVALID_DEFINITION = "Invalid deployments definition: "
 class ManagementDeployments:
     """The handlers of these endpoints."""
 
-    def __init__(self, world: Model) -> None:
-        self._world = world
+    def __init__(self, model: Model) -> None:
+        self._model = model
 
     @property
     def routes(self) -> list[Route]:
@@ -43,9 +43,9 @@ class ManagementDeployments:
             Route("GET", f"{DEPLOYMENTS}/{{id}}/devices/{{device_id}}/log", self.log),
         ]
 
-    def upload(self, request: Request) -> Answer:
-        """Take in an artifact from a form, straight to disk."""
-        store = self._world.store
+    def upload(self, request: Request) -> Response:
+        """Store an artifact from a form, directly on disk."""
+        store = self._model.store
         kind = request.headers.get("Content-Type", "")
         received: list[Path] = []
         try:
@@ -53,107 +53,107 @@ class ManagementDeployments:
                 kind, request.chunks, "artifact", lambda part: received.append(store.receive(part.pieces))
             )
             if not received:
-                raise Refusal(400, "request does not contain the artifact file")
-            with self._world.lock:
+                raise HTTPError(400, "request does not contain the artifact file")
+            with self._model.lock:
                 artifact = store.add(received[0], fields.get("description", ""))
-        except BadArtifact as error:
-            raise Refusal(400, str(error)) from None
+        except InvalidArtifact as error:
+            raise HTTPError(400, str(error)) from None
         finally:
             for path in received:
                 path.unlink(missing_ok=True)
-        return Answer(201, {"Location": f"{ARTIFACTS}/{artifact.id}"})
+        return Response(201, {"Location": f"{ARTIFACTS}/{artifact.id}"})
 
-    def artifacts(self, request: Request) -> Answer:
+    def artifacts(self, request: Request) -> Response:
         """List all artifacts."""
-        return json_answer(200, [_artifact_json(a) for a in self._world.store.artifacts.values()])
+        return json_response(200, [_artifact_json(a) for a in self._model.store.artifacts.values()])
 
-    def artifact(self, request: Request) -> Answer:
-        """Show one artifact."""
-        found = self._world.store.artifacts.get(_id(request))
+    def artifact(self, request: Request) -> Response:
+        """Return one artifact."""
+        found = self._model.store.artifacts.get(_id(request))
         if found is None:
-            raise Refusal(404, NOT_FOUND)
-        return json_answer(200, _artifact_json(found))
+            raise HTTPError(404, NOT_FOUND)
+        return json_response(200, _artifact_json(found))
 
-    def delete_artifact(self, request: Request) -> Answer:
-        """Delete an artifact that no deployment is using."""
+    def delete_artifact(self, request: Request) -> Response:
+        """Delete an artifact that no active deployment uses."""
         artifact_id = _id(request)
-        if self._world.deployments.uses(artifact_id):
-            raise Refusal(409, "Artifact is used in active deployment")
-        self._world.store.remove(artifact_id)
-        return Answer(204)
+        if self._model.deployments.uses(artifact_id):
+            raise HTTPError(409, "Artifact is used in active deployment")
+        self._model.store.remove(artifact_id)
+        return Response(204)
 
-    def deploy(self, request: Request) -> Answer:
-        """Create a deployment for devices named by id, or for all that are accepted (`all_devices`)."""
+    def deploy(self, request: Request) -> Response:
+        """Create a deployment for devices given by id, or for all accepted devices (`all_devices`)."""
         request.check_json_type()
         body = request.object("model.DeploymentConstructor", _INVALID_BODY)
         try:
             name, artifact_name, devices = _constructor(body)
-        except (Refusal, ValueError) as error:
-            raise Refusal(400, f"{_INVALID_BODY}{error}") from None
+        except (HTTPError, ValueError) as error:
+            raise HTTPError(400, f"{_INVALID_BODY}{error}") from None
         forced = body.get("force_installation") is True
         if not devices:
-            devices = [device.id for device in self._world.accepted()]
+            devices = [device.id for device in self._model.accepted()]
             if not devices:
-                raise Refusal(400, "No devices for the deployment")
-        made = self._world.deployments.create(name, artifact_name, devices, force_installation=forced)
-        return Answer(201, {"Location": f"{DEPLOYMENTS}/{made.id}"})
+                raise HTTPError(400, "No devices for the deployment")
+        deployment = self._model.deployments.create(name, artifact_name, devices, force_installation=forced)
+        return Response(201, {"Location": f"{DEPLOYMENTS}/{deployment.id}"})
 
-    def deployments(self, request: Request) -> Answer:
-        """List the deployments, newest first, of one status if asked for."""
+    def deployments(self, request: Request) -> Response:
+        """List the deployments, newest first, optionally those of one status."""
         wanted = request.query.get("status", "")
         if wanted not in ("", "pending", "inprogress", "finished", "aborted"):
-            raise Refusal(400, f"unknown status {wanted}")
-        found = [d for d in self._world.deployments.all.values() if _has_status(d, wanted)]
+            raise HTTPError(400, f"unknown status {wanted}")
+        found = [d for d in self._model.deployments.all.values() if _has_status(d, wanted)]
         return page(request, [_deployment_json(d) for d in reversed(found)])
 
-    def deployment(self, request: Request) -> Answer:
-        """Show one deployment."""
-        return json_answer(200, _deployment_json(self._world.deployments.get(_id(request))))
+    def deployment(self, request: Request) -> Response:
+        """Return one deployment."""
+        return json_response(200, _deployment_json(self._model.deployments.get(_id(request))))
 
-    def statistics(self, request: Request) -> Answer:
-        """Show on how many devices a deployment has which status."""
-        return json_answer(200, _counts(self._world.deployments.get(_id(request))))
+    def statistics(self, request: Request) -> Response:
+        """Return the number of devices in each status."""
+        return json_response(200, _counts(self._model.deployments.get(_id(request))))
 
-    def abort(self, request: Request) -> Answer:
+    def abort(self, request: Request) -> Response:
         """Abort a deployment."""
         request.check_json_type()
         deployment_id = _id(request)
         try:
             status = go_json.text(request.object("struct"), "status", "", "model.DeviceDeploymentStatus")
         except ValueError as error:
-            raise Refusal(400, str(error)) from None
-        validation.known(status)
+            raise HTTPError(400, str(error)) from None
+        validation.check_known_status(status)
         if status != "aborted":
-            raise Refusal(400, "Unexpected deployment status")
-        self._world.deployments.abort(deployment_id)
-        return Answer(204)
+            raise HTTPError(400, "Unexpected deployment status")
+        self._model.deployments.abort(deployment_id)
+        return Response(204)
 
-    def deployment_devices(self, request: Request) -> Answer:
-        """Show how a deployment stands on the devices that have asked for it."""
-        found = self._world.deployments.all.get(_id(request))
+    def deployment_devices(self, request: Request) -> Response:
+        """List the devices to which a deployment was offered, with its status."""
+        found = self._model.deployments.all.get(_id(request))
         if found is None:
-            raise Refusal(404, NO_DEPLOYMENT)
-        return json_answer(200, [_device_deployment_json(d) for d in found.devices.values()])
+            raise HTTPError(404, NO_DEPLOYMENT)
+        return json_response(200, [_device_deployment_json(d) for d in found.devices.values()])
 
-    def log(self, request: Request) -> Answer:
-        """Show the log that a device uploaded, as lines of text."""
+    def log(self, request: Request) -> Response:
+        """Return the log that a device uploaded, as lines of text."""
         params = request.params
-        messages = self._world.deployments.on_device(params["id"], params["device_id"]).log
+        messages = self._model.deployments.on_device(params["id"], params["device_id"]).log
         if messages is None:
-            raise Refusal(404, NOT_FOUND)
+            raise HTTPError(404, NOT_FOUND)
         lines = [f"{_go_time(m['timestamp'])} {m['level']}: {m['message']}\n" for m in messages]
-        return Answer(200, {"Content-Type": "text/plain"}, "".join(lines).encode("utf-8", "replace"))
+        return Response(200, {"Content-Type": "text/plain"}, "".join(lines).encode("utf-8", "replace"))
 
 
 def _id(request: Request) -> str:
-    """Return the id of a path, which has to be a UUID."""
+    """Return the id in a path; raise HTTPError 400 unless it is a UUID."""
     if not validation.is_uuid(request.params["id"]):
-        raise Refusal(400, "ID is not a valid UUID")
+        raise HTTPError(400, "ID is not a valid UUID")
     return request.params["id"]
 
 
 def _constructor(body: dict[str, Any]) -> tuple[str, str, list[str]]:
-    """Return a deployment's name, artifact name and devices; Refusal or ValueError for anything wrong."""
+    """Return a deployment's name, artifact name and devices; raise HTTPError or ValueError if invalid."""
     names = ("name", "artifact_name")
     name, artifact_name = (go_json.text(body, member, "DeploymentConstructor") for member in names)
     devices = go_json.fit(body.get("devices"), list, "[]string")
@@ -169,31 +169,31 @@ def _constructor(body: dict[str, Any]) -> tuple[str, str, list[str]]:
     if devices and everywhere:
         raise ValueError(
             f"{_INVALID_DEFINITION}list of devices provided togheter with all_devices flag"
-        )  # as the server spells it
+        )  # the server's spelling
     return name, artifact_name, devices
 
 
 def _go_time(stamp: str) -> str:
-    """Return an RFC 3339 time as Go shows a time in UTC."""
+    """Return an RFC 3339 time as Go prints a time in UTC."""
     parsed = validation.parsed_time(stamp)
     if parsed is None:
         return stamp
-    moment, fraction = parsed
+    timestamp, fraction = parsed
     shown = fraction.replace(",", ".")[:10].rstrip("0").rstrip(".")
-    return f"{moment:%Y-%m-%d %H:%M:%S}{shown} +0000 UTC"
+    return f"{timestamp:%Y-%m-%d %H:%M:%S}{shown} +0000 UTC"
 
 
 def _counts(deployment: Deployment) -> dict[str, int]:
     counts = dict.fromkeys(sorted(STATUSES), 0)
     for on_device in deployment.devices.values():
         counts[on_device.status] += 1
-    if not deployment.aborted:  # Once aborted, only the devices count that have asked for it.
+    if not deployment.aborted:  # Once aborted, only devices count to which it was offered.
         counts["pending"] += len(set(deployment.device_ids) - set(deployment.devices))
     return counts
 
 
 def _has_status(deployment: Deployment, wanted: str) -> bool:
-    """Tell whether a deployment has the status that a list is asked for; empty for any."""
+    """Return whether a deployment has the requested status; an empty one matches any."""
     if wanted == "aborted":
         return any(d.status == "aborted" for d in deployment.devices.values())
     return wanted in ("", deployment.status)
@@ -226,7 +226,7 @@ def _deployment_json(deployment: Deployment) -> dict[str, Any]:
 
 
 def _abridged(configuration: bytes | dict[str, Any]) -> str:
-    """Return a configuration as it is shown: in base64, the values without their ends."""
+    """Return a configuration as the server shows it: in base64, with truncated values."""
     if isinstance(configuration, dict):
         values = {
             name: f"{value[:3]}...<omitted>" if isinstance(value, str) and len(value) > 3 else value
@@ -246,8 +246,8 @@ def _artifact_json(artifact: Artifact) -> dict[str, Any]:
 
 def _device_deployment_json(found: DeviceDeployment) -> dict[str, Any]:
     times = {"created": found.created, "started": found.started, "finished": found.finished}
-    shown = {name: None if moment is None else rfc3339(moment) for name, moment in times.items()}
-    kind = (found.request or {}).get("device_type")
+    shown = {name: None if timestamp is None else rfc3339(timestamp) for name, timestamp in times.items()}
+    kind = (found.provides or {}).get("device_type")
     image = None
     if found.artifact:
         image = {"id": found.artifact.id, "name": found.artifact.name, "size": found.artifact.size}

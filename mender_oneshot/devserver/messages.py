@@ -1,7 +1,7 @@
-"""Messages of deviceconnect, in which every property keeps the bytes it came with.
+"""Messages of deviceconnect; every property keeps its encoding.
 
-Programs in Go read a number's type off its width on the wire, and the real server keeps the width; so a value
-decoded and packed again would not do (remote-terminal.md 0 and 2).
+Programs in Go derive a number's type from its encoded width, and the real server keeps that width, so
+decoding and encoding a value again would change the message (remote-terminal.md 0 and 2).
 """
 
 import struct
@@ -22,12 +22,12 @@ ERROR = 2
 
 
 class DecodeError(Exception):
-    """Bytes that are no message."""
+    """The bytes are not a message."""
 
 
 @dataclass(frozen=True)
 class Message:
-    """One message; `raw` has the properties as they are on the wire, MessagePack and all."""
+    """One message; `raw` has the properties as encoded in MessagePack."""
 
     proto: int
     typ: str
@@ -41,7 +41,7 @@ class Message:
         return {name: unpack(value) for name, value in self.raw.items()}
 
     def encode(self) -> bytes:
-        """The message as the server writes it: `proto` in three bytes, the body always binary."""
+        """Return the message as the server encodes it: `proto` in three bytes, the body always binary."""
         header = [pack("proto"), b"\xcd", struct.pack(">H", self.proto)]
         members = 1
         for name, text in (("typ", self.typ), ("sid", self.sid)):
@@ -58,12 +58,15 @@ class Message:
 
 
 def message(proto: int, typ: str, body: bytes = b"", **props: Any) -> Message:
-    """A message of our own. Whole numbers take nine bytes, as from Go's int64; bytes are packed already."""
+    """Return a new message without a session.
+
+    Integers are encoded in nine bytes, like Go's int64; bytes have to be MessagePack already.
+    """
     return Message(proto, typ, "", {name: _value(value) for name, value in props.items()}, body)
 
 
 def decode(data: bytes) -> Message:
-    """A message off the wire; `DecodeError` where Go's decoder would give up."""
+    """Return the message that the bytes encode; raise `DecodeError` if Go's decoder would reject them."""
     try:
         return _decode(data)
     except (msgpack.UnpackException, ValueError, TypeError, OverflowError, RecursionError) as error:
@@ -71,18 +74,18 @@ def decode(data: bytes) -> Message:
 
 
 def pack(value: Any) -> bytes:
-    """MessagePack, in the shortest form; a path that is no UTF-8 keeps its bytes."""
+    """Return MessagePack in the shortest form; a path that is not UTF-8 keeps its bytes."""
     packed: bytes = msgpack.packb(value, use_bin_type=True, unicode_errors="surrogateescape")
     return packed
 
 
 def unpack(data: bytes) -> Any:
-    """What MessagePack stands for; `ValueError` or `msgpack.UnpackException` where it stands for nothing."""
+    """Return the value that MessagePack encodes; raise ValueError or `msgpack.UnpackException`."""
     return msgpack.unpackb(data, raw=False, unicode_errors="surrogateescape", strict_map_key=False)
 
 
 def unpack_map(data: bytes) -> dict[str, Any]:
-    """The body of a message that is a map; `DecodeError` for any other."""
+    """Return the map in the body of a message; raise `DecodeError` for any other body."""
     try:
         value = unpack(data)
     except (msgpack.UnpackException, ValueError, TypeError, OverflowError, RecursionError) as error:
@@ -121,12 +124,12 @@ def _decode(data: bytes) -> Message:
     props = header.get("props", b"\xc0")
     raw = {} if props == b"\xc0" else dict(_members(props))
     for value in raw.values():
-        unpack(value)  # what is no text or has odd keys shall not reach the other side
+        unpack(value)  # invalid text or keys must not be relayed
     return Message(proto or 0, typ or "", sid or "", raw, body or b"")
 
 
 def _members(data: bytes) -> Iterator[tuple[str, bytes]]:
-    """The members of a map, their values as they are on the wire."""
+    """Yield the members of a map, their values still encoded."""
     unpacker = msgpack.Unpacker(raw=False, unicode_errors="surrogateescape", max_buffer_size=len(data) or 1)
     unpacker.feed(data)
     for _ in range(unpacker.read_map_header()):

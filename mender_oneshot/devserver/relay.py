@@ -1,8 +1,8 @@
-"""Who is connected, and which message is for whom: the relay between devices and users.
+"""Relay between devices and users: who is connected, and which session a message belongs to.
 
-Facts: remote-terminal.md 1 and 8. Per session things keep their order, and nobody's memory grows: a session
-holds a handful of messages, and a user who does not read holds up the device's other sessions too, as on the
-real server.
+Facts: remote-terminal.md 1 and 8. Messages of a session keep their order, and memory is bounded: a session
+holds a few messages, and a user who does not read blocks the device's other sessions too, as on the real
+server.
 """
 
 import contextlib
@@ -18,24 +18,24 @@ from . import messages
 from .messages import DecodeError, Message
 from .websocket import ABNORMAL, ConnectionClosed, WebSocket
 
-ROOM = 4  # remote-terminal.md 8: the receive queue of a NATS stream
-DROPPED = 100
-DROPPED_SIZE = 65536
+INBOX_LIMIT = 4  # remote-terminal.md 8: the receive queue of a NATS stream
+DROPPED_LIMIT = 100
+DROPPED_SIZE_LIMIT = 65536
 
 
 class DeviceDisconnected(Exception):
-    """The device is not connected any more."""
+    """The device is not connected, or no longer."""
 
 
 @dataclass
-class Life:
-    """What is known of a device's connections, past and present."""
+class Connections:
+    """The connections of one device, past and present."""
 
-    line: "Line | None" = None
-    connects: int = 0
-    codes: list[int] = field(default_factory=list)
-    """How the connections ended, oldest first: the close code, 1006 for none."""
-    changed: float = 0.0
+    current: "DeviceConnection | None" = None
+    count: int = 0
+    close_codes: list[int] = field(default_factory=list)
+    """How the former connections ended, oldest first; 1006 without a close frame."""
+    changed_at: float = 0.0
 
 
 class Relay:
@@ -45,97 +45,113 @@ class Relay:
         self.ping_seconds = ping_seconds
         self._clock = clock
         self._changed = threading.Condition(threading.RLock())
-        self._lives: dict[str, Life] = {}
-        self._dropped: deque[tuple[str, Message]] = deque(maxlen=DROPPED)
+        self._connections: dict[str, Connections] = {}
+        self._dropped: deque[tuple[str, Message]] = deque(maxlen=DROPPED_LIMIT)
         self._stopped = False
 
     def serve(self, device_id: str, websocket: WebSocket) -> int:
-        """Relay what a device says, until its connection ends; return the close code."""
-        line = Line(self, device_id, websocket)
+        """Relay the messages of a device until its connection ends; return the close code."""
+        connection = DeviceConnection(self, device_id, websocket)
         with self._changed:
-            life = self._lives.setdefault(device_id, Life())
-            older, life.line = life.line, line
-            life.connects += 1
-            life.changed = self._clock()
+            connections = self._connections.setdefault(device_id, Connections())
+            older, connections.current = connections.current, connection
+            connections.count += 1
+            connections.changed_at = self._clock()
             self._changed.notify_all()
         if older:
             older.cut()  # without a close frame: remote-terminal.md 1
         code = ABNORMAL
         try:
-            code = line.serve()
+            code = connection.serve()
         finally:
             with self._changed:
-                life.codes.append(code)
-                if life.line is line:
-                    life.line = None
-                    life.changed = self._clock()
+                connections.close_codes.append(code)
+                if connections.current is connection:
+                    connections.current = None
+                    connections.changed_at = self._clock()
                 self._changed.notify_all()
         return code
 
     def session(self, device_id: str, user: str) -> "Session":
-        """A new session with a device; `DeviceDisconnected` when the device is not connected."""
+        """Open a session with a device; raise `DeviceDisconnected` if it is not connected."""
         with self._changed:
-            life = self._lives.get(device_id)
-            if life is None or life.line is None or self._stopped:
+            connections = self._connections.get(device_id)
+            if connections is None or connections.current is None or self._stopped:
                 raise DeviceDisconnected
-            return life.line.session(user)
+            return connections.current.session(user)
 
-    def life(self, device_id: str) -> Life:
-        """A copy of what is known of a device's connections."""
+    def connections(self, device_id: str) -> Connections:
+        """Return a copy of the record of a device's connections."""
         with self._changed:
-            known = self._lives.get(device_id, Life())
-            return replace(known, codes=list(known.codes))
+            connections = self._connections.get(device_id, Connections())
+            return replace(connections, close_codes=list(connections.close_codes))
 
-    def wait(self, device_id: str, true: Callable[[Life], bool], timeout: float) -> Life:
-        """Block until something about a device's connections is true; TimeoutError when it is not in time."""
-        with self._changed:
-            if not self._changed.wait_for(lambda: true(self._lives.get(device_id, Life())), timeout):
-                life = self._lives.get(device_id, Life())
-                state = "connected" if life.line else "not connected"
-                raise TimeoutError(f"after {timeout} s: {state}, connects {life.connects}, ends {life.codes}")
-            return self.life(device_id)
+    def wait(self, device_id: str, condition: Callable[[Connections], bool], timeout: float) -> Connections:
+        """Block until a condition holds for a device's connections, and return a copy of them.
 
-    def wait_for_dropped(self, true: Callable[[Message], bool], timeout: float) -> Message:
-        """The first message of no session that fits, past or to come; TimeoutError when none does in time."""
+        Raise TimeoutError after `timeout` seconds.
+        """
         with self._changed:
-            found = self._changed.wait_for(lambda: [m for _, m in self._dropped if true(m)], timeout)
+            if not self._changed.wait_for(
+                lambda: condition(self._connections.get(device_id, Connections())), timeout
+            ):
+                connections = self._connections.get(device_id, Connections())
+                state = "connected" if connections.current else "not connected"
+                counts = f"{connections.count} connections, close codes {connections.close_codes}"
+                raise TimeoutError(f"after {timeout} s: {state}, {counts}")
+            return self.connections(device_id)
+
+    def wait_for_dropped(self, condition: Callable[[Message], bool], timeout: float) -> Message:
+        """Return the first matching message of no session, past or to come.
+
+        Raise TimeoutError after `timeout` seconds.
+        """
+        with self._changed:
+            found = self._changed.wait_for(lambda: [m for _, m in self._dropped if condition(m)], timeout)
             if not found:
-                raise TimeoutError(f"no such message; the last ones were {list(self._dropped)[-5:]}")
+                raise TimeoutError(
+                    f"no matching message was dropped; the last ones were {list(self._dropped)[-5:]}"
+                )
             return found[0]
 
     def connected(self) -> list[str]:
-        """The devices that are connected."""
+        """Return the ids of the devices that are connected."""
         with self._changed:
-            return [device_id for device_id, life in self._lives.items() if life.line]
+            return [device_id for device_id, connections in self._connections.items() if connections.current]
 
     def drop(self, device_id: str, message: Message) -> None:
-        """Keep the last ones, for the eyes of a test, of what the real server throws away."""
+        """Keep a message that the real server drops, so that tests can see it; only the last are kept."""
         with self._changed:
             self._dropped.append((device_id, message))
             self._changed.notify_all()
 
     def end(self, device_id: str, code: int | None, *, reset: bool) -> None:
-        """End a device's connection: with a close code, or abruptly; `LookupError` when there is none."""
+        """End a device's connection: with a close code, or abruptly, with `reset` by RST.
+
+        Raise LookupError if the device is not connected.
+        """
         with self._changed:
-            life = self._lives.get(device_id)
-            line = life.line if life else None
-        if line is None:
+            connections = self._connections.get(device_id)
+            connection = connections.current if connections else None
+        if connection is None:
             raise LookupError("the device is not connected")
         if code is None:
-            line.cut(reset=reset)
+            connection.cut(reset=reset)
         else:
-            line.websocket.close(code)
+            connection.websocket.close(code)
 
     def stop(self) -> None:
-        """Cut every connection, and let every session know."""
+        """Cut every connection and wake every session."""
         with self._changed:
             self._stopped = True
-            lines = [life.line for life in self._lives.values() if life.line]
-        for line in lines:
-            line.cut()
+            connected = [
+                connections.current for connections in self._connections.values() if connections.current
+            ]
+        for connection in connected:
+            connection.cut()
 
 
-class Line:
+class DeviceConnection:
     """One connection of one device, and the sessions on it."""
 
     def __init__(self, relay: Relay, device_id: str, websocket: WebSocket) -> None:
@@ -147,7 +163,7 @@ class Line:
         self._sessions: dict[str, Session] = {}
 
     def serve(self) -> int:
-        """Hand out what the device says; return the code its connection ends with."""
+        """Deliver the messages of the device to its sessions; return the close code."""
         pinger = threading.Thread(target=self._ping, name=f"devserver-ping-{self._device_id}", daemon=True)
         pinger.start()
         try:
@@ -158,29 +174,29 @@ class Line:
         except DeviceDisconnected:
             return ABNORMAL
         except (DecodeError, TimeoutError):
-            self.websocket.farewell(1011, "internal error")
+            self.websocket.close_and_wait(1011, "internal error")
             return 1011
         finally:
             self.cut()
-            self.websocket.finish()
+            self.websocket.release()
             pinger.join()
 
     def session(self, user: str) -> "Session":
-        """A new session; `DeviceDisconnected` when the connection has just ended."""
-        made = Session(self, user)
+        """Open a session; raise `DeviceDisconnected` if the connection has just ended."""
+        session = Session(self, user)
         with self._lock:
             if self.ended.is_set():
                 raise DeviceDisconnected
-            self._sessions[made.sid] = made
-        return made
+            self._sessions[session.sid] = session
+        return session
 
     def forget(self, session: "Session") -> None:
-        """Take a session off the list."""
+        """Remove a session; its messages are dropped from now on."""
         with self._lock:
             self._sessions.pop(session.sid, None)
 
     def cut(self, *, reset: bool = False) -> None:
-        """End the connection abruptly, and let its sessions know."""
+        """End the connection abruptly and wake its sessions."""
         with self._lock:
             self.ended.set()
             sessions = list(self._sessions.values())
@@ -192,15 +208,15 @@ class Line:
         message = messages.decode(data)
         with self._lock:
             session = self._sessions.get(message.sid)
-        taken = session is not None and session.take(message)
-        if not taken and len(data) <= DROPPED_SIZE:
+        delivered = session is not None and session.deliver(message)
+        if not delivered and len(data) <= DROPPED_SIZE_LIMIT:
             self._relay.drop(self._device_id, message)
 
     def _ping(self) -> None:
         seconds = self._relay.ping_seconds
         payload = str(int(2 * seconds)).encode()
-        while not self.ended.wait(max(0.0, self.websocket.wrote + seconds - time.monotonic())):
-            if time.monotonic() >= self.websocket.wrote + seconds:
+        while not self.ended.wait(max(0.0, self.websocket.last_sent + seconds - time.monotonic())):
+            if time.monotonic() >= self.websocket.last_sent + seconds:
                 try:
                     self.websocket.ping(payload)
                 except ConnectionClosed:
@@ -208,49 +224,52 @@ class Line:
 
 
 class Session:
-    """One user's session with one device: the server gives it its `sid`, and its user to every message."""
+    """One user's session with one device; it adds its `sid` and its user to every message."""
 
-    def __init__(self, line: Line, user: str) -> None:
+    def __init__(self, connection: DeviceConnection, user: str) -> None:
         self.sid = str(uuid.uuid4())
         self.user = user
-        self._line = line
+        self._connection = connection
         self._changed = threading.Condition()
         self._inbox: deque[Message] = deque()
         self._closed = False
 
     def send(self, message: Message, *, sid: bool = True) -> None:
-        """Send to the device for this session; block while it does not read; raises `DeviceDisconnected`."""
+        """Send a message to the device; block while the device does not read.
+
+        With `sid=False`, the message belongs to no session. Raise `DeviceDisconnected`.
+        """
         raw = {**message.raw, "user_id": messages.pack(self.user)}
-        made = replace(message, sid=self.sid if sid else "", raw=raw)
+        addressed = replace(message, sid=self.sid if sid else "", raw=raw)
         try:
-            self._line.websocket.send(made.encode())
+            self._connection.websocket.send(addressed.encode())
         except ConnectionClosed:
             raise DeviceDisconnected from None
 
     def control(self, typ: str, body: Any = None) -> None:
-        """Send a control message of the server's own, which bears no user; `DeviceDisconnected`."""
-        made = Message(messages.CONTROL, typ, self.sid, {}, b"" if body is None else messages.pack(body))
+        """Send a control message of the server itself, without a user; raise `DeviceDisconnected`."""
+        packed = b"" if body is None else messages.pack(body)
+        message = Message(messages.CONTROL, typ, self.sid, {}, packed)
         try:
-            self._line.websocket.send(made.encode())
+            self._connection.websocket.send(message.encode())
         except ConnectionClosed:
             raise DeviceDisconnected from None
 
-    def stop(self, why: str) -> None:
-        """Tell the device to end the session's shell, if it is still there to be told."""
-        # A status of the server's own is as short as can be, not nine bytes: remote-terminal.md 0.
+    def stop(self, reason: str) -> None:
+        """Have the device end the session's shell, if it is still connected."""
+        # The server packs its own status in the shortest form, not in nine bytes: remote-terminal.md 0.
         status = messages.pack(messages.ERROR)
         with contextlib.suppress(DeviceDisconnected):
-            self.send(messages.message(messages.SHELL, "stop", why.encode(), status=status))
+            self.send(messages.message(messages.SHELL, "stop", reason.encode(), status=status))
 
-    def receive(self, timeout: float | None = None, *, outlive: bool = False) -> Message | None:
-        """The device's next message; None when the session is closed.
+    def receive(self, timeout: float | None = None, *, ignore_disconnect: bool = False) -> Message | None:
+        """Return the device's next message; None if the session is closed.
 
-        `TimeoutError` after `timeout` seconds. When the device goes: `DeviceDisconnected`, or with
-        `outlive` nothing at all, as it is for those on the real server.
+        Raise TimeoutError after `timeout` seconds, and `DeviceDisconnected` when the device disconnects. With
+        `ignore_disconnect`, keep waiting then, as the sessions of the real server do.
         """
         with self._changed:
-            true = self._changed.wait_for(lambda: self._ready(outlive=outlive), timeout)
-            if not true:
+            if not self._changed.wait_for(lambda: self._ready(ignore_disconnect=ignore_disconnect), timeout):
                 raise TimeoutError("no message from the device")
             if self._closed:
                 return None
@@ -260,30 +279,32 @@ class Session:
             self._changed.notify_all()
             return message
 
-    def _ready(self, *, outlive: bool) -> bool:
-        return bool(self._inbox) or self._closed or (self._line.ended.is_set() and not outlive)
+    def _ready(self, *, ignore_disconnect: bool) -> bool:
+        return (
+            bool(self._inbox) or self._closed or (self._connection.ended.is_set() and not ignore_disconnect)
+        )
 
-    def take(self, message: Message) -> bool:
-        """Take a message from the device, when there is room; False when the session has been closed."""
+    def deliver(self, message: Message) -> bool:
+        """Add a message from the device; block while there is no room. Return False if closed."""
         with self._changed:
             self._changed.wait_for(
-                lambda: len(self._inbox) < ROOM or self._closed or self._line.ended.is_set()
+                lambda: len(self._inbox) < INBOX_LIMIT or self._closed or self._connection.ended.is_set()
             )
             if self._closed:
                 return False
-            if len(self._inbox) < ROOM:
+            if len(self._inbox) < INBOX_LIMIT:
                 self._inbox.append(message)
                 self._changed.notify_all()
             return True
 
     def wake(self) -> None:
-        """Have those who wait look again."""
+        """Wake the threads that wait in this session, so that they notice a disconnected device."""
         with self._changed:
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Want no more messages; those that come belong to no session."""
-        self._line.forget(self)
+        """Accept no more messages; those that still arrive belong to no session."""
+        self._connection.forget(self)
         with self._changed:
             self._closed = True
             self._changed.notify_all()

@@ -1,4 +1,4 @@
-"""Remembers what was asked and answered, and lets a test wait for it."""
+"""Logs requests and their responses, and lets a test wait for one."""
 
 import threading
 import time
@@ -9,11 +9,11 @@ from email.message import Message
 
 @dataclass(frozen=True)
 class Seen:
-    """One request and what came of it.
+    """One request and its response, as the server saw them.
 
-    `path` is decoded and without the query; `headers` matches names without regard to case; `body` is empty
-    for uploaded artifacts; `status` is 0 when nothing was answered; `sent` counts the body's bytes that were
-    written; `at` is the real time of arrival, whatever clock the server was given.
+    `path` is decoded and without the query; `headers` ignores the case of names; `body` is empty for uploaded
+    artifacts; `status` is 0 if there was no response; `sent` is the number of bytes of the response body that
+    were written; `at` is the real time of arrival, not that of the server's clock.
     """
 
     method: str
@@ -28,10 +28,10 @@ class Seen:
 
 
 class RequestLog:
-    """All requests of a server in the order their answers ended.
+    """All requests of a server, in the order in which their responses ended.
 
-    A request is added just before the last byte of its answer is written: whoever has the answer finds it
-    here.
+    A request is added just before the last byte of its response is sent, so it is here when the client has
+    the response.
     """
 
     def __init__(self, on_seen: Callable[[Seen], None] | None = None) -> None:
@@ -40,7 +40,7 @@ class RequestLog:
         self._on_seen = on_seen
 
     def add(self, seen: Seen) -> None:
-        """Remember one request and wake those who wait."""
+        """Add a request and wake the waiting threads."""
         with self._changed:
             self._seen.append(seen)
             self._changed.notify_all()
@@ -48,18 +48,21 @@ class RequestLog:
             self._on_seen(seen)
 
     def correct(self, seen: Seen, sent: int) -> None:
-        """Say that fewer bytes than thought went out: the client had gone."""
+        """Correct the number of bytes sent, because the client has disconnected early."""
         with self._changed:
             self._seen = [replace(s, sent=sent) if s is seen else s for s in self._seen]
             self._changed.notify_all()
 
     def all(self) -> list[Seen]:
-        """A copy of the list as it is now."""
+        """Return a copy of the list."""
         with self._changed:
             return list(self._seen)
 
     def wait_for(self, predicate: Callable[[Seen], bool], timeout: float) -> Seen:
-        """The first request that fits, past or to come; TimeoutError when none does in time."""
+        """Return the first matching request, past or to come.
+
+        Raise TimeoutError after `timeout` seconds.
+        """
         end = time.monotonic() + timeout
         with self._changed:
             while True:
@@ -68,4 +71,4 @@ class RequestLog:
                         return seen
                 if not self._changed.wait(max(0.0, end - time.monotonic())) and time.monotonic() >= end:
                     lines = [f"{s.method} {s.path} {s.status}" for s in self._seen[-20:]]
-                    raise TimeoutError("no such request; the last ones were:\n" + "\n".join(lines))
+                    raise TimeoutError("no matching request; the last ones were:\n" + "\n".join(lines))

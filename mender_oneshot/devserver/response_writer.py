@@ -3,8 +3,8 @@
 from .faults import Fault
 from .faulty_socket import FaultySocket
 from .request_log import RequestLog, Seen
-from .routing import Answer, Request, error_answer
-from .validation import Refusal
+from .routing import Request, Response, error_response
+from .validation import HTTPError
 
 HELD_LIMIT = 65536
 
@@ -13,21 +13,21 @@ class ConnectionBroken(Exception):
     """The connection cannot be used any longer: a fault has ended it, or the client has disconnected."""
 
 
-def substitute(fault: Fault | None, target: str) -> Answer | None:
+def substitute(fault: Fault | None, target: str) -> Response | None:
     """Return the response that the fault substitutes, or None to handle the request normally."""
     if fault is None:
         return None
     body = fault.body.encode() if isinstance(fault.body, str) else fault.body
     if fault.redirect is not None:
         location = fault.redirect.replace("{target}", target)
-        return Answer(fault.status or 302, {"Location": location, **fault.headers}, body)
+        return Response(fault.status or 302, {"Location": location, **fault.headers}, body)
     if fault.retry_after is not None:
-        answer = error_answer(Refusal(429, "too many requests"))
-        answer.headers["Retry-After"] = str(fault.retry_after)
-        return answer
+        response = error_response(HTTPError(429, "too many requests"))
+        response.headers["Retry-After"] = str(fault.retry_after)
+        return response
     if fault.status is not None:
-        return Answer(fault.status, dict(fault.headers), body)
-    return Answer(0) if fault.drop_before else None
+        return Response(fault.status, dict(fault.headers), body)
+    return Response(0) if fault.drop_before else None
 
 
 class ResponseWriter:
@@ -38,12 +38,17 @@ class ResponseWriter:
     """
 
     def __init__(
-        self, request: Request, answer: Answer, connection: FaultySocket, log: RequestLog | None, at: float
+        self,
+        request: Request,
+        response: Response,
+        connection: FaultySocket,
+        log: RequestLog | None,
+        at: float,
     ) -> None:
-        self.answer = answer
+        self.response = response
         self.fault = connection.fault
-        bodiless = answer.status < 200 or answer.status in (204, 304)
-        self.chunked = (self.fault.chunked or answer.length is None) and not bodiless
+        bodiless = response.status < 200 or response.status in (204, 304)
+        self.chunked = (self.fault.chunked or response.length is None) and not bodiless
         self._request = request
         self._connection = connection
         self._log = log
@@ -60,18 +65,18 @@ class ResponseWriter:
             raise ConnectionBroken
         try:
             self._hold(head, 0)
-            if self._request.method != "HEAD" and self.answer.take_over is None:
+            if self._request.method != "HEAD" and self.response.take_over is None:
                 self._send_body()
             if self.chunked:
                 self._hold(b"0\r\n\r\n", 0)
-            self._record(self.answer.status)
+            self._record(self.response.status)
             self._flush()
         except OSError:
-            self._record(self.answer.status)
+            self._record(self.response.status)
             raise ConnectionBroken from None
 
     def _send_body(self) -> None:
-        for piece in self.answer.pieces():
+        for piece in self.response.pieces():
             rest = piece
             while rest:
                 part = rest[: self._room()]
@@ -83,7 +88,7 @@ class ResponseWriter:
         """Return how many bytes of the body may follow; first let the fault act if that is due."""
         if self._connection.room() <= self._held_body:
             if self._connection.is_cut_within(self._held_body):
-                self._record(self.answer.status)
+                self._record(self.response.status)
             self._flush()
             self._connection.act_or_raise()
         return self._connection.room() - self._held_body

@@ -1,4 +1,4 @@
-"""Requests, answers and the table of routes between them. Knows HTTP's words, but no socket."""
+"""Requests, responses and the routes between them: HTTP without sockets."""
 
 import json
 import re
@@ -13,14 +13,14 @@ from typing import Any, BinaryIO
 
 from . import gateway, go_json, validation
 from .faults import Fault
-from .validation import Refusal
+from .validation import HTTPError
 
 CHUNK = 64 * 1024
 
 
 @dataclass
 class Request:
-    """One request, its body read already unless the route asked to read it by itself."""
+    """One request; the body has been read unless the route streams it."""
 
     origin: str
     method: str
@@ -29,50 +29,56 @@ class Request:
     query: dict[str, str]
     headers: Message
     client: str
-    """The peer's address."""
+    """The address of the peer."""
     host: str
-    """The name the client reached us by, for links that shall lead it back here."""
+    """The host name that the client used, for links that lead back to this server."""
     length: int | None
-    """Content-Length; None when the body is chunked."""
+    """Content-Length; None for a chunked body."""
     body: bytes = b""
     chunks: Iterator[bytes] = iter(())
     """The body of a route with `streams`, piece by piece."""
     fault: Fault | None = None
     params: dict[str, str] = field(default_factory=dict)
-    """The named parts of the route's path."""
+    """The named segments of the path."""
 
     def check_json_type(self) -> None:
-        """Refuse a body that does not call itself JSON."""
-        validation.content_type(self.headers.get("Content-Type"), self.length)
+        """Raise HTTPError 415 or 400 unless the body is declared as JSON."""
+        validation.check_content_type(self.headers.get("Content-Type"), self.length)
 
     def object(self, into: str, prefix: str = "") -> dict[str, Any]:
-        """Return the JSON object of the body; `into` is the Go type, and `prefix` precedes Go's words."""
-        found: dict[str, Any] = self._json(dict, into, prefix)
-        return found
+        """Return the JSON object of the body; raise HTTPError 400 with Go's error message.
+
+        `into` is the name of the Go type in that message, and `prefix` precedes it.
+        """
+        value: dict[str, Any] = self._json(dict, into, prefix)
+        return value
 
     def list(self, into: str, prefix: str = "") -> list[Any]:
-        """Return the JSON array of the body, likewise."""
-        found: list[Any] = self._json(list, into, prefix)
-        return found
+        """Return the JSON array of the body; otherwise like `object`."""
+        value: list[Any] = self._json(list, into, prefix)
+        return value
 
     def _json(self, kind: Any, into: str, prefix: str) -> Any:
         try:
             return go_json.fit(go_json.decode_first(self.body), kind, into)
         except ValueError as error:
-            raise Refusal(400, f"{prefix}{error}") from None
+            raise HTTPError(400, f"{prefix}{error}") from None
 
     @property
     def bearer(self) -> str:
-        """Return the token, which the gate has looked at; empty if there is none."""
+        """The bearer token, whose format the gate has checked; empty if there is none."""
         try:
-            return gateway.bearer(self.headers)
-        except Refusal:
+            return gateway.bearer_token(self.headers)
+        except HTTPError:
             return ""
 
 
 @dataclass
 class File:
-    """A part of a file as a body; opened when the answer was made, so that replacing the file is harmless."""
+    """Part of a file as a response body.
+
+    It is opened when the response is made, so that the file may be replaced while it is sent.
+    """
 
     file: BinaryIO
     start: int
@@ -80,11 +86,11 @@ class File:
 
     @classmethod
     def open(cls, path: Path, start: int, length: int) -> "File":
-        """A part of the file at `path`."""
+        """Open the file at `path` for `length` bytes from `start`."""
         return cls(path.open("rb"), start, length)
 
     def pieces(self) -> Iterator[bytes]:
-        """The bytes, a chunk at a time."""
+        """Yield the bytes in chunks."""
         self.file.seek(self.start)
         left = self.length
         while left and (piece := self.file.read(min(CHUNK, left))):
@@ -93,33 +99,31 @@ class File:
 
 
 TakeOver = Callable[[socket.socket, bytes], bool]
-"""What is done with a connection, and with the bytes already read of it, after an answer 101.
-
-It returns whether the two sides have said goodbye to each other.
-"""
+"""Takes over a connection after a 101, with the bytes already read from it; returns whether it was closed
+cleanly."""
 
 
 @dataclass
-class Answer:
-    """What the server has to say; Content-Length, Date and the request id are added on the way out."""
+class Response:
+    """One response; Content-Length, Date and the request id are added when it is sent."""
 
     status: int
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes | File | Generator[bytes, None, None] = b""
-    """A generator's length is not known before its end: it goes out chunked."""
+    """The length of a generator is unknown, so it is sent chunked."""
     take_over: TakeOver | None = None
     by_service: bool = True
-    """Answers of a service bear a request id in a header, those of the gateway and the storage do not."""
+    """Whether a service responds, with a request id in a header; not the gateway or the storage."""
 
     @property
     def length(self) -> int | None:
-        """The body's length, if it is known."""
+        """The length of the body in bytes, None if unknown."""
         if isinstance(self.body, bytes):
             return len(self.body)
         return self.body.length if isinstance(self.body, File) else None
 
     def pieces(self) -> Iterator[bytes]:
-        """The body, a chunk at a time."""
+        """Yield the body in chunks."""
         if isinstance(self.body, File):
             yield from self.body.pieces()
         elif isinstance(self.body, bytes):
@@ -129,88 +133,89 @@ class Answer:
             yield from self.body
 
     def close(self) -> None:
-        """Let go of the file or the generator, if there is one."""
+        """Close the file or the generator, if any."""
         if isinstance(self.body, File):
             self.body.file.close()
         elif not isinstance(self.body, bytes):
             self.body.close()
 
 
-def json_answer(status: int, body: Any, **headers: str) -> Answer:
-    """An answer in JSON."""
-    return Answer(status, {"Content-Type": "application/json", **headers}, json.dumps(body).encode())
+def json_response(status: int, body: Any, **headers: str) -> Response:
+    """Return a response with a JSON body."""
+    return Response(status, {"Content-Type": "application/json", **headers}, json.dumps(body).encode())
 
 
-def error_answer(refusal: Refusal) -> Answer:
-    """Return an error in the form of the Mender services."""
+def error_response(error: HTTPError) -> Response:
+    """Return an error as the Mender services send it."""
     request_id = str(uuid.uuid4())
-    headers = {"X-MEN-RequestID": request_id, **refusal.headers}
-    if refusal.text is None:
-        return Answer(refusal.status, headers)
-    body = {"error": refusal.text} | ({"request_id": request_id} if refusal.request_id else {})
-    return json_answer(refusal.status, body, **headers)
+    headers = {"X-MEN-RequestID": request_id, **error.headers}
+    if error.text is None:
+        return Response(error.status, headers)
+    body = {"error": error.text} | ({"request_id": request_id} if error.request_id else {})
+    return json_response(error.status, body, **headers)
 
 
-def no_such_page() -> Answer:
-    """Return what the gateway itself answers to a path that belongs to none of the services."""
+def not_found_page() -> Response:
+    """Return the gateway's own response, for a path that belongs to no service."""
     headers = {"Content-Type": "text/plain; charset=utf-8", "X-Content-Type-Options": "nosniff"}
-    return Answer(404, headers, b"404 page not found\n", by_service=False)
+    return Response(404, headers, b"404 page not found\n", by_service=False)
 
 
-Handler = Callable[[Request], Answer]
-Gate = Callable[[Request], Answer | None]  # None: let it pass
+Handler = Callable[[Request], Response]
+Gate = Callable[[Request], Response | None]
+"""Checks a request; returns None if it may pass."""
 
 
 @dataclass(frozen=True)
 class Route:
-    """One endpoint; `{name}` in its path stands for one segment. HEAD goes wherever GET does."""
+    """One endpoint; `{name}` in its path stands for one segment. A HEAD request takes the route of GET."""
 
     method: str
     path: str
     handler: Handler
     streams: bool = False
-    """The handler reads the body itself and takes the world's lock itself."""
+    """Whether the handler reads the body and takes the model's lock itself."""
 
     def match(self, path: str) -> dict[str, str] | None:
-        """The path's named parts, None when it is another path."""
+        """Return the named segments of a path, None if the path does not match."""
         pattern = re.sub(r"\\{(\w+)\\}", r"(?P<\1>[^/]+)", re.escape(self.path))
-        found = re.fullmatch(pattern, path)
-        return found.groupdict() if found else None
+        match = re.fullmatch(pattern, path)
+        return match.groupdict() if match else None
 
 
 class Site:
-    """The routes of one origin and the gate before them."""
+    """The routes of one origin, and the gate that each request passes first."""
 
     def __init__(self, routes: list[Route], gate: Gate | None, lock: AbstractContextManager[Any]) -> None:
         self._routes = routes
         self._gate = gate
         self._lock = lock
 
-    def route(self, method: str, path: str) -> Route | Refusal:
-        """The route for a request, or the refusal to be made once the gate has been passed."""
+    def route(self, method: str, path: str) -> Route | HTTPError:
+        """Return the route of a request, or the error to send after the gate."""
         method = "GET" if method == "HEAD" else method
-        fitting = [route for route in self._routes if route.match(path) is not None]
-        for route in fitting:
+        matching = [route for route in self._routes if route.match(path) is not None]
+        for route in matching:
             if route.method == method:
                 return route
-        if fitting:
-            return Refusal(405, "method not allowed", request_id=gateway.identifies_refused_methods(path))
-        return Refusal(404, "not found", request_id=False)
+        if matching:
+            return HTTPError(405, "method not allowed", request_id=gateway.identifies_405(path))
+        return HTTPError(404, "not found", request_id=False)
 
-    def answer(self, request: Request, route: Route | Refusal) -> Answer:
-        """Answer a request; every refusal becomes its error body here."""
+    def respond(self, request: Request, route: Route | HTTPError) -> Response:
+        """Handle a request; an HTTPError of the gate or the handler becomes the response."""
         try:
             if self._gate:
                 with self._lock:
-                    refused = self._gate(request)
-                if refused:
-                    return refused
-            if isinstance(route, Refusal):
-                return error_answer(route)
+                    rejected = self._gate(request)
+                if rejected:
+                    return rejected
+            if isinstance(route, HTTPError):
+                return error_response(route)
             request.params = route.match(request.path) or {}
             if route.streams:
                 return route.handler(request)
             with self._lock:
                 return route.handler(request)
-        except Refusal as refusal:
-            return error_answer(refusal)
+        except HTTPError as error:
+            return error_response(error)

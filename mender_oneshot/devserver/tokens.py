@@ -1,4 +1,4 @@
-"""Keys and tokens: checks a device's signature, signs JWTs, signs links. Knows no device and no state."""
+"""Keys and tokens: verifies a device's signature, signs JWTs and links; independent of devices and state."""
 
 import base64
 import binascii
@@ -14,7 +14,7 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 
-from .validation import Refusal
+from .validation import HTTPError
 
 PublicKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
 
@@ -22,9 +22,9 @@ PublicKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey | ed25519.Ed25519Public
 def load_public_key(pem: str) -> tuple[PublicKey, str]:
     """Return the key of a PEM text, and its PEM as the server writes it.
 
-    Only a block of type PUBLIC KEY will do; how its lines are wrapped does not matter.
+    Only a block of type PUBLIC KEY is accepted; its line lengths do not matter. Raise HTTPError 400.
     """
-    bad = Refusal(400, "cannot decode public key")
+    bad = HTTPError(400, "cannot decode public key")
     block = re.search(r"-----BEGIN ([^-]+)-----", pem)
     if not block or block[1] != "PUBLIC KEY":
         raise bad
@@ -39,7 +39,7 @@ def load_public_key(pem: str) -> tuple[PublicKey, str]:
 
 
 def check_signature(key: PublicKey, signature: str, body: bytes) -> None:
-    """Refuse a body whose `X-MEN-Signature` was not made with `key` (device-api.md 1.3)."""
+    """Raise HTTPError 401 unless `X-MEN-Signature` was made with `key` (device-api.md 1.3)."""
     try:
         raw = base64.b64decode(signature, validate=True)
         if isinstance(key, rsa.RSAPublicKey):
@@ -49,12 +49,12 @@ def check_signature(key: PublicKey, signature: str, body: bytes) -> None:
         else:
             key.verify(raw, body)
     except (InvalidSignature, binascii.Error, ValueError):
-        raise Refusal(401, "signature verification failed") from None
+        raise HTTPError(401, "signature verification failed") from None
 
 
 @functools.cache
 def _signing_key() -> rsa.RSAPrivateKey:
-    """Make the key pair of this process; making one takes too long to have one for each server of a test."""
+    """Return the key pair of this process; generating one takes too long to do it for every server."""
     return rsa.generate_private_key(65537, 2048)
 
 
@@ -83,11 +83,11 @@ class Signer:
         return claims
 
     def mac(self, *parts: str) -> str:
-        """The signature of a link, in hexadecimal."""
+        """Return the signature of a link, in hexadecimal."""
         return hmac.new(self._secret, "\n".join(parts).encode(), hashlib.sha256).hexdigest()
 
     def mac_matches(self, signature: str, *parts: str) -> bool:
-        """Tell whether `mac` made this signature of these parts."""
+        """Return whether `mac` returns this signature for these parts."""
         return hmac.compare_digest(signature.encode(), self.mac(*parts).encode())
 
 

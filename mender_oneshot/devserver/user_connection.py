@@ -1,4 +1,4 @@
-"""A user's websocket joined to a session with a device, as `management.go` of mender-server does it."""
+"""Connects a user's WebSocket to a session with a device, as `management.go` of mender-server does."""
 
 import threading
 
@@ -11,12 +11,12 @@ LIMIT = "session byte limit exceeded"
 
 
 class UserConnection:
-    """One user's connection; `session_bytes` of terminal output are recorded, then the session is ended."""
+    """One user's connection; it ends after `session_bytes` of terminal output (None: no limit)."""
 
     def __init__(self, websocket: WebSocket, session: Session, session_bytes: int | None) -> None:
         self._websocket = websocket
         self._session = session
-        self._left = session_bytes
+        self._bytes_left = session_bytes
         self._shell = False
 
     def serve(self) -> int:
@@ -25,35 +25,35 @@ class UserConnection:
         writer.start()
         try:
             while True:
-                self._pass_on(messages.decode(self._websocket.receive()))
+                self._forward(messages.decode(self._websocket.receive()))
         except ConnectionClosed as ended:
             return ended.code
         except DeviceDisconnected:
             return ABNORMAL  # without a close frame, at the user's next key: remote-terminal.md 8
         except DecodeError:
-            self._websocket.farewell(1011, "internal error")
+            self._websocket.close_and_wait(1011, "internal error")
             return 1011
         finally:
             if self._shell:
                 self._session.stop("user disconnected")
             self._session.close()
-            self._websocket.finish()
+            self._websocket.release()
             writer.join()
 
-    def _pass_on(self, message: Message) -> None:
+    def _forward(self, message: Message) -> None:
         if message.proto == messages.SHELL and message.typ in ("new", "stop"):
             self._shell = message.typ == "new"
         self._session.send(message)
 
     def _write(self) -> None:
-        """What the device says, to the user; a device that goes says nothing, and is not noticed here."""
-        while message := self._session.receive(outlive=True):
-            if message.proto == messages.SHELL and message.typ == "shell" and self._left is not None:
-                if self._left <= 0:
+        """Forward the device's messages; a disconnected device is not noticed here."""
+        while message := self._session.receive(ignore_disconnect=True):
+            if message.proto == messages.SHELL and message.typ == "shell" and self._bytes_left is not None:
+                if self._bytes_left <= 0:
                     self._session.stop(LIMIT)
                     self._websocket.close(1008, "session byte limit exhausted")
                     return
-                self._left -= len(message.body)
+                self._bytes_left -= len(message.body)
             try:
                 self._websocket.send(message.encode())
             except ConnectionClosed:

@@ -1,4 +1,4 @@
-"""A user's end of a session, for tests: says to a device what a user's program would, and hears it."""
+"""A user's end of a session, for tests: sends what a user's program would send, and receives the replies."""
 
 import time
 from collections import deque
@@ -12,18 +12,18 @@ from .relay import Session
 
 
 class UserSession(AbstractContextManager["UserSession"]):
-    """One session with one device; the device is told `stop` at the end if a shell may be running.
+    """One session with one device; `close` stops the shell, if any.
 
-    Numbers among properties go out nine bytes wide, as mender-cli's do; bytes are MessagePack already.
-    Nothing is read that nobody asks for: after a few messages the device is held up. `heard` has the last
-    messages. Every wait raises TimeoutError after `timeout` seconds, and `relay.DeviceDisconnected` when the
-    device goes.
+    Numbers in properties are encoded in nine bytes, as by mender-cli; bytes have to be MessagePack already.
+    Messages are only read when a method needs them, so the device is blocked after a few. `received` has the
+    last messages. Every wait raises TimeoutError after `timeout` seconds, and `relay.DeviceDisconnected` if
+    the device disconnects.
     """
 
     def __init__(self, session: Session, timeout: float) -> None:
         self.sid = session.sid
         self.timeout = timeout
-        self.heard: deque[Message] = deque(maxlen=100)
+        self.received: deque[Message] = deque(maxlen=100)
         self._session = session
         self._shell = False
 
@@ -33,7 +33,7 @@ class UserSession(AbstractContextManager["UserSession"]):
         self.close()
 
     def close(self) -> None:
-        """Leave, as a user does whose connection ends: "user disconnected" goes to the device."""
+        """Leave like a user who disconnects: the device receives "user disconnected"."""
         if self._shell:
             self._shell = False
             self._session.stop("user disconnected")
@@ -46,27 +46,29 @@ class UserSession(AbstractContextManager["UserSession"]):
         self._session.send(message(proto, typ, body, **props))
 
     def receive(self, timeout: float | None = None) -> Message:
-        """The device's next message, whatever it is."""
+        """Return the device's next message of any type; raise ValueError if the session is closed."""
         received = self._session.receive(self.timeout if timeout is None else timeout)
         if received is None:
             raise ValueError("the session has been closed")
-        self.heard.append(received)
+        self.received.append(received)
         return received
 
     def expect(self, proto: int, typ: str) -> Message:
-        """The next message of this protocol and type; others are heard and passed over."""
+        """Return the next message of this protocol and type; others are skipped, but kept in `received`."""
         end = time.monotonic() + self.timeout
         while True:
             try:
                 received = self.receive(max(0.0, end - time.monotonic()))
             except TimeoutError:
-                last = [(heard.proto, heard.typ, heard.body[:60]) for heard in list(self.heard)[-10:]]
+                last = [
+                    (message.proto, message.typ, message.body[:60]) for message in list(self.received)[-10:]
+                ]
                 raise TimeoutError(f"no {typ!r} of protocol {proto}; the last ones were {last}") from None
             if (received.proto, received.typ) == (proto, typ):
                 return received
 
     def new(self, width: int | None = 80, height: int | None = 40) -> Message:
-        """Ask for a shell and return the answer; sizes of None are left out, as the UI does."""
+        """Request a shell and return the reply; sizes of None are omitted, as by the UI."""
         sizes: dict[str, Any] = {"terminal_width": width, "terminal_height": height}
         self.send(SHELL, "new", **{name: size for name, size in sizes.items() if size is not None})
         return self.expect(SHELL, "new")
@@ -76,7 +78,7 @@ class UserSession(AbstractContextManager["UserSession"]):
         self.send(SHELL, "shell", text)
 
     def until(self, mark: bytes) -> bytes:
-        """The shell's output up to and including some bytes, which may come in several messages."""
+        """Return the shell's output up to and including `mark`, which may be split between messages."""
         parts: list[bytes] = []
         tail = b""
         while mark not in tail:
@@ -88,15 +90,15 @@ class UserSession(AbstractContextManager["UserSession"]):
         return b"".join(parts)
 
     def resize(self, width: int, height: int) -> None:
-        """Change the size; there is no answer."""
+        """Change the size of the terminal; there is no reply."""
         self.send(SHELL, "resize", terminal_width=width, terminal_height=height)
 
     def stop(self) -> Message:
-        """End the shell and return the answer."""
+        """End the shell and return the reply."""
         self.send(SHELL, "stop")
         return self.expect(SHELL, "stop")
 
     def open(self) -> dict[str, Any]:
-        """Shake hands as mender-cli's port-forward does, and return the body of the device's `accept`."""
+        """Open a port forward as mender-cli does; return the body of the device's `accept`."""
         self.send(CONTROL, "open", messages.pack({"versions": [1]}))
         return messages.unpack_map(self.expect(CONTROL, "accept").body)

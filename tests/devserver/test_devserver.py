@@ -25,7 +25,7 @@ from helpers.raw_device import (
 )
 
 from mender_oneshot.devserver import DevServer
-from mender_oneshot.devserver.validation import Refusal
+from mender_oneshot.devserver.validation import HTTPError
 
 SIZE = 300_000
 
@@ -287,7 +287,7 @@ def test_trap_already_installed(server: DevServer, device: RawDevice, artifact: 
 def test_trap_no_artifact(server: DevServer, device: RawDevice, artifact: bytes) -> None:
     deployment = server.deploy("release-2")
     assert (device.next(device_type="toaster").status, server.status(deployment)) == (204, "noartifact")
-    with pytest.raises(Refusal, match="No artifact"):
+    with pytest.raises(HTTPError, match="No artifact"):
         server.deploy("release-3")
 
 

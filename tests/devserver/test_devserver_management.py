@@ -211,7 +211,7 @@ def test_uploads(tmp_path: Path, server: DevServer, person: Person, chunked: boo
     assert len(list((tmp_path / "server" / "artifacts").iterdir())) == 1
     assert person("DELETE", reply.headers["Location"]).status == 409, "in use"
     with DevServer(tmp_path / "server", tls=False) as restarted:
-        assert [a.name for a in restarted.world.store.artifacts.values()] == ["release-2"]
+        assert [a.name for a in restarted.artifacts] == ["release-2"]
 
 
 def test_a_deployment_from_beginning_to_end(tmp_path: Path, server: DevServer, person: Person) -> None:

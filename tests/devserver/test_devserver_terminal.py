@@ -463,7 +463,7 @@ def test_a_newer_connection_cuts_the_older(world: Model) -> None:
             assert world.ask("POST", "/check-update").status == 202
             assert newer.hear().typ == "check-update"
     world.server.wait_disconnected(times=2)
-    assert (world.server.connects(), world.server.closes()) == (2, [1006, 1006])
+    assert (world.server.connection_count(), world.server.close_codes()) == (2, [1006, 1006])
 
 
 COMMANDS = ("check-update", "send-inventory")

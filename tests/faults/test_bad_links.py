@@ -6,7 +6,6 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -86,13 +85,12 @@ def test_an_artifact_of_more_than_4_gib_is_resumed_near_its_end(
 ) -> None:
     """5 GiB, sparse on both sides; only the last megabyte goes over the wire."""
     size, have = 5 * GIBIBYTE + 12_345, 5 * GIBIBYTE - 1_000_000
-    store = server.world.store
-    (identifier, artifact), *_ = store.artifacts.items()
+    artifact = server.artifacts[0]
     tail = os.urandom(size - have)
     with open(tmp_path / "huge", "wb") as file:
         file.seek(have)
         file.write(tail)
-    store.artifacts[identifier] = replace(artifact, path=tmp_path / "huge", size=size)
+    server.serve_file(artifact.id, tmp_path / "huge", size)
     (offered.data / "artifact.part").touch()
     os.truncate(offered.data / "artifact.part", have)
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -128,10 +126,9 @@ def test_an_object_cut_short_in_place_is_found_out(offered: Device, server: DevS
     """Same ETag, fewer bytes than are here already: storage that lost the end of a file."""
     server.faults.add(match=STORAGE, cut_after=200 * KILOBYTE)
     assert offered.run("download").code == 75
-    store = server.world.store
-    (identifier, artifact), *_ = store.artifacts.items()
+    artifact = server.artifacts[0]
     os.truncate(artifact.path, 150 * KILOBYTE)
-    store.artifacts[identifier] = replace(artifact, size=150 * KILOBYTE)
+    server.serve_file(artifact.id, artifact.path, 150 * KILOBYTE)
     wanted = in_hand(offered)
     offered.sub_updater('touch "$MENDER_DATASTORE_DIR/called"\n')
     offered.ok("download")
@@ -147,9 +144,8 @@ def test_a_body_that_never_ends(offered: Device, server: DevServer, tmp_path: Pa
     endless = tmp_path / "endless"
     endless.write_bytes(b"version")
     os.truncate(endless, 64 * GIBIBYTE)
-    store = server.world.store
-    (identifier, artifact), *_ = store.artifacts.items()
-    store.artifacts[identifier] = replace(artifact, path=endless, size=64 * GIBIBYTE)
+    artifact = server.artifacts[0]
+    server.serve_file(artifact.id, endless, 64 * GIBIBYTE)
     server.faults.add(match=STORAGE, count=None, no_length=True, ignore_range=True, slow=20e6)
     done = offered.run("--max-runtime", "1", "download")
     one_sentence(done, 75, "of an unknown size", "time limit")
@@ -168,11 +164,10 @@ def test_a_body_that_never_ends(offered: Device, server: DevServer, tmp_path: Pa
 def test_a_body_that_never_ends_on_a_small_disk(offered: Device, server: DevServer, tmp_path: Path) -> None:
     """Then the reserve for the state ends it, and the disk is not left full for want of a length."""
     need("unshare")
-    store = server.world.store
-    (identifier, artifact), *_ = store.artifacts.items()
+    artifact = server.artifacts[0]
     (tmp_path / "endless").write_bytes(b"version")
     os.truncate(tmp_path / "endless", GIBIBYTE)
-    store.artifacts[identifier] = replace(artifact, path=tmp_path / "endless", size=GIBIBYTE)
+    server.serve_file(artifact.id, tmp_path / "endless", GIBIBYTE)
     server.faults.add(match=STORAGE, count=None, no_length=True)
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -189,7 +184,7 @@ def test_a_body_that_never_ends_on_a_small_disk(offered: Device, server: DevServ
 
 
 def test_an_object_of_no_bytes(offered: Device, server: DevServer) -> None:
-    server.change(next(iter(server.world.store.artifacts)), b"")
+    server.change(server.artifacts[0].id, b"")
     assert fails_in_the_end(offered, server, "not an artifact") == [76, 76, 69]
 
 
@@ -404,15 +399,10 @@ def test_a_renewed_link_to_another_artifact_starts_over(
     server.faults.add(match=STORAGE, cut_after=200 * KILOBYTE)
     assert offered.run("download").code == 75
     other = make_artifact(tmp_path / "other.mender", payload={"app": b"other" * 50_000}, compression="none")
-    store = server.world.store
     before = offered.state["deployment"]["artifact_id"]
-    received = store.receive([other.read_bytes()])
-    old = store.artifacts.pop(before)
-    new = store.add(received)
-    mine = next(iter(server.world.deployments.all[in_hand(offered)].devices.values()))
-    mine.artifact = new
+    after = server.replace_artifact(in_hand(offered), other)
     offered.ok("download")
-    assert offered.state["deployment"]["artifact_id"] == new.id != old.id
+    assert offered.state["deployment"]["artifact_id"] == after != before
     assert is_whole(offered, other)
     assert "Range" not in fetched(server)[-1].headers
 

@@ -38,7 +38,7 @@ one_world = pytest.mark.parametrize("python", ["newest"], indirect=True)
 @pytest.fixture
 def accepted(device: Device, server: DevServer) -> Device:
     """A device that the server has accepted, in one invocation."""
-    server.world.accept_all = True
+    server.accept_all = True
     device.ok("auth")
     return device
 

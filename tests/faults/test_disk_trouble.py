@@ -53,7 +53,7 @@ def disk(device: Device) -> Disk:
 @pytest.fixture
 def accepted(device: Device, server: DevServer) -> Device:
     """A device that the server has accepted, in one invocation."""
-    server.world.accept_all = True
+    server.accept_all = True
     device.ok("auth")
     return device
 

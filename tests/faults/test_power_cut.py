@@ -168,7 +168,7 @@ def ended_well(field: Field, end: End, before: list[str]) -> None:
     finals, starts = field.finals(), field.starts()
     assert set(finals) == {end.status}, field.history()
     assert len(finals) <= 1 + len(before)
-    name = next(d.artifact_name for d in field.server.world.deployments.all.values())
+    name = field.server.deployments[0].artifact_name
     assert starts == [f"{field.deployment} {sha256(field.directory / f'{name}.mender')}"] * end.starts
     assert not any(name in field.left_behind() for name in (LOCK, PART, ARTIFACT, f"{STATE}.new"))
     assert not any(field.device.state.get(name) for name in ("deployment", "handoff", "results"))

@@ -266,11 +266,7 @@ def test_several_results_in_their_order(installing: Device, server: DevServer, r
     first = in_hand(installing)
     others = [release(name) for name in ("release-3", "release-4")]
     for other in others:  # the server has offered them to us before
-        mine = server.world.deployments.all[other]
-        mine.devices |= {
-            device: type(known)(device, known.created)
-            for device, known in server.world.deployments.all[first].devices.items()
-        }
+        server.mark_offered(other)
     (installing.data / "update.lock").unlink()
     values = {first: "success", others[0]: "failure", others[1]: "success"}
     queue = [{"deployment": name, "status": value, "at": time.time()} for name, value in values.items()]

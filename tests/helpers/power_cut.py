@@ -3,7 +3,6 @@
 Knows `strace` and how to let a device's life go on; what has to come of it is the tests' part.
 """
 
-import copy
 import hashlib
 import json
 import os
@@ -24,6 +23,7 @@ from helpers.artifacts import make_artifact
 from helpers.device import REPO, Device, Run
 from helpers.real_daemon import need
 from mender_oneshot.devserver import DevServer
+from mender_oneshot.devserver.operations import Snapshot
 
 STATE = "mender-oneshot.json"
 LOCK = "update.lock"
@@ -68,7 +68,7 @@ class CutPoint(NamedTuple):
     """Device, server and all as they were, to go back to."""
 
     directory: Path
-    world: tuple[Any, Any]
+    server: Snapshot
     deployment: str
 
 
@@ -127,9 +127,7 @@ class Field:
         self._moments += 1
         directory = self.directory / f"moment-{self._moments}"
         shutil.copytree(self.device.root, directory, symlinks=True)
-        world = self.server.world
-        with world.lock:
-            return CutPoint(directory, copy.deepcopy((world.devices, world.deployments.all)), self.deployment)
+        return CutPoint(directory, self.server.snapshot(), self.deployment)
 
     def back_to(self, moment: CutPoint) -> None:
         """Make it be then again."""
@@ -138,9 +136,7 @@ class Field:
         self.device.settings = json.loads((self.device.conf / "mender.conf").read_text())
         self.deployment = moment.deployment
         self.server.faults.clear()
-        world = self.server.world
-        with world.lock:
-            world.devices, world.deployments.all = copy.deepcopy(moment.world)
+        self.server.restore(moment.server)
 
     def history(self) -> list[str]:
         """Every status of the deployment, in order."""

@@ -120,9 +120,9 @@ class Prompt(Device):
 
 def let_in(device: Device, server: DevServer) -> Device:
     """Have a device accepted at its first word; later ones have to wait for somebody's hand again."""
-    server.world.accept_all = True
+    server.accept_all = True
     device.ok("auth")
-    server.world.accept_all = False
+    server.accept_all = False
     return device
 
 

@@ -94,7 +94,7 @@ class Fleet:
 
 def test_while_the_unit_lives(root: Path, tmp_path: Path) -> None:
     with DevServer(tmp_path / "server") as server:
-        server.world.accept_all = True
+        server.accept_all = True
         copy(server.ca, root / "etc/mender/server.pem")
         settings = {
             "ServerURL": server.url,

@@ -52,7 +52,7 @@ def ready(accepted: Device) -> Device:
 @contextlib.contextmanager
 def reachable(device: Device, server: DevServer, *words: str) -> Iterator["subprocess.Popen[str]"]:
     """Have the terminal run until the end of the block, and end well."""
-    times = server.connects() + 1
+    times = server.connection_count() + 1
     process = device.start("-l", "info", "terminal", *words)
     try:
         server.wait_connected(times=times)
@@ -167,7 +167,7 @@ def test_nobody_comes(ready: Device, server: DevServer) -> None:
     done = ready.ok("terminal", "--wait", "1", "--json")
     assert done.json["step"] == "terminal"
     assert (done.json["sessions"], done.json["connections"]) == (0, 1)
-    assert server.closes() == [1000]
+    assert server.close_codes() == [1000]
 
 
 def test_it_stays_while_somebody_is_there_and_then_as_long_as_told(terminal: Served) -> None:
@@ -607,7 +607,7 @@ def test_a_server_that_is_not_to_be_trusted(ready: Device, server: DevServer) ->
     done = ready.run("terminal")
     assert done.code == 69
     assert "is not trusted" in done.err
-    assert not server.connects()
+    assert not server.connection_count()
 
 
 def test_skip_verify(ready: Device, server: DevServer) -> None:

@@ -117,7 +117,7 @@ def test_a_shell(field: Field) -> None:
         assert screen.end() == 0
     eventually(field.idle, "the shell is reaped")
     field.end()
-    assert field.server.closes() == [1000]
+    assert field.server.close_codes() == [1000]
 
 
 def test_a_hundred_megabytes_of_output_do_not_stay_in_memory(field: Field, tmp_path: Path) -> None:
