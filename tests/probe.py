@@ -1,12 +1,13 @@
-"""Ask a Mender server some 250 fixed questions and print its answers, one per line, ready for diff.
+"""Send some 250 fixed requests to a Mender server and print its answers, one per line, ready for diff.
 
 usage: tests/probe.py URL ARTIFACT [EMAIL:PASSWORD]
 
 ARTIFACT is an artifact of release `probe-1` for device type `probe-type`:
     mender-artifact write rootfs-image -t probe-type -n probe-1 -f FILE -o ARTIFACT
-It is uploaded if the server does not have it. The devices and deployments that the questions need are left
-behind. docs/reference/answers.tsv has the answers of the real server; a line is: question, status, content
-type, the words of the error or else the body. `<uuid>` and `<time>` replace what differs from run to run.
+It is uploaded if the server does not have it. The devices and deployments that the requests need are not
+removed afterwards. docs/reference/answers.tsv has the answers of the real server; a line consists of the
+request, the status, the content type, and the error message or else the body. `<uuid>` and `<time>` replace
+what differs between runs.
 """
 
 import base64
@@ -24,7 +25,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from helpers.raw_device import ATTRIBUTES, AUTH, DEPLOYMENTS, NEXT, NEXT_V2, Key, public_pem, sign
 
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
-NOBODY = "00000000-0000-4000-8000-000000000000"
+NO_SUCH_ID = "00000000-0000-4000-8000-000000000000"
 JSON = {"Content-Type": "application/json"}
 OCTETS = "application/octet-stream"
 LOGIN = "/api/management/v1/useradm/auth/login"
@@ -50,17 +51,17 @@ def encoded(value: Any) -> bytes:
 
 
 def message(**members: str) -> dict[str, Any]:
-    """A deployment log of one message."""
+    """Return a deployment log of one message."""
     return {"messages": [members]}
 
 
 def attribute(name: str, value: Any, **more: str) -> list[dict[str, Any]]:
-    """An inventory of one attribute."""
+    """Return an inventory of one attribute."""
     return [{"name": name, "value": value, **more}]
 
 
 def keys(value: Any, path: str = "") -> Iterator[str]:
-    """The names in an object and the types of their values; lists are not looked into."""
+    """Yield the names in an object with the types of their values; lists are not searched."""
     if isinstance(value, dict):
         for name in sorted(value):
             yield from keys(value[name], f"{path}.{name}")
@@ -75,7 +76,7 @@ def normalized(body: bytes) -> str:
 
 
 def described(body: bytes) -> str:
-    """The words of an error, or the body."""
+    """Return the message of an error, or the body."""
     try:
         found = json.loads(body)
     except ValueError:
@@ -92,7 +93,7 @@ def decoded(part: str) -> Any:
 
 
 class Probe:
-    """The questions, in an order in which each finds what it needs.
+    """The requests, in an order in which each finds what it needs.
 
     `settle` is how many seconds a server takes until a rejected or decommissioned device has lost its token.
     """
@@ -123,8 +124,6 @@ class Probe:
         self.device = ""
         self.token = ""
 
-    # --- Asking ---
-
     def ask(
         self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
     ) -> Any:
@@ -133,18 +132,18 @@ class Probe:
         )
 
     def manage(self, method: str, path: str, value: Any = None) -> Any:
-        """Ask the management API."""
+        """Send a request to the management API."""
         if value is None:
             return self.ask(method, f"/api/management{path}", None, self.user)
         return self.ask(method, f"/api/management{path}", encoded(value), self.user | JSON)
 
     def show(self, question: str, reply: Any, header: str = "") -> Any:
-        """Write the line of an answer; `header` is one that belongs to it if it is there."""
+        """Write the line of an answer; with `header`, that header too if it is present."""
         kind = (reply.headers.get("content-type") or "-").split(";")[0]
-        said = described(reply.data).replace("\t", " ").replace("\n", " ")
+        text = described(reply.data).replace("\t", " ").replace("\n", " ")
         if header and header in reply.headers:
-            said += f"   {header}: {reply.headers[header]}"
-        self.write("\t".join((question, str(reply.status), kind, said)))
+            text += f"   {header}: {reply.headers[header]}"
+        self.write("\t".join((question, str(reply.status), kind, text)))
         return reply
 
     @property
@@ -153,7 +152,7 @@ class Probe:
 
     @property
     def both(self) -> dict[str, str]:
-        """The token, and that the body is JSON."""
+        """The headers with the token, and with the type of a JSON body."""
         return self.bearer | JSON
 
     def next(self, query: str = QUERY) -> Any:
@@ -170,7 +169,7 @@ class Probe:
         more: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Any:
-        """Ask for a token; None for the identity is that of the first device, and a text goes as it is."""
+        """Request a token; the default identity is that of the first device, a string is sent as it is."""
         if body is None:
             id_data = identity if isinstance(identity, str) else json.dumps(identity or {"mac": self.mac})
             body = encoded({"id_data": id_data, "pubkey": public_pem(key), **(more or {})})
@@ -184,7 +183,7 @@ class Probe:
         return reply
 
     def found(self, mac: str) -> Any:
-        """The device of an identity, as the management API shows it."""
+        """Return the device with an identity, as the management API shows it."""
         devices = json.loads(self.manage("GET", f"{DEVICES}?per_page=500").data)
         return next((d for d in devices if (d.get("identity_data") or {}).get("mac") == mac), None)
 
@@ -198,13 +197,13 @@ class Probe:
         return device["id"], self.manage("PUT", path, {"status": status}).status
 
     def deploy(self, device: str = "", **more: Any) -> str:
-        time.sleep(min(self.settle, 0.01))  # The real server tells deployments apart by milliseconds.
+        time.sleep(min(self.settle, 0.01))  # The real server orders deployments by milliseconds.
         wanted = {"name": next(self.names), "artifact_name": "probe-1", "devices": [device or self.device]}
         reply = self.manage("POST", MANAGED, wanted | more)
         return str(reply.headers["location"]).rsplit("/", 1)[1]
 
     def offered(self, **more: Any) -> str:
-        """Create a deployment and have the device ask for it; return its id."""
+        """Create a deployment, have the device request it, and return its id."""
         deployment = self.deploy(**more)
         self.next()
         return deployment
@@ -221,7 +220,7 @@ class Probe:
         return int(self.manage("PUT", f"{MANAGED}/{deployment}/status", {"status": "aborted"}).status)
 
     def state(self, deployment: str) -> Any:
-        """How a deployment stands on the device: status, substate, whether there is a log."""
+        """Return the status, the substate, and whether there is a log, of a deployment on the device."""
         reply = self.manage("GET", f"{MANAGED}/{deployment}/devices")
         try:
             found = json.loads(reply.data)[0]
@@ -231,8 +230,6 @@ class Probe:
 
     def write_state(self, deployment: str, indent: str = "") -> None:
         self.write(f"{indent}state {self.state(deployment)}")
-
-    # --- The questions ---
 
     def run(self) -> None:
         self.authentication()
@@ -405,13 +402,13 @@ class Probe:
             self.write_state(deployment, "   ")
         self.write("next then " + ("gives it again" if self.gets(deployment) else "does not give it"))
         self.status(deployment, "success")
-        self.show("status unknown deployment", self.status(NOBODY, "installing"))
+        self.show("status unknown deployment", self.status(NO_SUCH_ID, "installing"))
         self.show("status id is no uuid", self.status("abc", "installing"))
         self.show("status id has dots", self.status("..%2f..", "installing"))
         self.show("status no token", self.status(deployment, "installing", JSON))
 
     def gets(self, deployment: str) -> bool:
-        """Whether the device is given this deployment now."""
+        """Return whether the device is offered this deployment now."""
         reply = self.next()
         return bool(reply.status == 200 and json.loads(reply.data)["id"] == deployment)
 
@@ -482,7 +479,7 @@ class Probe:
         for size in (900_000, 1_000_000, 1_048_000, 1_048_576 - 66, 1_100_000, 3_000_000):
             body = encoded(one("x" * size))
             self.show(f"log of {len(body)} bytes", self.log(deployment, body))
-        self.show("log of an unknown deployment", self.log(NOBODY, one("x")))
+        self.show("log of an unknown deployment", self.log(NO_SUCH_ID, one("x")))
         self.status(deployment, "failure")
         self.show("log after failure", self.log(deployment, one("late")))
         self.show("log read", self.manage("GET", read))
@@ -547,7 +544,7 @@ class Probe:
         self.show("inventory GET", self.ask("GET", ATTRIBUTES, headers=self.bearer))
 
     def attributes(self) -> Any:
-        """What the management API shows of the inventory that the device sent."""
+        """Return what the management API shows of the inventory that the device has sent."""
         found = json.loads(self.manage("GET", f"/v1/inventory/devices/{self.device}").data)["attributes"]
         return sorted((a["name"], json.dumps(a["value"])) for a in found if a["scope"] == "inventory")
 
@@ -569,7 +566,7 @@ class Probe:
         self.write(f"back as {self.found(self.mac)['status']}")
 
     def configuration(self) -> str:
-        """Ask as another device, and return its id."""
+        """Send requests as another device, and return its id."""
         self.write("# configuration")
         mac = f"{self.mac}-p-256"
         device, _ = self.decide(mac)
@@ -582,7 +579,7 @@ class Probe:
 
     def terminal(self, device: str) -> None:
         self.write("# terminal, no device connected")
-        one, unknown = (f"/api/management{TERMINALS}/{name}/connect" for name in (device, NOBODY))
+        one, unknown = (f"/api/management{TERMINALS}/{name}/connect" for name in (device, NO_SUCH_ID))
         upgrade = self.user | UPGRADE
         self.show("connect without upgrade", self.ask("GET", CONNECT, headers=self.bearer))
         self.show("connect without token", self.ask("GET", CONNECT, headers=UPGRADE))
@@ -591,7 +588,7 @@ class Probe:
         self.show("a person connects to an unknown device", self.ask("GET", unknown, headers=upgrade))
         path = f"{TERMINALS}/{device}"
         self.show("the device's connection", self.manage("GET", path))
-        self.show("the connection of an unknown device", self.manage("GET", f"{TERMINALS}/{NOBODY}"))
+        self.show("the connection of an unknown device", self.manage("GET", f"{TERMINALS}/{NO_SUCH_ID}"))
         self.show("check-update button", self.manage("POST", f"{path}/check-update"))
         self.show("send-inventory button", self.manage("POST", f"{path}/send-inventory"))
         self.show("file download", self.manage("GET", f"{path}/download?path=/etc/hostname"))
@@ -615,9 +612,9 @@ class Probe:
         reply = self.ask("POST", f"/api/management{ARTIFACTS}", b"x", self.user | JSON)
         self.show("upload, not a form", reply)
         self.show("upload the same again", self.upload_artifact())
-        self.show("artifact unknown", self.manage("GET", f"{ARTIFACTS}/{NOBODY}"))
+        self.show("artifact unknown", self.manage("GET", f"{ARTIFACTS}/{NO_SUCH_ID}"))
         self.show("artifact, no uuid", self.manage("GET", f"{ARTIFACTS}/x"))
-        self.show("artifact delete unknown", self.manage("DELETE", f"{ARTIFACTS}/{NOBODY}"))
+        self.show("artifact delete unknown", self.manage("DELETE", f"{ARTIFACTS}/{NO_SUCH_ID}"))
 
     def deployments(self, device: str) -> None:
         artifact = {"artifact_name": "probe-1"}
@@ -635,10 +632,10 @@ class Probe:
             self.show(f"deploy: {question}", self.manage("POST", MANAGED, wanted))
         reply = self.ask("POST", f"/api/management{MANAGED}", b"{", self.user | JSON)
         self.show("deploy: bad json", reply)
-        self.show("deployment unknown", self.manage("GET", f"{MANAGED}/{NOBODY}"))
+        self.show("deployment unknown", self.manage("GET", f"{MANAGED}/{NO_SUCH_ID}"))
         self.show("deployment, no uuid", self.manage("GET", f"{MANAGED}/x"))
-        self.show("deployment's devices, unknown", self.manage("GET", f"{MANAGED}/{NOBODY}/devices"))
-        path = f"{MANAGED}/{NOBODY}/devices/{device}/log"
+        self.show("deployment's devices, unknown", self.manage("GET", f"{MANAGED}/{NO_SUCH_ID}/devices"))
+        path = f"{MANAGED}/{NO_SUCH_ID}/devices/{device}/log"
         self.show("deployment's log, unknown", self.manage("GET", path))
 
     def objects(self, device: str) -> None:
@@ -646,7 +643,9 @@ class Probe:
         status = f"{MANAGED}/{deployment}/status"
         self.show("abort", self.manage("PUT", status, {"status": "aborted"}))
         self.show("abort again", self.manage("PUT", status, {"status": "aborted"}))
-        self.show("abort unknown", self.manage("PUT", f"{MANAGED}/{NOBODY}/status", {"status": "aborted"}))
+        self.show(
+            "abort unknown", self.manage("PUT", f"{MANAGED}/{NO_SUCH_ID}/status", {"status": "aborted"})
+        )
         self.show("another status", self.manage("PUT", status, {"status": "finished"}))
         artifacts = json.loads(self.manage("GET", ARTIFACTS).data)
         objects = {
@@ -660,15 +659,15 @@ class Probe:
 
     def devices(self, device: str) -> None:
         accept = {"status": "accepted"}
-        self.show("device unknown", self.manage("GET", f"{DEVICES}/{NOBODY}"))
-        path = f"{DEVICES}/{NOBODY}/auth/{NOBODY}/status"
+        self.show("device unknown", self.manage("GET", f"{DEVICES}/{NO_SUCH_ID}"))
+        path = f"{DEVICES}/{NO_SUCH_ID}/auth/{NO_SUCH_ID}/status"
         self.show("accept unknown device", self.manage("PUT", path, accept))
         found = json.loads(self.manage("GET", f"{DEVICES}/{device}").data)
         path = f"{DEVICES}/{device}/auth/{found['auth_sets'][0]['id']}/status"
         self.show("status of an auth set", self.manage("GET", path))
         self.show("status nonsense", self.manage("PUT", path, {"status": "nonsense"}))
         self.show("status pending", self.manage("PUT", path, {"status": "pending"}))
-        self.show("decommission unknown", self.manage("DELETE", f"{DEVICES}/{NOBODY}"))
+        self.show("decommission unknown", self.manage("DELETE", f"{DEVICES}/{NO_SUCH_ID}"))
         self.show("count", self.manage("GET", f"{DEVICES}/count?status=nonsense"))
         key = ec.generate_private_key(ec.SECP256R1())
         identity = {"mac": f"pre-{self.mac}"}
@@ -679,14 +678,14 @@ class Probe:
         self.write(f"preauthorize again\t{again.status}\t{kind}")
         self.auth("preauthorized device asks", key, identity)
         self.show("preauthorize, no key", self.manage("POST", DEVICES, {"identity_data": {"mac": "x"}}))
-        self.show("revoke a token unknown", self.manage("DELETE", f"/v1/devauth/tokens/{NOBODY}"))
+        self.show("revoke a token unknown", self.manage("DELETE", f"/v1/devauth/tokens/{NO_SUCH_ID}"))
         self.show("login wrong", self.ask("POST", LOGIN, b"", {"Authorization": "Basic eDp5"}))
         self.show("login nothing", self.ask("POST", LOGIN, b""))
-        self.show("inventory of an unknown device", self.manage("GET", f"/v1/inventory/devices/{NOBODY}"))
+        self.show("inventory of an unknown device", self.manage("GET", f"/v1/inventory/devices/{NO_SUCH_ID}"))
 
 
 def probe(url: str, artifact: Path, login: str, write: Callable[[str], object], *, settle: float = 0) -> None:
-    """Ask a server all the questions."""
+    """Send all requests to a server."""
     one = Probe(url, artifact, login, write, settle)
     with one.pool:
         one.upload_artifact()
@@ -694,7 +693,7 @@ def probe(url: str, artifact: Path, login: str, write: Callable[[str], object], 
 
 
 def main(url: str, artifact: str, login: str = "admin@example.com:mysecretpassword") -> None:
-    """Print the lines of a server."""
+    """Print the answers of a server."""
     probe(url, Path(artifact), login, lambda line: print(line, flush=True), settle=3)
 
 

@@ -164,7 +164,7 @@ def test_chains(unknown: Device, tmp_path: Path, name: str) -> None:
         )
         judged(unknown, unknown.run("auth"), case.code, case.words)
     # A byte of the request is sent to nobody but the server.
-    assert bool(server.heard) == (case.code == 77)
+    assert bool(server.requests) == (case.code == 77)
 
 
 # Python's defaults, of now and of later versions.
@@ -268,7 +268,7 @@ def test_one_rule_for_names(
         )
         done = unknown.run("auth")
     assert done.code == (77 if good else 69), done
-    assert bool(server.heard) == good
+    assert bool(server.requests) == good
     if not good:
         assert "correct ServerURL" in done.err
         assert (", ".join(names) or "no subjectAltName") in done.err
@@ -520,7 +520,7 @@ def test_the_terminal_judges_alike(unknown: Device, tmp_path: Path, name: str) -
         (unknown.conf / "mender-connect.conf").write_text('{"RemoteTerminal": true}')
         done = unknown.run("terminal", "--wait", "1")
     assert done.code == 69, done
-    assert bool(server.heard) == (case.code == 77)
+    assert bool(server.requests) == (case.code == 77)
     assert all(word in done.err for word in case.words)
     assert done.err.count("SSLKEYLOGFILE") == 1
     assert not (tmp_path / "keys").exists()
@@ -538,6 +538,6 @@ def test_the_storage_is_judged_alike(
         accepted.alter_state(deployment=deployment)
         done = accepted.run("download")
     assert done.code == 69, done
-    assert not storage.heard
+    assert not storage.requests
     assert f"127.0.0.1:{storage.port} is for storage.example" in done.err
     assert "correct the address that the server names" in done.err

@@ -1,25 +1,23 @@
-"""The development server behaves as `reference/device-api.md` says the real one does."""
+"""The development server behaves as `reference/device-api.md` describes the real one."""
 
 import base64
 import json
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from helpers.artifacts import make_artifact
 from helpers.raw_device import (
     ATTRIBUTES,
     AUTH,
     DEPLOYMENTS,
     NEXT,
     NEXT_V2,
+    ManualClock,
     RawDevice,
-    Reply,
     fetch,
+    get,
     public_pem,
     sign,
 )
@@ -27,53 +25,8 @@ from helpers.raw_device import (
 from mender_oneshot.devserver import DevServer
 from mender_oneshot.devserver.validation import HTTPError
 
-SIZE = 300_000
 
-
-class Clock:
-    """A time that moves when told to."""
-
-    now = 1_000_000_000.25
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def server(tmp_path: Path, clock: Clock) -> Iterator[DevServer]:
-    before = threading.active_count()
-    with DevServer(tmp_path / "server", tls=False, clock=clock) as server:
-        yield server
-    assert threading.active_count() == before
-
-
-@pytest.fixture
-def device(server: DevServer) -> RawDevice:
-    return RawDevice(server).accepted()
-
-
-@pytest.fixture
-def artifact(server: DevServer, tmp_path: Path) -> bytes:
-    path = make_artifact(tmp_path / "a.mender", payload={"big": bytes(SIZE)}, compression="none")
-    server.upload(path)
-    return path.read_bytes()
-
-
-def get(server: DevServer, url: str, method: str = "GET", /, **headers: str) -> Reply:
-    return fetch(
-        server, method, url, None, {name.replace("_", "-"): value for name, value in headers.items()}
-    )
-
-
-# --- Authorization -----------------------------------------------------------------------------------------
-
-
-def test_tls_with_its_own_certificate(tmp_path: Path) -> None:
+def test_clients_that_trust_its_ca_connect_by_name_and_address(tmp_path: Path) -> None:
     with DevServer(tmp_path, accept_all=True) as server:
         ca = server.ca.read_bytes()
         for name in ("127.0.0.1", "localhost"):
@@ -81,7 +34,7 @@ def test_tls_with_its_own_certificate(tmp_path: Path) -> None:
             assert fetch(server, "GET", url).body == b"404 page not found\n"
         assert RawDevice(server).authorize().status == 200
     with DevServer(tmp_path) as again:
-        assert again.ca.read_bytes() == ca, "devices were told to trust it"
+        assert again.ca.read_bytes() == ca, "devices trust this CA"
 
 
 @pytest.mark.parametrize(
@@ -94,7 +47,7 @@ def test_tls_with_its_own_certificate(tmp_path: Path) -> None:
     ],
     ids=["rsa", "p256", "p384", "ed25519"],
 )
-def test_every_kind_of_key(server: DevServer, key: Any) -> None:
+def test_a_device_with_any_kind_of_key_gets_a_token_once_accepted(server: DevServer, key: Any) -> None:
     device = RawDevice(server, key=key)
     first = device.authorize()
     assert (first.status, first.json["error"]) == (401, "dev auth: unauthorized")
@@ -140,7 +93,9 @@ PKCS1 = (
         (413, b" " * (1024 * 1024 + 1), {}),
     ],
 )
-def test_bad_auth_requests(server: DevServer, status: int, body: bytes, headers: dict[str, str]) -> None:
+def test_a_bad_auth_request_is_rejected_and_adds_no_device(
+    server: DevServer, status: int, body: bytes, headers: dict[str, str]
+) -> None:
     reply = fetch(server, "POST", server.url + AUTH, body, {"X-MEN-Signature": "bm8=", **headers})
     assert (reply.status, server.devices) == (status, [])
     assert reply.json["error"]
@@ -160,7 +115,7 @@ def test_identities_differ_by_type_not_by_order(server: DevServer) -> None:
     assert [d.identity["a"] for d in server.devices] == ["1", ["1"]]
 
 
-def test_accepting_another_key_replaces_the_first(server: DevServer, device: RawDevice) -> None:
+def test_accepting_another_key_rejects_the_first(server: DevServer, device: RawDevice) -> None:
     other = RawDevice(server, key=ed25519.Ed25519PrivateKey.generate())
     assert other.authorize().status == 401
     server.accept(server.device().id)
@@ -168,14 +123,16 @@ def test_accepting_another_key_replaces_the_first(server: DevServer, device: Raw
     assert [s.status for s in server.device().auth_sets] == ["rejected", "accepted"]
 
 
-def test_what_ends_a_token(server: DevServer, device: RawDevice, clock: Clock) -> None:
+def test_a_token_ends_by_revocation_rejection_decommissioning_or_age(
+    server: DevServer, device: RawDevice, clock: ManualClock
+) -> None:
     older = device.token
     clock.now += 1
     device.authorize()
     assert device.token != older
     assert [device.next().status, RawDevice(server).next().status] == [204, 401]
     device.token, newer = older, device.token
-    assert device.next().status == 204, "a new token does not end the old one"
+    assert device.next().status == 204, "a new token must not invalidate the old one"
     device.token = newer
     for end in (server.revoke_tokens, server.reject, server.decommission):
         end()
@@ -191,10 +148,7 @@ def test_what_ends_a_token(server: DevServer, device: RawDevice, clock: Clock) -
     assert device.next().status == 401
 
 
-# --- Inventory ---------------------------------------------------------------------------------------------
-
-
-NO_VALUES: list[Any] = [None, True, {}, [1, "x"], [True], [[]], float("nan")]
+BAD_VALUES: list[Any] = [None, True, {}, [1, "x"], [True], [[]], float("nan")]
 
 
 def named(count: int, prefix: str = "n") -> list[dict[str, Any]]:
@@ -208,7 +162,7 @@ def named(count: int, prefix: str = "n") -> list[dict[str, Any]]:
         (200, [{"name": "n" * 1024, "value": "v", "description": "d", "scope": "tags"}]),
         (200, named(100)),
         (400, named(101)),
-        *((400, [{"name": "fine", "value": "v"}, {"name": "a", "value": v}]) for v in NO_VALUES),
+        *((400, [{"name": "fine", "value": "v"}, {"name": "a", "value": v}]) for v in BAD_VALUES),
         (400, [{"name": "", "value": "v"}]),
         (400, [{"name": "n" * 1025, "value": "v"}]),
         (400, [{"value": "v"}]),
@@ -216,7 +170,9 @@ def named(count: int, prefix: str = "n") -> list[dict[str, Any]]:
         (413, [{"name": "a", "value": "v" * 1024 * 1024}]),
     ],
 )
-def test_inventory_rules(server: DevServer, device: RawDevice, status: int, body: Any) -> None:
+def test_one_invalid_attribute_rejects_the_whole_inventory(
+    server: DevServer, device: RawDevice, status: int, body: Any
+) -> None:
     reply = device.call("PUT", ATTRIBUTES, body)
     assert reply.status == status
     assert (reply.body == b"") == (status == 200)
@@ -235,11 +191,8 @@ def test_put_replaces_and_patch_adds(server: DevServer, device: RawDevice) -> No
     assert device.call("GET", ATTRIBUTES).status == 405
 
 
-# --- Deployments -------------------------------------------------------------------------------------------
-
-
-def test_instructions_come_with_a_fresh_link(
-    server: DevServer, device: RawDevice, artifact: bytes, clock: Clock
+def test_every_next_response_has_a_new_link(
+    server: DevServer, device: RawDevice, artifact: bytes, clock: ManualClock
 ) -> None:
     assert (device.next().status, device.call("POST", NEXT_V2, {}).json["error"]) == (204, "not found")
     deployment = server.deploy("release-2")
@@ -256,57 +209,67 @@ def test_instructions_come_with_a_fresh_link(
 
 
 @pytest.mark.parametrize("query", ["", "artifact_name=a", "artifact_name=a&device_type=", "device_type=b"])
-def test_next_needs_both_parameters(device: RawDevice, query: str) -> None:
+def test_next_without_both_parameters_is_rejected(device: RawDevice, query: str) -> None:
     assert device.call("GET", f"{NEXT}?{query}").status == 400
     assert device.call("GET", f"{NEXT}?artifact_name={'a' * 4097}&device_type=b").status == 400
 
 
-def test_the_forms_of_next(tmp_path: Path, artifact: bytes, server: DevServer, device: RawDevice) -> None:
+def test_next_accepts_get_post_and_v2_if_enabled(
+    tmp_path: Path, artifact: bytes, server: DevServer, device: RawDevice
+) -> None:
     server.deploy("release-2")
     provides = {"artifact_name": "release-1", "device_type": "board", "rootfs-image.version": "1"}
     assert device.call("POST", NEXT, provides).status == 200
     assert device.call("POST", NEXT, {"artifact_name": "release-1"}).status == 400
-    assert device.next().status == 200, "of a flat body the server reads only what GET gives too"
+    assert device.next().status == 200, (
+        "the server must read no more of a flat body than what GET contains too"
+    )
     with DevServer(tmp_path / "v2", tls=False, accept_all=True, v2=True) as newer:
         reply = RawDevice(newer).accepted().call("POST", NEXT_V2, {"device_provides": provides})
     assert reply.status == 204
 
 
-def test_trap_changed_data_fail_the_deployment(server: DevServer, device: RawDevice, artifact: bytes) -> None:
+def test_changed_data_fail_the_deployment(server: DevServer, device: RawDevice, artifact: bytes) -> None:
     deployment = server.deploy("release-2")
     assert [device.next().status, device.next("release-2").status, device.next().status] == [200, 409, 204]
     assert server.status_history(deployment) == ["failure"]
 
 
-def test_trap_already_installed(server: DevServer, device: RawDevice, artifact: bytes) -> None:
+def test_an_installed_artifact_ends_the_deployment_unless_forced(
+    server: DevServer, device: RawDevice, artifact: bytes
+) -> None:
     deployment, forced = server.deploy("release-2"), server.deploy("release-2", force_installation=True)
     assert (device.next("release-2").status, server.status(deployment)) == (204, "already-installed")
     assert device.next("release-2").json["id"] == forced
 
 
-def test_trap_no_artifact(server: DevServer, device: RawDevice, artifact: bytes) -> None:
+def test_a_deployment_without_a_suitable_artifact_ends_as_noartifact(
+    server: DevServer, device: RawDevice, artifact: bytes
+) -> None:
     deployment = server.deploy("release-2")
     assert (device.next(device_type="toaster").status, server.status(deployment)) == (204, "noartifact")
     with pytest.raises(HTTPError, match="No artifact"):
         server.deploy("release-3")
 
 
-def test_oldest_active_first_and_never_older_ones(
+def test_next_offers_the_oldest_active_deployment_and_none_before_it(
     server: DevServer, device: RawDevice, artifact: bytes
 ) -> None:
     first, second = server.deploy("release-2"), server.deploy("release-2")
     assert device.next().json["id"] == first
-    assert device.status(second, "downloading") == 404, "not asked for yet"
+    assert device.status(second, "downloading") == 404, "not offered yet"
     device.status(first, "success")
     assert device.next().json["id"] == second
     device.status(second, "failure")
     assert device.next().status == 204
-    assert device.status(first, "downloading") == 204, "no order is enforced"
+    assert device.status(first, "downloading") == 204, "the order must not matter"
     assert device.next().json["id"] == first
     assert server.status_history(first) == ["success", "downloading"]
 
 
-def test_abort_shows_as_409(server: DevServer, device: RawDevice, artifact: bytes) -> None:
+def test_a_status_report_after_an_abort_is_answered_with_409(
+    server: DevServer, device: RawDevice, artifact: bytes
+) -> None:
     deployment = server.deploy("release-2")
     device.next()
     assert device.status(deployment, "downloading") == 204
@@ -333,7 +296,9 @@ def test_abort_shows_as_409(server: DevServer, device: RawDevice, artifact: byte
         (400, []),
     ],
 )
-def test_status_rules(server: DevServer, device: RawDevice, artifact: bytes, code: int, body: Any) -> None:
+def test_only_statuses_of_devices_are_accepted(
+    server: DevServer, device: RawDevice, artifact: bytes, code: int, body: Any
+) -> None:
     deployment = server.deploy("release-2")
     device.next()
     assert device.call("PUT", f"{DEPLOYMENTS}/{deployment}/status", body).status == code
@@ -360,14 +325,16 @@ GOOD = {"timestamp": "2026-11-23T12:00:00.123456789+01:00", "level": "info", "me
         (413, [GOOD | {"message": "m" * 1024 * 1024}]),
     ],
 )
-def test_log_rules(server: DevServer, device: RawDevice, artifact: bytes, code: int, messages: Any) -> None:
+def test_one_invalid_log_message_rejects_the_whole_log(
+    server: DevServer, device: RawDevice, artifact: bytes, code: int, messages: Any
+) -> None:
     deployment = server.deploy("release-2")
     device.next()
     reply = device.call("PUT", f"{DEPLOYMENTS}/{deployment}/log", {"messages": messages})
     assert (reply.status, server.log(deployment)) == (code, messages if code == 204 else None)
 
 
-def test_logs_of_unknown_deployments(server: DevServer, device: RawDevice) -> None:
+def test_logs_of_unknown_deployments_are_rejected(server: DevServer, device: RawDevice) -> None:
     codes = [
         device.call("PUT", f"{DEPLOYMENTS}/{name}/log", {"messages": [GOOD]}).status
         for name in ("nonsense", "6f9c3a0c-6a0c-4c5b-8a3e-0d3c5d2b1a00")
@@ -375,7 +342,9 @@ def test_logs_of_unknown_deployments(server: DevServer, device: RawDevice) -> No
     assert codes == [500, 404]
 
 
-def test_configuration_deployments(server: DevServer, device: RawDevice, clock: Clock) -> None:
+def test_a_configuration_link_ignores_ranges_and_expires(
+    server: DevServer, device: RawDevice, clock: ManualClock
+) -> None:
     server.deploy("configuration-1", configuration=b"0123456789")
     link = device.link()
     assert link.startswith(f"{server.url}/api/devices/v1/deployments/download/configuration/")

@@ -1,4 +1,4 @@
-"""The development server answers as the real server does, line by line of docs/reference/answers.tsv."""
+"""The development server gives the answers of the real server, which are in docs/reference/answers.tsv."""
 
 import difflib
 from pathlib import Path
@@ -11,7 +11,7 @@ from mender_oneshot.devserver import DevServer
 
 TABLE = REPO / "docs" / "reference" / "answers.tsv"
 
-# The real server was asked with a stand-in for its database, which shows in these lines; ours in their place.
+# The real server ran with a substitute for its database, which affects these lines; here they are corrected.
 EXCEPTIONS = {
     "deploy: all devices\t500\tapplication/json\tinternal error": (
         "deploy: all devices\t422\tapplication/json\tNo artifact for the deployment"
@@ -19,7 +19,7 @@ EXCEPTIONS = {
 }
 
 
-def test_every_answer_is_that_of_the_real_server(tmp_path: Path) -> None:
+def test_every_answer_equals_that_of_the_real_server(tmp_path: Path) -> None:
     real = TABLE.read_text().splitlines()
     assert [line for line in EXCEPTIONS if line not in real] == []
     image = "rootfs-image"

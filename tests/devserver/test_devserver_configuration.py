@@ -1,4 +1,4 @@
-"""The development server's configurations: set by a user, deployed to a device, taken by the client."""
+"""The development server's configurations: set by a user and deployed to a device."""
 
 import base64
 import json
@@ -8,39 +8,27 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.device import Device
 from helpers.raw_device import RawDevice, fetch
-from test_devserver_management import Person
+from helpers.raw_user import CONFIGURATION as VALUES
+from helpers.raw_user import RawUser
 
 from mender_oneshot.devserver import DevServer
-from mender_oneshot.devserver.artifact import read_header
 from mender_oneshot.devserver.deviceconfig_api import CONFIGURATION, CONFIGURATIONS
 from mender_oneshot.devserver.management_deployments import DEPLOYMENTS
 
 MENDER_ARTIFACT = shutil.which("mender-artifact") or ""
-NOBODY = "00000000-0000-4000-8000-000000000000"
-NO_OBJECT = "json: cannot unmarshal array into Go value of type map[string]interface {}"
-VALUES = {"timezone": "Europe/Oslo", "key": "v"}
-
-
-def configured(server: DevServer, device_id: str, values: Any = VALUES) -> str:
-    """Set and deploy a configuration as a user does; return the deployment's id."""
-    person, path = Person(server), f"{CONFIGURATIONS}/{device_id}"
-    assert person("PUT", path, values).status == 204
-    reply = person("POST", f"{path}/deploy", {"retries": 0})
-    assert reply.status == 200
-    deployment: str = reply.json["deployment_id"]
-    return deployment
+NO_SUCH_ID = "00000000-0000-4000-8000-000000000000"
+NOT_AN_OBJECT = "json: cannot unmarshal array into Go value of type map[string]interface {}"
 
 
 def test_a_device_sees_what_was_set_and_a_user_what_was_reported(server: DevServer) -> None:
-    device, person = RawDevice(server).accepted(), Person(server)
+    device, user = RawDevice(server).accepted(), RawUser(server)
     path = f"{CONFIGURATIONS}/{server.device().id}"
     values = {**VALUES, "password": {"value": "secret", "hidden": True}}
-    deployment = configured(server, server.device().id, values)
+    deployment = RawUser(server).deploy_configuration(server.device().id, values)
     assert device.call("GET", CONFIGURATION).json == {**VALUES, "password": {"hidden": True}}
     assert device.call("PUT", CONFIGURATION, {"timezone": "UTC"}).status == 204
-    shown = person("GET", path).json
+    shown = user("GET", path).json
     assert (shown["configured"], shown["reported"]) == (VALUES, {"timezone": "UTC"})
     assert shown["deployment_id"] == deployment
 
@@ -54,43 +42,45 @@ def test_a_device_sees_what_was_set_and_a_user_what_was_reported(server: DevServ
         ({"": "b"}, "invalid request body: key: cannot be blank."),
         (
             [],
-            f"malformed request body: {NO_OBJECT}",
+            f"malformed request body: {NOT_AN_OBJECT}",
         ),
         (b"{", "malformed request body: unexpected EOF"),
     ],
 )
-def test_bad_configurations(server: DevServer, body: Any, error: str) -> None:
-    device, person = RawDevice(server).accepted(), Person(server)
+def test_a_bad_configuration_is_rejected_from_devices_and_users(
+    server: DevServer, body: Any, error: str
+) -> None:
+    device, user = RawDevice(server).accepted(), RawUser(server)
     for reply in (
         device.call("PUT", CONFIGURATION, body),
-        person("PUT", f"{CONFIGURATIONS}/{server.device().id}", body),
+        user("PUT", f"{CONFIGURATIONS}/{server.device().id}", body),
     ):
         assert (reply.status, reply.json["error"]) == (400, error)
 
 
-def test_devices_without_a_configuration(server: DevServer) -> None:
+def test_a_device_that_is_not_accepted_has_no_configuration(server: DevServer) -> None:
     RawDevice(server).authorize()
-    person = Person(server)
-    for device_id in (NOBODY, server.device().id):
+    user = RawUser(server)
+    for device_id in (NO_SUCH_ID, server.device().id):
         for method, path in (("GET", device_id), ("POST", f"{device_id}/deploy")):
-            reply = person(method, f"{CONFIGURATIONS}/{path}", None if method == "GET" else {})
+            reply = user(method, f"{CONFIGURATIONS}/{path}", None if method == "GET" else {})
             assert (reply.status, reply.json["error"]) == (404, "device does not exist")
 
 
 def test_a_decommissioned_device_leaves_no_configuration(server: DevServer) -> None:
     device = RawDevice(server).accepted()
     device_id = server.device().id
-    deployment = configured(server, device_id)
+    deployment = RawUser(server).deploy_configuration(device_id)
     server.decommission()
-    assert Person(server)("GET", f"{CONFIGURATIONS}/{device_id}").status == 404
+    assert RawUser(server)("GET", f"{CONFIGURATIONS}/{device_id}").status == 404
     assert server.status(deployment) == "decommissioned"
     assert device.call("GET", CONFIGURATION).status == 401
 
 
 def test_a_configuration_is_deployed_like_an_artifact(server: DevServer) -> None:
-    device, person = RawDevice(server).accepted(), Person(server)
+    device, user = RawDevice(server).accepted(), RawUser(server)
     device_id = server.device().id
-    deployment = configured(server, device_id)
+    deployment = RawUser(server).deploy_configuration(device_id)
     offered = device.next().json
     assert offered["id"] == deployment
     artifact = offered["artifact"]
@@ -105,7 +95,7 @@ def test_a_configuration_is_deployed_like_an_artifact(server: DevServer) -> None
     reply = fetch(server, "GET", link, None, {"Range": "bytes=5-"})
     assert (reply.status, reply.headers["Accept-Ranges"]) == (200, None)
     assert len(reply.body) == int(reply.headers["Content-Length"])
-    shown = person("GET", f"{DEPLOYMENTS}/{deployment}").json
+    shown = user("GET", f"{DEPLOYMENTS}/{deployment}").json
     assert (shown["type"], shown["name"], "filter" in shown) == (
         "configuration",
         artifact["artifact_name"],
@@ -118,20 +108,11 @@ def test_a_configuration_is_deployed_like_an_artifact(server: DevServer) -> None
 
 @pytest.mark.real
 @pytest.mark.skipif(not MENDER_ARTIFACT, reason="mender-artifact is not installed")
-def test_the_artifact_of_a_configuration_is_a_real_one(server: DevServer, tmp_path: Path) -> None:
+def test_mender_artifact_reads_the_artifact_of_a_configuration(server: DevServer, tmp_path: Path) -> None:
     device = RawDevice(server).accepted()
-    configured(server, server.device().id)
+    RawUser(server).deploy_configuration(server.device().id)
     path = tmp_path / "c.mender"
     path.write_bytes(fetch(server, "GET", device.link()).body)
     done = subprocess.run([MENDER_ARTIFACT, "read", path], check=True, capture_output=True, text=True)
-    for words in ("mender-configure", "data-partition.mender-configure.version", '"timezone": "Europe/Oslo"'):
-        assert words in done.stdout
-
-
-def test_the_client_hands_a_configuration_to_the_sub_updater(accepted: Device, server: DevServer) -> None:
-    accepted.sub_updater('cp "$1" "$MENDER_DATASTORE_DIR/taken"; $ONESHOT report --success\n')
-    deployment = configured(server, server.device().id)
-    accepted.ok("run", "--all")
-    server.wait_for(lambda seen: b'"success"' in seen.body)
-    assert server.status_history(deployment)[-1] == "success"
-    assert read_header(accepted.data / "taken").name == f"configuration-{deployment}"
+    for text in ("mender-configure", "data-partition.mender-configure.version", '"timezone": "Europe/Oslo"'):
+        assert text in done.stdout

@@ -1,54 +1,19 @@
-"""The development server's artifact links, and the faults it commits on demand (device-api.md 5)."""
+"""The development server's artifact links (device-api.md 5), and its faults."""
 
 import json
 import threading
 import time
-from collections.abc import Iterator
 from http.client import IncompleteRead, RemoteDisconnected
 from pathlib import Path
 from typing import Any
 
 import pytest
 from helpers.artifacts import make_artifact
-from helpers.raw_device import ATTRIBUTES, NEXT, RawDevice, Reply, connect, fetch
+from helpers.raw_device import ATTRIBUTES, NEXT, ManualClock, RawDevice, connect, get
 
 from mender_oneshot.devserver import DevServer
 
 SIZE = 300_000
-
-
-class Clock:
-    """A time that moves when told to."""
-
-    now = 1_000_000_000.25
-
-    def __call__(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def server(tmp_path: Path, clock: Clock) -> Iterator[DevServer]:
-    before = threading.active_count()
-    with DevServer(tmp_path / "server", tls=False, clock=clock) as server:
-        yield server
-    assert threading.active_count() == before
-
-
-@pytest.fixture
-def device(server: DevServer) -> RawDevice:
-    return RawDevice(server).accepted()
-
-
-@pytest.fixture
-def artifact(server: DevServer, tmp_path: Path) -> bytes:
-    path = make_artifact(tmp_path / "a.mender", payload={"big": bytes(SIZE)}, compression="none")
-    server.upload(path)
-    return path.read_bytes()
 
 
 @pytest.fixture
@@ -57,14 +22,8 @@ def link(server: DevServer, device: RawDevice, artifact: bytes) -> str:
     return device.link()
 
 
-def get(server: DevServer, url: str, method: str = "GET", /, **headers: str) -> Reply:
-    return fetch(
-        server, method, url, None, {name.replace("_", "-"): value for name, value in headers.items()}
-    )
-
-
 @pytest.mark.parametrize(
-    ("asked", "status", "part"),
+    ("requested", "status", "part"),
     [
         (None, 200, slice(None)),
         ("bytes=0-", 206, slice(0, None)),
@@ -76,10 +35,10 @@ def get(server: DevServer, url: str, method: str = "GET", /, **headers: str) -> 
         ("chapters=1-2", 200, slice(None)),
     ],
 )
-def test_ranges(
-    server: DevServer, link: str, artifact: bytes, asked: str | None, status: int, part: slice
+def test_one_range_is_served_and_any_other_gets_the_whole_object(
+    server: DevServer, link: str, artifact: bytes, requested: str | None, status: int, part: slice
 ) -> None:
-    reply = get(server, link, **({"Range": asked} if asked else {}))
+    reply = get(server, link, **({"Range": requested} if requested else {}))
     assert (reply.status, reply.body) == (status, artifact[part])
     assert reply.headers["Content-Length"] == str(len(reply.body))
     if status == 206:
@@ -87,7 +46,9 @@ def test_ranges(
         assert reply.headers["Content-Range"] == f"bytes {first}-{end - 1}/{len(artifact)}"
 
 
-def test_conditions_on_ranges(server: DevServer, link: str, artifact: bytes) -> None:
+def test_a_range_of_a_changed_object_gets_the_whole_object(
+    server: DevServer, link: str, artifact: bytes
+) -> None:
     whole = get(server, link, "HEAD")
     assert (whole.status, whole.body, int(whole.headers["Content-Length"])) == (200, b"", len(artifact))
     etag, date = whole.headers["ETag"], whole.headers["Last-Modified"]
@@ -97,7 +58,9 @@ def test_conditions_on_ranges(server: DevServer, link: str, artifact: bytes) -> 
     assert (beyond.status, beyond.headers["Content-Range"]) == (416, f"bytes */{len(artifact)}")
 
 
-def test_links_refused(server: DevServer, link: str, clock: Clock) -> None:
+def test_links_that_expired_or_were_changed_are_rejected(
+    server: DevServer, link: str, clock: ManualClock
+) -> None:
     with_token = get(server, link, Authorization="Bearer x")
     assert (with_token.status, b"InvalidArgument" in with_token.body) == (400, True)
     assert b"SignatureDoesNotMatch" in get(server, link.replace("X-Amz-Expires=8", "X-Amz-Expires=9")).body
@@ -110,10 +73,7 @@ def test_links_refused(server: DevServer, link: str, clock: Clock) -> None:
     assert late.headers["Content-Type"] == "application/xml"
 
 
-# --- Faults ------------------------------------------------------------------------------------------------
-
-
-def test_faults_in_place_of_an_answer(server: DevServer, device: RawDevice) -> None:
+def test_a_fault_replaces_the_response_as_often_as_it_counts(server: DevServer, device: RawDevice) -> None:
     server.faults.add("* */next", status=503, headers={"Content-Type": "text/html"}, body=b"<html>")
     server.faults.add("GET */next", retry_after=7, count=2)
     server.faults.add("GET */next", redirect="http://elsewhere{target}")
@@ -125,7 +85,9 @@ def test_faults_in_place_of_an_answer(server: DevServer, device: RawDevice) -> N
 
 
 @pytest.mark.parametrize("drop", ["drop_before", "drop_after"])
-def test_drops(server: DevServer, device: RawDevice, drop: str) -> None:
+def test_a_dropped_connection_has_no_response_but_a_log_entry(
+    server: DevServer, device: RawDevice, drop: str
+) -> None:
     server.faults.add(f"PUT {ATTRIBUTES}", **{drop: True})
     with pytest.raises(RemoteDisconnected):
         device.call("PUT", ATTRIBUTES, [{"name": "n0", "value": 0}])
@@ -136,7 +98,7 @@ def test_drops(server: DevServer, device: RawDevice, drop: str) -> None:
 
 @pytest.mark.parametrize("cut", [0, 1, 70_000, SIZE])
 @pytest.mark.parametrize("tls", [False, True])
-def test_cuts(tmp_path: Path, tls: bool, cut: int) -> None:
+def test_a_cut_comes_after_exactly_as_many_bytes_as_configured(tmp_path: Path, tls: bool, cut: int) -> None:
     with DevServer(tmp_path / "server", tls=tls, accept_all=True) as server:
         server.upload(make_artifact(tmp_path / "a.mender", payload={"big": bytes(SIZE)}, compression="none"))
         device = RawDevice(server).accepted()
@@ -173,7 +135,9 @@ def test_a_stall_ends_by_release_or_by_stop(server: DevServer, link: str, artifa
 
 
 @pytest.mark.parametrize("what", ["chunked", "no_length"])
-def test_bodies_without_a_length(server: DevServer, link: str, artifact: bytes, what: str) -> None:
+def test_a_body_can_be_sent_without_its_length(
+    server: DevServer, link: str, artifact: bytes, what: str
+) -> None:
     server.faults.add("GET /storage/*", count=None, **{what: True})
     reply = get(server, link)
     assert (reply.headers["Content-Length"], reply.body) == (None, artifact)
@@ -182,7 +146,9 @@ def test_bodies_without_a_length(server: DevServer, link: str, artifact: bytes, 
     assert get(server, link).headers["Content-Length"] == str(len(artifact))
 
 
-def test_objects_that_are_not_what_they_were(server: DevServer, link: str, artifact: bytes) -> None:
+def test_faults_of_storage_serve_another_range_or_other_bytes(
+    server: DevServer, link: str, artifact: bytes
+) -> None:
     etag = get(server, link).headers["ETag"]
     headers = {"Range": "bytes=1000-", "If_Range": etag}
     server.faults.add("GET /storage/*", ignore_range=True)
@@ -203,23 +169,27 @@ def test_objects_that_are_not_what_they_were(server: DevServer, link: str, artif
     assert get(server, link).headers["ETag"] == changed.headers["ETag"]
 
 
-def test_slow_answers(server: DevServer, link: str, artifact: bytes) -> None:
+def test_a_slow_response_takes_its_time_and_arrives_whole(
+    server: DevServer, link: str, artifact: bytes
+) -> None:
     server.faults.add("GET /storage/*", slow=1_500_000)
     began = time.monotonic()
     assert get(server, link).body == artifact
     assert 0.15 < time.monotonic() - began < 5
 
 
-def test_a_client_that_goes_is_noticed(server: DevServer, link: str) -> None:
+def test_a_client_that_disconnects_ends_a_stall(server: DevServer, link: str) -> None:
     server.faults.add("GET /storage/*", stall_after=10)
     with connect(server, link) as connection:
         connection.request("GET", link.removeprefix(server.storage_url))
         server.faults.wait_for_stall()
-        assert server.requests[-1].origin == "api", "not yet over"
+        assert server.requests[-1].origin == "api", "logged too early"
     seen = server.wait_for(lambda seen: seen.origin == "storage")
     assert (seen.status, seen.sent) == (200, 10)
 
 
-def test_waiting_for_a_request_that_never_comes(server: DevServer, device: RawDevice) -> None:
+def test_waiting_for_a_request_that_never_comes_lists_the_last_ones(
+    server: DevServer, device: RawDevice
+) -> None:
     with pytest.raises(TimeoutError, match="auth_requests 200"):
         server.wait_for(lambda seen: seen.status == 418, timeout=0.01)

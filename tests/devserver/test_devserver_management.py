@@ -1,6 +1,5 @@
 """The development server's management API, its faults over HTTP, and the program."""
 
-import base64
 import json
 import os
 import re
@@ -9,63 +8,23 @@ import signal
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from helpers.artifacts import make_artifact
 from helpers.device import REPO
-from helpers.raw_device import DEPLOYMENTS, RawDevice, Reply, fetch, public_pem
+from helpers.raw_device import DEPLOYMENTS, RawDevice, fetch, public_pem
+from helpers.raw_user import RawUser, basic
 
 from mender_oneshot.devserver import DevServer
 from mender_oneshot.devserver.management_api import DEVICES, INVENTORY, LOGIN, PREFIX
-from mender_oneshot.devserver.management_deployments import ARTIFACTS
 from mender_oneshot.devserver.management_deployments import DEPLOYMENTS as MANAGED
 
 MENDER_ARTIFACT = shutil.which("mender-artifact") or ""
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[DevServer]:
-    with DevServer(tmp_path / "server", tls=False) as server:
-        yield server
-
-
-def basic(text: str) -> dict[str, str]:
-    return {"Authorization": "Basic " + base64.b64encode(text.encode()).decode()}
-
-
-class Person:
-    """Someone who is logged in."""
-
-    def __init__(self, server: DevServer) -> None:
-        self.server = server
-        reply = fetch(server, "POST", server.url + LOGIN, b"", basic("me@example.com:secret"))
-        self.headers = {"Authorization": f"Bearer {reply.body.decode()}"}
-
-    def __call__(self, method: str, path: str, body: Any = None, **headers: str) -> Reply:
-        return fetch(self.server, method, self.server.url + path, body, {**self.headers, **headers})
-
-    def upload(self, content: bytes, *, chunked: bool = False) -> Reply:
-        form = b'--B\r\nContent-Disposition: form-data; name="description"\r\n\r\nours\r\n'
-        form += b'--B\r\nContent-Disposition: form-data; name="artifact"; filename="a.mender"\r\n\r\n'
-        form += content + b"\r\n--B--\r\n"
-        kind = {"Content-Type": "multipart/form-data; boundary=B"}
-        if not chunked:
-            return self("POST", ARTIFACTS, form, **kind)
-        frames = [form[at : at + 777] for at in range(0, len(form), 777)]
-        body = b"".join(b"%x\r\n%b\r\n" % (len(f), f) for f in frames) + b"0\r\n\r\n"
-        return self("POST", ARTIFACTS, body, **kind, **{"Transfer-Encoding": "chunked"})
-
-
-@pytest.fixture
-def person(server: DevServer) -> Person:
-    return Person(server)
-
-
-def test_login(tmp_path: Path, server: DevServer) -> None:
+def test_only_an_email_address_or_the_given_user_can_log_in(tmp_path: Path, server: DevServer) -> None:
     assert fetch(server, "GET", server.url + DEVICES).status == 401
     for login, status in (("me:secret", 401), ("me@example.com:", 401), ("me@example.com:secret", 200)):
         assert fetch(server, "POST", server.url + LOGIN, b"", basic(login)).status == status
@@ -87,20 +46,22 @@ def test_login(tmp_path: Path, server: DevServer) -> None:
         (f"{MANAGED}?status=none", "unknown status none"),
     ],
 )
-def test_bad_queries(person: Person, path: str, error: str) -> None:
-    reply = person("GET", path)
+def test_a_bad_query_is_rejected_with_the_servers_message(user: RawUser, path: str, error: str) -> None:
+    reply = user("GET", path)
     assert (reply.status, reply.json["error"]) == (400, error)
 
 
-def test_a_deployment_to_all_devices(tmp_path: Path, server: DevServer, person: Person) -> None:
+def test_a_deployment_to_all_devices_needs_an_accepted_one(
+    tmp_path: Path, server: DevServer, user: RawUser
+) -> None:
     server.upload(make_artifact(tmp_path / "a.mender"))
     wanted = {"name": "d", "artifact_name": "release-2", "all_devices": True}
-    reply = person("POST", MANAGED, wanted)
+    reply = user("POST", MANAGED, wanted)
     assert (reply.status, reply.json["error"]) == (400, "No devices for the deployment")
     device = RawDevice(server).accepted()
-    reply = person("POST", MANAGED, wanted)
+    reply = user("POST", MANAGED, wanted)
     assert (reply.status, device.next().status) == (201, 200)
-    reply = person("POST", MANAGED, wanted | {"devices": [server.device().id]})
+    reply = user("POST", MANAGED, wanted | {"devices": [server.device().id]})
     assert (reply.status, "togheter with all_devices" in reply.json["error"]) == (400, True)
 
 
@@ -117,24 +78,24 @@ def test_a_decommissioned_device_ends_two_deployments_at_most(tmp_path: Path, se
     ]
 
 
-def test_a_preauthorized_device_gets_its_token_at_once(server: DevServer, person: Person) -> None:
+def test_a_preauthorized_device_gets_its_token_at_once(server: DevServer, user: RawUser) -> None:
     device = RawDevice(server)
     wanted = {"identity_data": device.identity, "pubkey": public_pem(device.key)}
-    reply = person("POST", DEVICES, wanted)
+    reply = user("POST", DEVICES, wanted)
     assert (reply.status, reply.headers["Location"]) == (201, f"devices/{server.device().id}")
-    assert person("GET", f"{DEVICES}/count?status=preauthorized").json == {"count": 1}
-    assert person("POST", DEVICES, wanted).json["status"] == "preauthorized"
+    assert user("GET", f"{DEVICES}/count?status=preauthorized").json == {"count": 1}
+    assert user("POST", DEVICES, wanted).json["status"] == "preauthorized"
     other = RawDevice(server, key=ed25519.Ed25519PrivateKey.generate())
     assert [other.authorize().status, device.authorize().status] == [401, 200]
     assert [s.status for s in server.device().auth_sets] == ["accepted", "pending"]
-    assert person("GET", f"{DEVICES}/count?status=accepted").json == {"count": 1}
+    assert user("GET", f"{DEVICES}/count?status=accepted").json == {"count": 1}
 
 
-def test_a_user_revokes_the_tokens_of_an_auth_set(server: DevServer, person: Person) -> None:
+def test_a_user_revokes_the_tokens_of_an_auth_set(server: DevServer, user: RawUser) -> None:
     device = RawDevice(server).accepted()
     assert device.next().status == 204
     path = f"{PREFIX}v2/devauth/tokens/{server.device().auth_sets[0].id}"
-    assert [person("DELETE", path).status, person("DELETE", path).status] == [204, 404]
+    assert [user("DELETE", path).status, user("DELETE", path).status] == [204, 404]
     assert (device.next().status, device.next().body) == (401, b"")
     assert device.authorize().status == 200
 
@@ -155,7 +116,9 @@ TOKENLESS = "Authorization not present in header"
         ("Bearer a.e30.c", 'identity: claim "sub" is required'),
     ],
 )
-def test_what_is_no_token(server: DevServer, authorization: str | None, error: str) -> None:
+def test_a_text_that_is_not_a_token_is_rejected_by_the_gateway(
+    server: DevServer, authorization: str | None, error: str
+) -> None:
     headers = {} if authorization is None else {"Authorization": authorization}
     for path in (DEVICES, f"{DEPLOYMENTS}/next"):
         reply = fetch(server, "GET", server.url + path, None, headers)
@@ -163,31 +126,30 @@ def test_what_is_no_token(server: DevServer, authorization: str | None, error: s
         assert reply.headers["WWW-Authenticate"] == 'Bearer realm="ManagementJWT"'
 
 
-def test_devices_and_their_inventory(server: DevServer, person: Person) -> None:
+def test_a_user_accepts_a_device_sees_its_inventory_and_removes_it(server: DevServer, user: RawUser) -> None:
     device = RawDevice(server)
     device.authorize()
-    (found,) = person("GET", f"{DEVICES}?status=pending").json
+    (found,) = user("GET", f"{DEVICES}?status=pending").json
     assert (found["identity_data"], found["auth_sets"][0]["status"]) == (device.identity, "pending")
     path = f"{DEVICES}/{found['id']}"
     for status in ("accepted", "rejected", "pending", "accepted"):
         assert (
-            person("PUT", f"{path}/auth/{found['auth_sets'][0]['id']}/status", {"status": status}).status
-            == 204
+            user("PUT", f"{path}/auth/{found['auth_sets'][0]['id']}/status", {"status": status}).status == 204
         )
         assert device.authorize().status == (200 if status == "accepted" else 401)
-    assert person("PUT", f"{path}/auth/none/status", {"status": "accepted"}).status == 404
+    assert user("PUT", f"{path}/auth/none/status", {"status": "accepted"}).status == 404
     device.call("PUT", "/api/devices/v1/inventory/device/attributes", [{"name": "a", "value": "b"}])
-    (inventory,) = person("GET", INVENTORY).json
+    (inventory,) = user("GET", INVENTORY).json
     assert {"name": "a", "value": "b", "scope": "inventory"} in inventory["attributes"]
-    assert person("GET", f"{INVENTORY}/{found['id']}").json == inventory
-    assert [person("DELETE", path).status, person("DELETE", path).status] == [204, 404]
+    assert user("GET", f"{INVENTORY}/{found['id']}").json == inventory
+    assert [user("DELETE", path).status, user("DELETE", path).status] == [204, 404]
     assert device.next().status == 401
 
 
 @pytest.mark.real
 @pytest.mark.skipif(not MENDER_ARTIFACT, reason="mender-artifact is not installed")
 @pytest.mark.parametrize("compression", ["none", "gz", "xz"])
-def test_our_artifacts_are_real_ones(tmp_path: Path, server: DevServer, compression: str) -> None:
+def test_mender_artifact_validates_our_artifacts(tmp_path: Path, server: DevServer, compression: str) -> None:
     path = make_artifact(tmp_path / "a.mender", device_types=["board", "b2"], compression=compression)
     assert server.upload(path)
     for verb in ("read", "validate"):
@@ -196,51 +158,53 @@ def test_our_artifacts_are_real_ones(tmp_path: Path, server: DevServer, compress
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-def test_uploads(tmp_path: Path, server: DevServer, person: Person, chunked: bool) -> None:
+def test_an_uploaded_artifact_is_served_as_it_was_and_survives_a_restart(
+    tmp_path: Path, server: DevServer, user: RawUser, chunked: bool
+) -> None:
     content = make_artifact(tmp_path / "a.mender", payload={"f": os.urandom(400_000)}).read_bytes()
-    reply = person.upload(content, chunked=chunked)
+    reply = user.upload(content, chunked=chunked)
     assert reply.status == 201
-    found = person("GET", reply.headers["Location"]).json
+    found = user("GET", reply.headers["Location"]).json
     assert (found["name"], found["description"], found["size"]) == ("release-2", "ours", len(content))
     assert found["device_types_compatible"] == ["board"]
     device = RawDevice(server).accepted()
     server.deploy("release-2")
     assert fetch(server, "GET", device.link()).body == content
-    again, broken = person.upload(content), person.upload(b"not an artifact")
+    again, broken = user.upload(content), user.upload(b"not an artifact")
     assert (again.status, broken.status) == (409, 400)
     assert len(list((tmp_path / "server" / "artifacts").iterdir())) == 1
-    assert person("DELETE", reply.headers["Location"]).status == 409, "in use"
+    assert user("DELETE", reply.headers["Location"]).status == 409, "in use"
     with DevServer(tmp_path / "server", tls=False) as restarted:
         assert [a.name for a in restarted.artifacts] == ["release-2"]
 
 
-def test_a_deployment_from_beginning_to_end(tmp_path: Path, server: DevServer, person: Person) -> None:
+def test_a_user_follows_a_deployment_and_aborts_it(tmp_path: Path, server: DevServer, user: RawUser) -> None:
     server.upload(make_artifact(tmp_path / "a.mender"))
     device = RawDevice(server).accepted()
     wanted = {"name": "d", "artifact_name": "release-2", "devices": [server.device().id]}
-    path = person("POST", MANAGED, wanted).headers["Location"]
+    path = user("POST", MANAGED, wanted).headers["Location"]
     deployment = path.rpartition("/")[2]
-    assert person("GET", path).json["status"] == "pending"
+    assert user("GET", path).json["status"] == "pending"
     assert device.next().json["id"] == deployment
     device.status(deployment, "downloading", substate="half")
-    (mine,) = person("GET", f"{path}/devices").json
+    (mine,) = user("GET", f"{path}/devices").json
     assert (mine["status"], mine["substate"], mine["log"]) == ("downloading", "half", False)
-    assert person("GET", path).json["statistics"]["status"]["downloading"] == 1
-    assert person("GET", f"{path}/statistics").json["downloading"] == 1
+    assert user("GET", path).json["statistics"]["status"]["downloading"] == 1
+    assert user("GET", f"{path}/statistics").json["downloading"] == 1
     log = f"{path}/devices/{mine['id']}/log"
-    assert person("GET", log).status == 404
+    assert user("GET", log).status == 404
     messages = [{"timestamp": "2026-11-23T12:00:00Z", "level": "info", "message": "m"}]
     device.call("PUT", f"{DEPLOYMENTS}/{deployment}/log", {"messages": messages})
-    assert person("GET", log).body == b"2026-11-23 12:00:00 +0000 UTC info: m\n"
-    statuses = [person("PUT", f"{path}/status", {"status": s}).status for s in ("done", "aborted", "aborted")]
+    assert user("GET", log).body == b"2026-11-23 12:00:00 +0000 UTC info: m\n"
+    statuses = [user("PUT", f"{path}/status", {"status": s}).status for s in ("done", "aborted", "aborted")]
     assert statuses == [400, 204, 422]
     assert device.status(deployment, "success") == 409
-    assert [d["id"] for d in person("GET", f"{MANAGED}?status=finished").json] == [deployment]
-    assert person("POST", MANAGED, wanted | {"artifact_name": "none"}).status == 422
-    assert person("POST", MANAGED, {"name": "d"}).status == 400
+    assert [d["id"] for d in user("GET", f"{MANAGED}?status=finished").json] == [deployment]
+    assert user("POST", MANAGED, wanted | {"artifact_name": "none"}).status == 422
+    assert user("POST", MANAGED, {"name": "d"}).status == 400
 
 
-def test_faults_over_http(server: DevServer) -> None:
+def test_faults_can_be_added_and_cleared_over_http_and_tokens_are_masked(server: DevServer) -> None:
     device, url = RawDevice(server).accepted(), f"{server.url}/devserver"
     assert fetch(server, "POST", f"{url}/faults", {"match": "GET */next", "status": 500}).status == 204
     assert [device.next().status, device.next().status] == [500, 204]
@@ -254,13 +218,13 @@ def test_faults_over_http(server: DevServer) -> None:
     assert device.token not in json.dumps([s["headers"] for s in seen])
 
 
-def start(*words: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-W", "error", "-m", "mender_oneshot.devserver", *words]
+def start(*options: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-W", "error", "-m", "mender_oneshot.devserver", *options]
     return subprocess.Popen(command, cwd=REPO, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_program(tmp_path: Path, number: signal.Signals) -> None:
+def test_the_program_serves_until_a_signal_and_logs_no_query(tmp_path: Path, number: signal.Signals) -> None:
     with start("--http", "--port", "0", "--directory", str(tmp_path / "d")) as program:
         assert program.stdout
         found = re.match(r"Serving (http://127.0.0.1:(\d+)),", program.stdout.readline())
@@ -279,7 +243,7 @@ def test_the_program(tmp_path: Path, number: signal.Signals) -> None:
     assert re.fullmatch(r"GET /api/devices/v1/deployments/any 401 \d+\n", error)
 
 
-def test_an_unusable_directory(tmp_path: Path) -> None:
+def test_an_unusable_directory_ends_the_program_with_73(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with start("--directory", str(tmp_path / "file")) as program:
         _, error = program.communicate()

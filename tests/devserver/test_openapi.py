@@ -1,19 +1,17 @@
-"""The development server's device endpoints answer as the real server's OpenAPI descriptions say.
+"""The development server's device endpoints respond as the real server's OpenAPI descriptions specify.
 
-`DEVIATIONS` lists where the real server is known to answer otherwise, and why.
+`DEVIATIONS` lists where the real server is known to respond otherwise, and why.
 """
 
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
-import yaml
+from helpers import openapi
 from helpers.artifacts import make_artifact
-from helpers.device import REPO
 from helpers.raw_device import (
     ATTRIBUTES,
     AUTH,
@@ -29,15 +27,14 @@ from helpers.raw_device import (
 
 from mender_oneshot.devserver import DevServer, validation
 
-OPENAPI = REPO / "docs" / "reference" / "openapi"
 FILES = ("deviceauth/devices_v1.yaml", "inventory/devices_v1.yaml", "deployments/devices_v1.yaml")
 STATUS = f"{DEPLOYMENTS}/{{id}}/status"
 LOG = f"{DEPLOYMENTS}/{{id}}/log"
 CONFIGURATION = "/api/devices/v1/deployments/download/configuration/{deployment_id}/{device_type}/{device_id}"
 UNDESCRIBED = "the service checks this before the endpoint does, and no description has it"
-EMPTY = "a token that is no longer good is refused with an empty body"
+EMPTY = "a token that is no longer valid is rejected with an empty body"
 
-# (method, path, status) -> why the answer is not as described.
+# (method, path, status) -> why the response is not as described.
 DEVIATIONS = {
     ("POST", AUTH, 200): "the token is plain text of type application/jwt, not JSON",
     ("POST", AUTH, 413): UNDESCRIBED,
@@ -51,13 +48,13 @@ DEVIATIONS = {
     ("PUT", ATTRIBUTES, 415): UNDESCRIBED,
     ("PUT", STATUS, 415): UNDESCRIBED,
     ("PUT", LOG, 413): UNDESCRIBED,
-    ("GET", CONFIGURATION, 200): "an artifact is not application/json, as which it is described",
+    ("GET", CONFIGURATION, 200): "an artifact, which is described as application/json, has another type",
 }
 
 
 @dataclass
 class Exchange:
-    """One request and its reply, under the path as the description has it."""
+    """One request and its reply, with the path as in the description."""
 
     method: str
     path: str
@@ -69,34 +66,18 @@ class Exchange:
         return self.method, self.path, self.reply.status
 
 
-def resolved(value: Any, file: Path) -> Any:
-    """A description with every `$ref` replaced by what it stands for."""
-    if isinstance(value, list):
-        return [resolved(item, file) for item in value]
-    if not isinstance(value, dict):
-        return value
-    if "$ref" in value:
-        name, _, pointer = value["$ref"].partition("#")
-        target = (file.parent / name).resolve() if name else file
-        found = yaml.safe_load(target.read_text())
-        for part in pointer.strip("/").split("/"):
-            found = found[part.replace("~1", "/").replace("~0", "~")]
-        return resolved(found, target)
-    return {key: resolved(item, file) for key, item in value.items()}
-
-
 @pytest.fixture(scope="module")
 def operations() -> dict[tuple[str, str], Any]:
     found = {}
     for name in FILES:
-        for path, methods in yaml.safe_load((OPENAPI / name).read_text())["paths"].items():
+        for path, methods in openapi.load(name)["paths"].items():
             for method, operation in methods.items():
-                found[method.upper(), path] = resolved(operation, OPENAPI / name)
+                found[method.upper(), path] = operation
     return found
 
 
 class Driver:
-    """Drives every endpoint through every status it can give."""
+    """Sends requests until every endpoint has responded with every status."""
 
     def __init__(self, server: DevServer, clock: list[float]) -> None:
         self.server = server
@@ -196,7 +177,7 @@ def exchanges(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Exchang
 
 
 def check(value: Any, schema: Any) -> None:
-    """Validate, date-times included."""
+    """Validate a value, including its date-times."""
     formats = jsonschema.FormatChecker(formats=())
     formats.checks("date-time")(lambda text: not isinstance(text, str) or validation.is_rfc3339(text))
     jsonschema.Draft202012Validator(schema, format_checker=formats).validate(value)
@@ -222,23 +203,23 @@ def test_replies_are_as_described(operations: dict[tuple[str, str], Any], exchan
         assert described, f"{exchange.key} is not described"
         content = described.get("content")
         if not content:
-            continue  # The description leaves it open.
+            continue  # Not described.
         kind = exchange.reply.headers["Content-Type"]
         check(exchange.reply.json, content[kind]["schema"])
         if exchange.reply.status >= 400:
             assert exchange.reply.json["request_id"] == exchange.reply.headers["X-MEN-RequestID"]
 
 
-def test_every_described_reply_was_seen(
+def test_every_described_reply_is_tested(
     operations: dict[tuple[str, str], Any], exchanges: list[Exchange]
 ) -> None:
     described = {
         (*key, int(code)) for key, operation in operations.items() for code in operation["responses"]
     }
     missing = described - {exchange.key for exchange in exchanges}
-    # What only a broken server says, and a 404 of `next` that no released route gives.
+    # 5xx needs a broken server, and no released route responds with the 404 of `next`.
     assert {key for key in missing if key[2] < 500} == {("GET", NEXT, 404)}
 
 
-def test_every_deviation_is_seen(exchanges: list[Exchange]) -> None:
+def test_every_deviation_still_exists(exchanges: list[Exchange]) -> None:
     assert DEVIATIONS.keys() <= {exchange.key for exchange in exchanges}

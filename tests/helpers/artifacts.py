@@ -1,4 +1,4 @@
-"""Builds small `.mender` files, format version 3, as `mender-artifact` would (device-api.md 11)."""
+"""Builds small `.mender` files of format version 3, as `mender-artifact` does (device-api.md 11)."""
 
 import gzip
 import hashlib
@@ -39,10 +39,10 @@ def make_artifact(
     checksums: Mapping[str, str] | None = None,
     version: bytes = b'{"format":"mender","version":3}',
 ) -> Path:
-    """Write an artifact to `path` and return it.
+    """Write an artifact to `path` and return the path.
 
-    `provides` and `depends` go into type-info, `header_depends` into header-info; `checksums` replaces lines
-    of the manifest and adds others, for artifacts that shall not verify.
+    `provides` and `depends` go into type-info, `header_depends` into header-info. `checksums` replaces lines
+    of the manifest and adds others, for artifacts that must not verify.
     """
     pack, suffix = COMPRESS[compression], SUFFIX[compression]
     header_info = {

@@ -1,4 +1,4 @@
-"""Certificates of every sort, good and bad, and a TLS server that shows them."""
+"""Certificates of every kind, valid and invalid, and a TLS server that presents them."""
 
 import contextlib
 import ipaddress
@@ -59,7 +59,7 @@ def issue(
     identifiers: bool = True,
     purpose: x509.ObjectIdentifier | None = None,
 ) -> Issued:
-    """Issue a certificate, signed by itself unless there is an issuer."""
+    """Issue a certificate, self-signed without an issuer."""
     key = key or ec.generate_private_key(ec.SECP256R1())
     by = issuer or Issued(None, key)  # type: ignore[arg-type]
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
@@ -104,7 +104,7 @@ CLIENT = ExtendedKeyUsageOID.CLIENT_AUTH
 
 
 def weak_key(bits: int) -> rsa.RSAPrivateKey:
-    """Make an RSA key that the library itself would not make any more."""
+    """Return an RSA key that is too short for the library to generate."""
     done = subprocess.run(["openssl", "genrsa", str(bits)], capture_output=True, check=True)
     key = serialization.load_pem_private_key(done.stdout, None)
     assert isinstance(key, rsa.RSAPrivateKey)
@@ -112,13 +112,13 @@ def weak_key(bits: int) -> rsa.RSAPrivateKey:
 
 
 class Shown:
-    """A server on loopback that shows a chain and answers every request with the same bytes."""
+    """A server on loopback that presents a chain and answers every request with the same bytes."""
 
     def __init__(self, directory: Path, chain: Sequence[Issued], answer: bytes, address: str) -> None:
-        self.heard: list[bytes] = []
+        self.requests: list[bytes] = []
         self._answer = answer
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        # It shows whatever a server may show; to judge is the client's part.
+        # The server presents anything; the client has to reject it.
         self.context.set_ciphers("ALL:@SECLEVEL=0")
         directory.mkdir(parents=True, exist_ok=True)
         file = directory / "shown.pem"
@@ -153,20 +153,20 @@ class Shown:
                 try:
                     secure.do_handshake()
                 except ssl.SSLError:
-                    # What is left unread would reset the connection, and the alert would be lost.
+                    # Unread bytes would reset the connection, and the alert would be lost.
                     while socket.socket.recv(secure, 65536):
                         pass
                     continue
-                self.heard.append(_request(secure))
+                self.requests.append(_request(secure))
                 secure.sendall(self._answer)
 
 
 def _request(stream: socket.socket) -> bytes:
-    """Read a whole request: what is left unread would reset the connection."""
-    heard = b""
-    while b"\r\n\r\n" not in heard:
-        heard += stream.recv(65536) or b"\r\n\r\n"
-    head, _, body = heard.partition(b"\r\n\r\n")
+    """Return a whole request: unread bytes would reset the connection."""
+    received = b""
+    while b"\r\n\r\n" not in received:
+        received += stream.recv(65536) or b"\r\n\r\n"
+    head, _, body = received.partition(b"\r\n\r\n")
     length = next((line.split()[1] for line in head.lower().splitlines() if b"content-length" in line), b"0")
     while len(body) < int(length) and (piece := stream.recv(65536)):
         body += piece
@@ -177,6 +177,6 @@ def _request(stream: socket.socket) -> bytes:
 def showing(
     directory: Path, *chain: Issued, answer: bytes = NOT_ACCEPTED, address: str = "127.0.0.1"
 ) -> Iterator[Shown]:
-    """Run a server that shows a chain."""
+    """Run a server that presents a chain."""
     with Shown(directory, chain, answer, address) as server:
         yield server

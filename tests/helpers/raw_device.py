@@ -1,4 +1,4 @@
-"""A device made of bare `http.client`, to judge the development server without the client it is made for."""
+"""A device made of bare `http.client`, so that tests of the development server do not need the client."""
 
 import base64
 import contextlib
@@ -24,9 +24,19 @@ Key = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 ED25519 = ed25519.Ed25519PrivateKey.generate()
 
 
+class ManualClock:
+    """A clock that only moves when a test sets `now` (Unix time)."""
+
+    def __init__(self, now: float = 1_000_000_000.25) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
 @dataclass
 class Reply:
-    """What came back."""
+    """The response of the server."""
 
     status: int
     headers: http.client.HTTPMessage
@@ -34,21 +44,27 @@ class Reply:
 
     @property
     def json(self) -> Any:
-        """The body, decoded."""
+        """The body as JSON."""
         return json.loads(self.body)
+
+
+def get(server: DevServer, url: str, method: str = "GET", /, **headers: str) -> Reply:
+    """Send a request without a body; "_" in the name of a header stands for "-"."""
+    sent = {name.replace("_", "-"): value for name, value in headers.items()}
+    return fetch(server, method, url, None, sent)
 
 
 def fetch(
     server: DevServer, method: str, url: str, body: Any = None, headers: Mapping[str, str] | None = None
 ) -> Reply:
-    """One request on a connection of its own; a body that is not bytes goes as JSON."""
+    """Send one request on a new connection; a body that is not bytes is sent as JSON."""
     with connect(server, url) as connection:
         return ask(connection, method, url, body, headers)
 
 
 @contextlib.contextmanager
 def connect(server: DevServer, url: str) -> Iterator[http.client.HTTPConnection]:
-    """A connection to the origin of a URL."""
+    """Connect to the origin of a URL."""
     split = urlsplit(url)
     assert split.hostname
     connection = http.client.HTTPConnection(split.hostname, split.port, timeout=20)
@@ -66,7 +82,7 @@ def ask(
     body: Any = None,
     headers: Mapping[str, str] | None = None,
 ) -> Reply:
-    """One request on a connection that stays."""
+    """Send one request on an open connection."""
     split = urlsplit(url)
     sent = dict(headers or {})
     if body is not None and not isinstance(body, bytes):
@@ -79,13 +95,13 @@ def ask(
 
 
 def public_pem(key: Key) -> str:
-    """The public half, as an auth request wants it."""
+    """Return the public key as an authentication request needs it."""
     form = serialization.PublicFormat.SubjectPublicKeyInfo
     return key.public_key().public_bytes(serialization.Encoding.PEM, form).decode()
 
 
 def sign(key: Key, body: bytes) -> str:
-    """X-MEN-Signature."""
+    """Return the value of X-MEN-Signature."""
     if isinstance(key, rsa.RSAPrivateKey):
         raw = key.sign(body, padding.PKCS1v15(), hashes.SHA256())
     elif isinstance(key, ec.EllipticCurvePrivateKey):
@@ -96,7 +112,7 @@ def sign(key: Key, body: bytes) -> str:
 
 
 class RawDevice:
-    """One device of a server: asks what it is told to ask and judges nothing."""
+    """One device of a server; it sends what the test calls for and checks nothing."""
 
     def __init__(self, server: DevServer, identity: Any = None, key: Key = ED25519) -> None:
         self.server = server
@@ -105,12 +121,12 @@ class RawDevice:
         self.token = ""
 
     def call(self, method: str, path: str, body: Any = None, **headers: str) -> Reply:
-        """Ask the API with the token."""
+        """Send a request with the token."""
         sent = {"Authorization": f"Bearer {self.token}", **headers}
         return fetch(self.server, method, self.server.url + path, body, sent)
 
     def authorize(self) -> Reply:
-        """Ask for a token, and keep it."""
+        """Request a token, and keep it."""
         body = json.dumps({"id_data": json.dumps(self.identity), "pubkey": public_pem(self.key)}).encode()
         url = self.server.url + AUTH
         reply = fetch(self.server, "POST", url, body, {"X-MEN-Signature": sign(self.key, body)})
@@ -119,21 +135,21 @@ class RawDevice:
         return reply
 
     def accepted(self) -> "RawDevice":
-        """Get accepted."""
+        """Request a token, and have the server accept this device if necessary."""
         if self.authorize().status == 401:
             self.server.accept()
             assert self.authorize().status == 200
         return self
 
     def next(self, artifact_name: str = "release-1", device_type: str = "board") -> Reply:
-        """Ask for the next deployment, as v1 GET."""
+        """Request the next deployment by GET of v1."""
         return self.call("GET", f"{NEXT}?artifact_name={artifact_name}&device_type={device_type}")
 
     def status(self, deployment: str, status: str, **more: Any) -> int:
-        """Report a status."""
+        """Report a status; return the status code."""
         return self.call("PUT", f"{DEPLOYMENTS}/{deployment}/status", {"status": status, **more}).status
 
     def link(self) -> str:
-        """The link of the deployment that is next."""
+        """Return the artifact link of the next deployment."""
         uri: str = self.next().json["artifact"]["source"]["uri"]
         return uri
