@@ -23,54 +23,54 @@ class DeviceConfigApi:
         """The endpoints."""
         one = f"{CONFIGURATIONS}/{{id}}"
         return [
-            Route("GET", CONFIGURATION, self.wanted),
+            Route("GET", CONFIGURATION, self.get),
             Route("PUT", CONFIGURATION, self.report),
             Route("GET", one, self.show),
             Route("PUT", one, self.set),
             Route("POST", f"{one}/deploy", self.deploy),
         ]
 
-    def wanted(self, request: Request) -> Response:
+    def get(self, request: Request) -> Response:
         """Return to a device its configuration as a user has set it, without what the device has reported."""
         return json_response(200, _shown(self._get(self._caller(request)).configured))
 
     def report(self, request: Request) -> Response:
         """Record the configuration that a device has applied."""
         values = self._values(request)
-        found = self._configurations.setdefault(self._caller(request), Configuration())
-        found.reported, found.reported_at = values, self._model.clock()
+        configuration = self._configurations.setdefault(self._caller(request), Configuration())
+        configuration.reported, configuration.reported_at = values, self._model.clock()
         return Response(204)
 
     def show(self, request: Request) -> Response:
         """Return the configuration of a device to a user, as set and as reported."""
         device_id = request.params["id"]
-        found = self._get(device_id)
-        flat = {name: value for name, value in found.configured.items() if isinstance(value, str)}
+        configuration = self._get(device_id)
+        flat = {name: value for name, value in configuration.configured.items() if isinstance(value, str)}
         shown = {
             "id": device_id,
             "configured": flat,
-            "reported": _shown(found.reported),
-            "deployment_id": found.deployment_id,
-            "reported_ts": found.reported_at and rfc3339(found.reported_at),
-            "updated_ts": found.updated_at and rfc3339(found.updated_at),
+            "reported": _shown(configuration.reported),
+            "deployment_id": configuration.deployment_id,
+            "reported_ts": configuration.reported_at and rfc3339(configuration.reported_at),
+            "updated_ts": configuration.updated_at and rfc3339(configuration.updated_at),
         }
         return json_response(200, {name: value for name, value in shown.items() if value})
 
     def set(self, request: Request) -> Response:
         """Replace the configuration of a device; it takes effect only when it is deployed."""
         values = self._values(request)
-        found = self._configurations.setdefault(request.params["id"], Configuration())
-        found.configured, found.updated_at = values, self._model.clock()
+        configuration = self._configurations.setdefault(request.params["id"], Configuration())
+        configuration.configured, configuration.updated_at = values, self._model.clock()
         return Response(204)
 
     def deploy(self, request: Request) -> Response:
         """Create a deployment of a device's configuration."""
         device_id = request.params["id"]
-        found = self._get(device_id)
+        configuration = self._get(device_id)
         request.object("model.DeployConfigurationRequest", "malformed request body: ")
-        values = _shown(found.configured)
+        values = _shown(configuration.configured)
         deployment = self._model.deployments.create("", "", [device_id], configuration=values)
-        found.deployment_id = deployment.id
+        configuration.deployment_id = deployment.id
         return json_response(200, {"deployment_id": deployment.id})
 
     def _get(self, device_id: str) -> Configuration:

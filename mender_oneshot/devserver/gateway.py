@@ -7,7 +7,7 @@ import base64
 import binascii
 import json
 import re
-from email.message import Message
+from email.message import Message as Headers
 from typing import Any
 
 from .validation import HTTPError
@@ -36,7 +36,7 @@ def identifies_405(path: str) -> bool:
     return bool(re.match(rf"/api/[a-z]+/v[0-9a-z]+/({'|'.join(_IDENTIFYING)})", path))
 
 
-def bearer_token(headers: Message) -> str:
+def bearer_token(headers: Headers) -> str:
     """Return the token of the Authorization header, or else of the cookie JWT.
 
     Raise HTTPError 401 if there is none, or if the header is malformed.

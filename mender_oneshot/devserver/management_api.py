@@ -83,16 +83,16 @@ class ManagementApi:
         if wanted is not None and wanted not in _DEVICE_STATUSES:
             names = "accepted, pending, rejected, preauthorized or noauth"
             raise HTTPError(400, f"filter status must be one of: {names}")
-        found = [d for d in self._model.devices.values() if wanted in (None, d.status)]
-        return page(request, [_device_json(d) for d in found])
+        devices = [d for d in self._model.devices.values() if wanted in (None, d.status)]
+        return page(request, [_device_json(d) for d in devices])
 
     def count(self, request: Request) -> Response:
         """Count the devices, optionally those of one status."""
         wanted = request.query.get("status", "")
         if wanted and wanted not in _DEVICE_STATUSES:
             raise HTTPError(400, f"status must be one of: {', '.join(_DEVICE_STATUSES)}")
-        found = [d for d in self._model.devices.values() if wanted in ("", d.status)]
-        return json_response(200, {"count": len(found)})
+        devices = [d for d in self._model.devices.values() if wanted in ("", d.status)]
+        return json_response(200, {"count": len(devices)})
 
     def preauthorize(self, request: Request) -> Response:
         """Add a device that is accepted at its first request with this key."""
@@ -128,8 +128,8 @@ class ManagementApi:
 
     def status(self, request: Request) -> Response:
         """Return the status of an auth set."""
-        found = self._model.auth_set(request.params["id"], request.params["aid"])
-        return json_response(200, {"status": found.status})
+        auth_set = self._model.auth_set(request.params["id"], request.params["aid"])
+        return json_response(200, {"status": auth_set.status})
 
     def set_status(self, request: Request) -> Response:
         """Accept, reject or reset an auth set."""
@@ -155,10 +155,10 @@ class ManagementApi:
 
     def inventory(self, request: Request) -> Response:
         """Return the attributes of one device, each with its scope."""
-        found = self._model.devices.get(request.params["id"])
-        if found is None:
+        device = self._model.devices.get(request.params["id"])
+        if device is None:
             raise HTTPError(404, "Device not found")
-        return json_response(200, _inventory_json(found))
+        return json_response(200, _inventory_json(device))
 
 
 def page(request: Request, items: Iterable[Any]) -> Response:

@@ -69,10 +69,10 @@ class ManagementDeployments:
 
     def artifact(self, request: Request) -> Response:
         """Return one artifact."""
-        found = self._model.store.artifacts.get(_id(request))
-        if found is None:
+        artifact = self._model.store.artifacts.get(_id(request))
+        if artifact is None:
             raise HTTPError(404, NOT_FOUND)
-        return json_response(200, _artifact_json(found))
+        return json_response(200, _artifact_json(artifact))
 
     def delete_artifact(self, request: Request) -> Response:
         """Delete an artifact that no active deployment uses."""
@@ -103,8 +103,8 @@ class ManagementDeployments:
         wanted = request.query.get("status", "")
         if wanted not in ("", "pending", "inprogress", "finished", "aborted"):
             raise HTTPError(400, f"unknown status {wanted}")
-        found = [d for d in self._model.deployments.all.values() if _has_status(d, wanted)]
-        return page(request, [_deployment_json(d) for d in reversed(found)])
+        deployments = [d for d in self._model.deployments.all.values() if _has_status(d, wanted)]
+        return page(request, [_deployment_json(d) for d in reversed(deployments)])
 
     def deployment(self, request: Request) -> Response:
         """Return one deployment."""
@@ -130,10 +130,10 @@ class ManagementDeployments:
 
     def deployment_devices(self, request: Request) -> Response:
         """List the devices to which a deployment was offered, with its status."""
-        found = self._model.deployments.all.get(_id(request))
-        if found is None:
+        deployment = self._model.deployments.all.get(_id(request))
+        if deployment is None:
             raise HTTPError(404, NO_DEPLOYMENT)
-        return json_response(200, [_device_deployment_json(d) for d in found.devices.values()])
+        return json_response(200, [_device_deployment_json(d) for d in deployment.devices.values()])
 
     def log(self, request: Request) -> Response:
         """Return the log that a device uploaded, as lines of text."""
@@ -244,21 +244,25 @@ def _artifact_json(artifact: Artifact) -> dict[str, Any]:
     return artifact.to_json() | {"modified": rfc3339(artifact.modified)}
 
 
-def _device_deployment_json(found: DeviceDeployment) -> dict[str, Any]:
-    times = {"created": found.created, "started": found.started, "finished": found.finished}
+def _device_deployment_json(on_device: DeviceDeployment) -> dict[str, Any]:
+    times = {"created": on_device.created, "started": on_device.started, "finished": on_device.finished}
     shown = {name: None if timestamp is None else rfc3339(timestamp) for name, timestamp in times.items()}
-    kind = (found.provides or {}).get("device_type")
+    kind = (on_device.provides or {}).get("device_type")
     image = None
-    if found.artifact:
-        image = {"id": found.artifact.id, "name": found.artifact.name, "size": found.artifact.size}
+    if on_device.artifact:
+        image = {
+            "id": on_device.artifact.id,
+            "name": on_device.artifact.name,
+            "size": on_device.artifact.size,
+        }
     return _present(
         {
-            "id": found.device_id,
-            "status": found.status,
-            "substate": found.substate,
+            "id": on_device.device_id,
+            "status": on_device.status,
+            "substate": on_device.substate,
             "device_type": kind,
             "image": image,
-            "log": found.log is not None,
+            "log": on_device.log is not None,
             **shown,
         }
     )

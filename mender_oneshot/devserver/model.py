@@ -53,9 +53,9 @@ class Device:
     @property
     def status(self) -> str:
         """The status that results from those of the auth sets; `noauth` without any."""
-        found = {auth_set.status for auth_set in self.auth_sets}
+        statuses = {auth_set.status for auth_set in self.auth_sets}
         ranked = ("accepted", "preauthorized", "pending", "rejected")
-        return next((status for status in ranked if status in found), "noauth")
+        return next((status for status in ranked if status in statuses), "noauth")
 
     @property
     def attributes(self) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from email.message import Message
+from email.message import Message as Headers
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Seen:
     method: str
     path: str
     query: dict[str, str]
-    headers: Message
+    headers: Headers
     body: bytes
     status: int
     sent: int

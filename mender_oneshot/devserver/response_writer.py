@@ -67,8 +67,8 @@ class ResponseWriter:
             self._hold(head, 0)
             if self._request.method != "HEAD" and self.response.take_over is None:
                 self._send_body()
-            if self.chunked:
-                self._hold(b"0\r\n\r\n", 0)
+                if self.chunked:
+                    self._hold(b"0\r\n\r\n", 0)
             self._record(self.response.status)
             self._flush()
         except OSError:

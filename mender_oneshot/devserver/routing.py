@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from email.message import Message
+from email.message import Message as Headers
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -27,7 +27,7 @@ class Request:
     target: str
     path: str
     query: dict[str, str]
-    headers: Message
+    headers: Headers
     client: str
     """The address of the peer."""
     host: str

@@ -13,7 +13,7 @@ import ssl
 import threading
 import time
 from collections import deque
-from email.message import Message
+from email.message import Message as Headers
 
 from wsproto.connection import Connection, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Event, Ping, Pong, TextMessage
@@ -41,7 +41,7 @@ class ConnectionClosed(Exception):
         self.code = code
 
 
-def accept(headers: Message) -> dict[str, str]:
+def accept(headers: Headers) -> dict[str, str]:
     """Return the headers of the response 101 to an upgrade request; raise HTTPError 400 for any other."""
     prefix = "websocket: the client is not using the websocket protocol: "
     for name, value in (("Connection", "upgrade"), ("Upgrade", "websocket")):
