@@ -386,7 +386,7 @@ def test_a_new_deployment_begins_a_new_log(logs: Logs) -> None:
 def test_nothing_is_logged_without_a_deployment(
     device: Device, server: DevServer, release: Callable[..., str]
 ) -> None:
-    server.world.accept_all = True
+    server.accept_all = True
     device.ok("auth")
     server.revoke_tokens()
     asked = len(server.requests)
