@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # One worker for each core.
 PYTEST_OPTIONS ?= -n auto
 
-.PHONY: help demo test test-long coverage lint bench install uninstall deb sbom clean
+.PHONY: help demo test test-long coverage mutants lint bench install uninstall deb sbom clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -24,6 +24,9 @@ test-long: $(VENV)/dev ## run the enumerations that take longer
 
 coverage: $(VENV)/dev ## run the tests and list the lines and branches of the client that none of them reached
 	@sh .ci/coverage $(PYTEST_OPTIONS)
+
+mutants: $(VENV)/mutants ## change one thing of the core at a time and count the changes that no test finds; SAMPLE=20 ONLY=plan,tar
+	@nice $(BIN)/python .ci/mutation/run.py --sample $(or $(SAMPLE),0) --seed $(or $(SEED),1) --only "$(ONLY)"
 
 lint: $(VENV)/dev ## check format, lint, types, import directions, spelling and phrases
 	$(BIN)/ruff format --check .
@@ -44,6 +47,10 @@ $(VENV)/runtime: pyproject.toml
 $(VENV)/dev: pyproject.toml
 	@sh .ci/venv "$(or $(PYTHON),python3)" $(VENV) ".[dev]"
 	@touch $@ $(VENV)/runtime
+
+$(VENV)/mutants: pyproject.toml
+	@sh .ci/venv "$(or $(PYTHON),python3)" $(VENV) ".[dev,mutants]"
+	@touch $@ $(VENV)/dev $(VENV)/runtime
 
 # make hands down the variables that were given to it: DESTDIR, PREFIX, PYTHON and the others that the script names.
 install: ## install what a device needs, without pip or network; enables nothing

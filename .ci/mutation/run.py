@@ -1,0 +1,120 @@
+"""Change one thing of the core at a time, and see whether a test fails: `make mutants`.
+
+The mutants are those of mutmut's operators. Each is written into a copy of the tree, so that the processes of
+the client run it as well. The tests that run the changed line judge it, the fastest first. Results are kept
+in build/mutants: an interrupted run continues, and a killed mutant is not run again until its file changes.
+"""
+
+import argparse
+import os
+import shutil
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from forge import warm_up
+from judge import BUILD, HERE, ROOT, Worker, record, try_all
+from mutate import PACKAGE, Mutant, mutants_of
+
+MODULES = {
+    "plan": ["plan.py"],
+    "resume": ["resume.py"],
+    "state": ["state.py"],
+    "server": ["server.py", "answers.py"],
+    "artifact": ["artifact.py", "artifact_json.py"],
+    "tar": ["tar.py", "tarheader.py"],
+    "steps": ["steps/*.py"],
+}
+"""The mutated files of each module."""
+
+TESTS = {
+    "plan": "plan pauses check authorize report life",
+    "resume": "resume download faults/storages faults/bad_links",
+    "state": "state report check authorize",
+    "server": "answers* check authorize inventory report download faults/strangers faults/results_arrive",
+    "artifact": "artifact* extract provides",
+    "tar": "tar_* artifact* extract",
+    "steps": "authorize check install inventory report download life pauses liveness owner identity "
+    "faults/storages faults/bad_links faults/strangers faults/results_arrive",
+}
+"""The test files that belong to each module."""
+
+
+def files_of(modules: Iterable[str]) -> list[Path]:
+    """List the test files of some modules."""
+    found: dict[Path, None] = {}
+    for pattern in (pattern for module in modules for pattern in TESTS[module].split()):
+        directory, _, name = pattern.rpartition("/")
+        some = sorted((ROOT / "tests" / directory).glob(f"**/test_{name}.py"))
+        if not some:
+            raise SystemExit(f"There is no test file {pattern}; correct TESTS in .ci/mutation/run.py.")
+        found |= dict.fromkeys(some)
+    return list(found)
+
+
+def known_equivalent() -> dict[tuple[str, str], str]:
+    """Read the mutants that change nothing a user can see, with the reason of each."""
+    found = {}
+    for part in (HERE / "equivalent").read_text().split("\n\n"):
+        rows = [row for row in part.splitlines() if row and not row.startswith("#")]
+        if rows:
+            change = [row for row in rows[1:] if row[:1] in "+-"]
+            reason = " ".join(row.strip() for row in rows[1:] if row[:1] == " ")
+            found[rows[0], "\n".join(_plain(change))] = reason
+    return found
+
+
+def _plain(diff: Iterable[str]) -> list[str]:
+    return [f"{row[0]} {row[1:].strip()}" for row in diff]
+
+
+def main() -> int:
+    """Run what was asked for, and print the score of each module."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sample", type=int, default=0, help="mutants of each module; 0: all")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--only", default="", help="modules, separated by commas")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    asked = parser.parse_args()
+    BUILD.mkdir(parents=True, exist_ok=True)
+    chosen: list[Mutant] = []
+    made: dict[str, int] = {}
+    modules = asked.only.split(",") if asked.only else list(MODULES)
+    for module in modules:
+        files = [path for pattern in MODULES[module] for path in sorted(PACKAGE.glob(pattern))]
+        made[module], found = mutants_of(module, files, asked.sample, asked.seed)
+        chosen += found
+    warm_up()
+    workers = [Worker(number) for number in range(asked.jobs)]
+    tests = record(workers, files_of(modules))
+    results = try_all(workers, tests, chosen)
+    report(made, chosen, results)
+    for worker in workers:
+        shutil.rmtree(worker.temporary, ignore_errors=True)
+    return 0
+
+
+def report(made: dict[str, int], chosen: list[Mutant], results: dict[str, str]) -> None:
+    """Print each survivor, then the table."""
+    equivalent = known_equivalent()
+    rows: list[tuple[str, list[int]]] = []
+    for module, count in made.items():
+        tried = [mutant for mutant in chosen if mutant.module == module]
+        left = [mutant for mutant in tried if results[mutant.key] == "survived"]
+        excused = [m for m in left if (m.path, "\n".join(_plain(m.diff.splitlines()))) in equivalent]
+        for mutant in left:
+            if mutant not in excused:
+                print(f"\nSURVIVED  {mutant.path}:{(mutant.lines or (0,))[0]}\n{mutant.diff}")
+        rows.append(
+            (module, [count, len(tried), len(tried) - len(left), len(left) - len(excused), len(excused)])
+        )
+    rows.append(("all", [sum(column) for column in zip(*(numbers for _, numbers in rows), strict=True)]))
+    print("\n| module | mutants | tried | killed | survived | equivalent | score |")
+    print("|---|---|---|---|---|---|---|")
+    for module, numbers in rows:
+        score = 100 * numbers[2] / max(numbers[2] + numbers[3], 1)
+        print(f"| {module} | {' | '.join(map(str, numbers))} | {score:.0f} % |")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
