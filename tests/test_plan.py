@@ -458,3 +458,91 @@ def test_checks_more_often_than_the_timer_leave_room_for_the_inventory(interval:
 def test_a_step_that_always_fails_leaves_room_for_the_other(failing: str, other: str) -> None:
     often = SETTINGS._replace(update_poll_interval=5, inventory_poll_interval=5, retry_poll_interval=5)
     assert steps_of(often, runs=100, failing=failing).count(other) >= 49
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0.2, "1 s (until 2025-06-15 15:06:41 UTC)"),
+        (119, "119 s (until 2025-06-15 15:08:39 UTC)"),
+        (119.5, "2 min 0 s (until 2025-06-15 15:08:40 UTC)"),
+        (7199, "119 min 59 s (until 2025-06-15 17:06:39 UTC)"),
+        (7200, "2 h 0 min (until 2025-06-15 17:06:40 UTC)"),
+        (86399, "23 h 59 min (until 2025-06-16 15:06:39 UTC)"),
+        (YEAR, "24 h 0 min (until 2025-06-16 15:06:40 UTC)"),
+    ],
+)
+def test_the_words_for_a_pause(seconds: float, words: str) -> None:
+    assert plan.until(seconds, NOW) == words
+
+
+def test_the_words_for_a_pause_name_the_host_and_the_step() -> None:
+    state = idle(pauses=(*paused("auth"), Pause("deliver", "other", NOW, 60)))
+    assert plan.pause_in_words(state, 60, NOW).startswith(
+        "other asked for a pause in answer to deliver; 60 s"
+    )
+    assert plan.pause_in_words(state, 600, NOW).startswith(
+        "server asked for a pause in answer to auth; 10 min"
+    )
+
+
+@pytest.mark.parametrize(("seconds", "kept"), [(599, NOW - 100), (601, NOW)])
+def test_of_two_pauses_of_one_step_and_host_the_longer_stays(seconds: float, kept: float) -> None:
+    state = plan.with_pause(idle(pauses=paused("auth")), "auth", "server", seconds, NOW)
+    (pause,) = state.pauses
+    assert pause.at == kept
+
+
+@pytest.mark.parametrize(("step", "host"), [("deliver", "server"), ("auth", "other")])
+def test_a_pause_changes_no_pause_of_another_step_or_host(step: str, host: str) -> None:
+    state = plan.with_pause(idle(pauses=paused("auth")), step, host, 5, NOW)
+    assert state.pauses == (*paused("auth"), Pause(step, host, NOW, 5))
+
+
+def test_pauses_that_are_over_are_dropped_when_another_begins() -> None:
+    pauses = (Pause("auth", "over", NOW - 700, 700), Pause("auth", "one second left", NOW - 699, 700))
+    state = plan.with_pause(idle(pauses=pauses), "deliver", "server", 5, NOW)
+    assert [pause.host for pause in state.pauses] == ["one second left", "server"]
+
+
+def test_the_twenty_newest_pauses_are_kept() -> None:
+    state = IDLE
+    for number in range(21):
+        state = plan.with_pause(state, "auth", f"host-{number}", 700, NOW)
+    assert [pause.host for pause in state.pauses] == [f"host-{number}" for number in range(1, 21)]
+
+
+def test_a_pause_of_a_host_with_a_long_name_is_found_again() -> None:
+    state = plan.with_pause(IDLE, "auth", "h" * 301, 700, NOW)
+    assert state.pauses[0].host == "h" * 300
+    assert plan.asked_pause(state, "auth", f"https://{'h' * 301}/path", NOW) == 700
+
+
+@pytest.mark.parametrize(
+    ("server", "uri", "keys", "is_open"),
+    [
+        ("https://server", "http://storage/a", (), True),
+        ("HTTPS://server", "HTTP://storage/a", (), True),
+        ("https://server", "https://storage/a", (), False),
+        ("http://server", "http://storage/a", (), False),
+        ("https://server", "http://storage/a", ("key.pem",), False),
+    ],
+)
+def test_a_link_without_tls_or_signature_is_open(
+    server: str, uri: str, keys: tuple[str, ...], is_open: bool
+) -> None:
+    settings = SETTINGS._replace(artifact_verify_keys=keys)
+    assert plan.link_is_open(UPDATE._replace(server=server, uri=uri), settings) is is_open
+
+
+@pytest.mark.parametrize(("lifetime", "margin"), [(WEEK, 300), (3000, 300), (2000, 200), (60, 6)])
+def test_a_token_ends_300_s_or_a_tenth_of_its_life_early(lifetime: float, margin: float) -> None:
+    token = Token("j.w.t", SERVER, at=NOW, lifetime=lifetime, expires=NOW + lifetime)
+    assert token_is_good(token, (SERVER,), NOW + lifetime - margin - 1)
+    assert not token_is_good(token, (SERVER,), NOW + lifetime - margin)
+
+
+@pytest.mark.parametrize(("attempts", "wait"), [(1, 60), (2, 120), (11, 61440), (12, DAY), (5000, DAY)])
+def test_the_pause_before_an_attempt_is_a_day_at_most(attempts: int, wait: float) -> None:
+    result = Result("d1", "failure", NOW - 10, attempts=attempts)
+    assert plan.retry_remaining(result, NOW) == wait - 10

@@ -203,6 +203,61 @@ def test_the_headers_that_matter() -> None:
     assert resume.answer(200, {"content-encoding": "gzip"}) == Answer(200, encoding="gzip")
 
 
+def test_a_length_counts_only_without_a_transfer_encoding() -> None:
+    headers = {"content-length": "100", "transfer-encoding": "chunked"}
+    assert resume.answer(200, headers) == Answer(200)
+
+
+@pytest.mark.parametrize(
+    ("sent", "kept"),
+    [
+        (" \t" + ETAG + " \t", ETAG),
+        ("e" * 512, "e" * 512),
+        ("e" * 513, ""),
+        ('"a\n b"', ""),
+        ("\x85" + ETAG, ""),
+    ],
+    ids=["blanks around", "512 characters", "513 characters", "folded", "a control character"],
+)
+def test_only_a_short_printable_line_is_a_header(sent: str, kept: str) -> None:
+    assert resume.answer(200, {"etag": sent}).etag == kept
+
+
+@pytest.mark.parametrize(
+    ("known", "size", "answer", "refused"),
+    [
+        (HALF, 100, REST, 2),
+        (HALF, 100, rest(etag=""), 1),
+        (HALF, 100, rest(etag="", last_modified=""), 0),
+        (HALF, 101, REST, 0),
+        (half(offset=0), 100, REST, 0),
+        (half(offset=1), 100, REST, 2),
+        (half(size=-1), -1, REST, 1),
+        (half(size=-1), -1, rest(etag="", last_modified=""), 0),
+    ],
+)
+def test_conditions_that_a_host_has_ignored_are_not_tried_again(
+    known: OnDisk, size: int, answer: Answer, refused: int
+) -> None:
+    assert resume.still_refused(known, size, answer) == refused
+
+
+@pytest.mark.parametrize(
+    ("answer", "known", "certain"),
+    [
+        (REST, HALF, True),
+        (rest(etag=""), HALF, False),
+        (rest(etag='"e2"'), HALF, False),
+        (REST, half(refused=1), False),
+        (rest(etag=""), half(etag=""), False),
+        (rest(etag=""), half(etag="", last_modified=""), False),
+        (rest(etag='W/"e1"'), half(etag='W/"e1"'), False),
+    ],
+)
+def test_only_a_strong_etag_makes_a_rest_certain(answer: Answer, known: OnDisk, certain: bool) -> None:
+    assert resume.is_certain(answer, known) is certain
+
+
 # The parsers.
 
 sizes = st.integers(0, 200) | st.integers(0, 2**64)

@@ -22,9 +22,9 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 BUILD = ROOT / "build" / "mutants"
 
-SECONDS = 40.0
+SECONDS = 90.0
 """Of the tests that run a line, those that take so long in all judge it; the fastest first."""
-LIMIT = 120.0
+LIMIT = 240.0
 """Time limit for one mutant; one that exceeds it is killed."""
 
 
@@ -231,6 +231,8 @@ def try_all(workers: list[Worker], tests: Tests, chosen: list[Mutant]) -> dict[s
         result = worker.judge(mutant, for_it)
         took = time.monotonic() - began
         print(f"{took:5.1f} s  {result:9}  {mutant.path}:{(mutant.lines or (0,))[0]}, {len(for_it)} tests")
+        if result == "survived":
+            print(mutant.diff)
         with store.open("a") as file:
             file.write(json.dumps([mutant.key, result]) + "\n")
 
