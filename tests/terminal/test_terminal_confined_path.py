@@ -1,14 +1,16 @@
 """No path leads out of a directory: a table of escapes, and every path hypothesis can think of."""
 
+import contextlib
 import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mender_oneshot.terminal.confined_path import OutsideRoot, Place, Replaceable, Symlink, find, hold
+from mender_oneshot.terminal.confined_path import OutsideRoot, Place, Replaceable, Root, Symlink, find, hold
 
 
 @pytest.fixture
@@ -46,6 +48,23 @@ def tree(tmp_path: Path) -> Path:
     }.items():
         (jail / name).symlink_to(target)
     return jail
+
+
+@contextlib.contextmanager
+def held(path: Path | str) -> Iterator[Root]:
+    """Hold a directory until the end of the block."""
+    root = hold(str(path))
+    try:
+        yield root
+    finally:
+        os.close(root.descriptor)
+
+
+@pytest.fixture
+def root(tree: Path) -> Iterator[Root]:
+    """The jail, held."""
+    with held(tree) as made:
+        yield made
 
 
 def content(place: Place) -> str:
@@ -94,10 +113,10 @@ ESCAPES = [
 @pytest.mark.parametrize("path", ESCAPES)
 @pytest.mark.parametrize("follow", [True, False])
 @pytest.mark.parametrize("last", [True, False])
-def test_no_way_out(tree: Path, path: str, follow: bool, last: bool) -> None:
+def test_no_way_out(tree: Path, root: Root, path: str, follow: bool, last: bool) -> None:
     path = path.format(jail=tree, parent=tree.parent)
     try:
-        with find(hold(str(tree)), path, follow=follow, last=last) as place:
+        with find(root, path, follow=follow, last=last) as place:
             # Only a link itself may be looked at, and it is never opened.
             assert not last or not follow
             assert Path(f"/proc/self/fd/{place.directory}").resolve().is_relative_to(tree)
@@ -112,38 +131,41 @@ def test_no_way_out(tree: Path, path: str, follow: bool, last: bool) -> None:
     ["file", "a/file", "a/../file", "a/b/../../a/file", "./file", "//file", "a/./b/.././file"],
 )
 @pytest.mark.parametrize("follow", [True, False])
-def test_ways_that_stay_inside(tree: Path, path: str, follow: bool) -> None:
-    assert content(find(hold(str(tree)), f"{tree}/{path}", follow=follow)) == "inside"
+def test_ways_that_stay_inside(tree: Path, root: Root, path: str, follow: bool) -> None:
+    assert content(find(root, f"{tree}/{path}", follow=follow)) == "inside"
 
 
 @pytest.mark.parametrize("path", ["to-file", "to-a/file", "a/up/file", "a/up-file", "absolute", "self/file"])
-def test_links_that_stay_inside_are_followed_only_where_that_is_allowed(tree: Path, path: str) -> None:
-    assert content(find(hold(str(tree)), f"{tree}/{path}", follow=True)) == "inside"
+def test_links_that_stay_inside_are_followed_only_where_that_is_allowed(
+    tree: Path, root: Root, path: str
+) -> None:
+    assert content(find(root, f"{tree}/{path}", follow=True)) == "inside"
     with pytest.raises(Symlink):
-        find(hold(str(tree)), f"{tree}/{path}", follow=False)
+        find(root, f"{tree}/{path}", follow=False)
 
 
 @pytest.mark.parametrize("path", ["circle", "one", "one/x", "circle/x"])
-def test_circles_end(tree: Path, path: str) -> None:
+def test_circles_end(tree: Path, root: Root, path: str) -> None:
     with pytest.raises(OSError, match="symbolic links"):
-        find(hold(str(tree)), f"{tree}/{path}", follow=True)
+        find(root, f"{tree}/{path}", follow=True)
 
 
-def test_a_file_that_is_not_there_yet_has_a_place(tree: Path) -> None:
+def test_a_file_that_is_not_there_yet_has_a_place(tree: Path, root: Root) -> None:
     for path in ("new", "a/new", "to-a/new", "dangling"):
-        with find(hold(str(tree)), f"{tree}/{path}", follow=True) as place:
+        with find(root, f"{tree}/{path}", follow=True) as place:
             assert os.path.samefile(f"/proc/self/fd/{place.directory}", (tree / path).parent)
             with pytest.raises(FileNotFoundError):
                 place.stat()
     with pytest.raises(FileNotFoundError):
-        find(hold(str(tree)), f"{tree}/nothing/new", follow=True)
+        find(root, f"{tree}/nothing/new", follow=True)
     with pytest.raises(NotADirectoryError):
-        find(hold(str(tree)), f"{tree}/file/new", follow=True)
+        find(root, f"{tree}/file/new", follow=True)
 
 
 def test_without_a_jail_the_root_holds_all(tree: Path) -> None:
-    assert content(find(hold("/"), f"{tree}/out", follow=True)) == "outside"
-    assert content(find(hold("/"), f"/../../{tree}/a/../file", follow=False)) == "inside"
+    with held("/") as root:
+        assert content(find(root, f"{tree}/out", follow=True)) == "outside"
+        assert content(find(root, f"/../../{tree}/a/../file", follow=False)) == "inside"
 
 
 names = st.lists(
@@ -164,13 +186,13 @@ def test_wherever_a_path_leads_it_is_inside(
         (jail / "self").symlink_to(".")
         (jail / "out-directory").symlink_to("..")
     try:
-        with find(hold(str(jail)), "/".join([str(jail), *path]), follow=follow) as place:
+        with held(jail) as root, find(root, "/".join([str(jail), *path]), follow=follow) as place:
             assert Path(f"/proc/self/fd/{place.directory}").resolve().is_relative_to(jail)
     except (OutsideRoot, Symlink, FileNotFoundError):
         pass
 
 
-def test_somebody_who_swaps_directories_and_links_all_the_time(tree: Path) -> None:
+def test_somebody_who_swaps_directories_and_links_all_the_time(tree: Path, root: Root) -> None:
     """What was opened stays what it is: either the way in, or an error, never what lies outside."""
     (tree.parent / "file").write_text("outside")
     stop = threading.Event()
@@ -188,7 +210,7 @@ def test_somebody_who_swaps_directories_and_links_all_the_time(tree: Path) -> No
     try:
         for turn in range(3000):
             try:
-                outcomes.add(content(find(hold(str(tree)), f"{tree}/a/file", follow=bool(turn % 2))))
+                outcomes.add(content(find(root, f"{tree}/a/file", follow=bool(turn % 2))))
             except (OutsideRoot, Symlink, OSError) as error:
                 outcomes.add(type(error).__name__)
     finally:
@@ -198,8 +220,7 @@ def test_somebody_who_swaps_directories_and_links_all_the_time(tree: Path) -> No
     assert "inside" in outcomes
 
 
-def test_no_descriptor_is_left(tree: Path) -> None:
-    root = hold(str(tree))
+def test_no_descriptor_is_left(tree: Path, root: Root) -> None:
     before = len(os.listdir("/proc/self/fd"))
     for path in ESCAPES:
         try:
@@ -273,9 +294,8 @@ def test_a_root_that_only_root_can_replace(
     for part, (owner, mode) in parts.items():
         os.chown(tmp_path / part, owner, -1)
         os.chmod(tmp_path / part, mode)
-    root = hold(f"{tmp_path}/{path}")
-    assert os.path.samestat(os.fstat(root.descriptor), os.stat(tmp_path / "a" / "jail"))
-    os.close(root.descriptor)
+    with held(f"{tmp_path}/{path}") as root:
+        assert os.path.samestat(os.fstat(root.descriptor), os.stat(tmp_path / "a" / "jail"))
 
 
 def test_a_root_that_is_missing_or_a_file(tree: Path) -> None:
@@ -285,8 +305,7 @@ def test_a_root_that_is_missing_or_a_file(tree: Path) -> None:
         hold(f"{tree}/file")
 
 
-def test_a_root_stays_what_was_opened(tree: Path) -> None:
-    root = hold(str(tree))
+def test_a_root_stays_what_was_opened(tree: Path, root: Root) -> None:
     os.rename(tree, tree.parent / "moved")
     tree.symlink_to(tree.parent / "jailbreak")
     assert content(find(root, f"{tree}/file", follow=True)) == "inside"
