@@ -154,6 +154,7 @@ class Transfers:
 
     def _get(self, message: Message) -> None:
         path = absolute_path(messages.unpack(message.body))
+        user = message.fields.text("user_id") or "unknown"
         self._admit(message)
         if self.sent.exceeded(self.outbox.loop.now()):
             raise PermissionDenied("transmitted bytes limit exhausted")
@@ -174,7 +175,7 @@ class Transfers:
             os.close(descriptor)
             raise
         self.outbox.count_session(message.sid)
-        log.info("%s: download of %s.", message.fields.text("user_id") or "unknown", path)
+        log.info("%s: download of %s.", user, path)
         announced = self._announced.pop(message.sid, None)
         if announced is None or announced.path != path:
             announced = Announced(path, found.st_size, None)
@@ -193,6 +194,7 @@ class Transfers:
     def _put(self, message: Message) -> None:
         wanted = messages.unpack(message.body)
         path, source = absolute_path(wanted), wanted.text("src_path", LONGEST_REQUEST)
+        user = message.fields.text("user_id") or "unknown"
         self._admit(message)
         if self.received.exceeded(self.outbox.loop.now()):
             raise PermissionDenied("transmitted bytes limit exhausted")
@@ -203,7 +205,7 @@ class Transfers:
                 self._open[message.sid] = Put(self, message.sid, place, wanted)
             stack.pop_all()  # the transfer closes it
         self.outbox.count_session(message.sid)
-        log.info("%s: upload to %s.", message.fields.text("user_id") or "unknown", path)
+        log.info("%s: upload to %s.", user, path)
 
     def _admit(self, message: Message) -> None:
         if message.sid in self._open:

@@ -1,6 +1,7 @@
 """Whatever a message holds is asked for its type first; and a bug ends one session, not the process."""
 
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -147,7 +148,8 @@ def feed(seed: int, count: int, directory: Path, caplog: pytest.LogCaptureFixtur
     """Give messages to the handlers themselves; no shell is started."""
     loop = Loop()
     host = Outbox(loop, TerminalSettings(on=True, shell="/nonexistent"))
-    files, forwards, shells = Transfers(host, hold("/")), Forwards(host), Shells(host)
+    root = hold("/")
+    files, forwards, shells = Transfers(host, root), Forwards(host), Shells(host)
 
     def close(sid: str) -> None:
         files.close(sid)
@@ -176,6 +178,7 @@ def feed(seed: int, count: int, directory: Path, caplog: pytest.LogCaptureFixtur
     files.drop_all()
     forwards.drop_all()
     loop.close()
+    os.close(root.descriptor)
     assert not caplog.records, caplog.text
 
 
