@@ -3,20 +3,18 @@
 import os
 import sys
 
-from . import streams
-from .fast_path import nothing_due
-from .options import quick
+from . import fast_path, streams
 
 
 def main() -> int:
-    """Read the command line, do what it says, and return the exit code."""
+    """Run the command line and return the exit code."""
     try:
         code = _main()
     except KeyboardInterrupt:
         code = 130
     except SystemExit:
         raise
-    except BaseException as problem:  # noqa: BLE001  # a panic of Rust code is no Exception; all are reported
+    except BaseException as problem:  # noqa: BLE001  # a panic of Rust code is not an Exception
         code = _report(problem)
     return streams.finish(code)
 
@@ -24,29 +22,29 @@ def main() -> int:
 def _main() -> int:
     if None in (sys.stdin, sys.stdout, sys.stderr):
         streams.open_missing()
-    options = quick(sys.argv[1:])
-    # A person is told that nothing is due; a timer is not.
-    if options and not sys.stdout.isatty() and nothing_due(options):
+    options = fast_path.parse(sys.argv[1:])
+    # On a terminal, the whole invocation prints that there is nothing to do.
+    if options and not sys.stdout.isatty() and fast_path.nothing_due(options):
         return 0
-    if sys.flags.no_site:  # the installed program begins without (-S); from here on there may be libraries
+    if sys.flags.no_site:  # the installed program starts with -S; from here on it may need its libraries
         import site
 
         site.main()
     if options is None:
-        from . import cli  # click is dear
+        from . import cli  # only here, because importing click takes longer than a run with nothing due
 
         program = sys.argv[0].rpartition("/")[2]
         read = cli.read(sys.argv[1:], "mender-oneshot" if program == "__main__.py" else program)
         if isinstance(read, cli.Reply):
-            return _reply(read.code, read.text, read.sentence)
+            return _print_reply(read.code, read.text, read.sentence)
         options = read
-    from . import app  # so is logging
+    from . import app  # only here, because it imports logging
 
     return app.execute(options)
 
 
-def _reply(code: int, text: str, sentence: str) -> int:
-    """Print what is asked for (`--help`), or what is wrong with the command line."""
+def _print_reply(code: int, text: str, sentence: str) -> int:
+    """Print the help or the version to stdout, or a usage error to stderr or the syslog."""
     if not code:
         try:
             sys.stdout.write(text)
@@ -67,7 +65,7 @@ def _reply(code: int, text: str, sentence: str) -> int:
 
 
 def _report(problem: BaseException) -> int:
-    """Report what ended the program early: something that is missing here, or else a bug."""
+    """Report what ended the program: a library that is missing or cannot be used, or else a bug."""
     from . import libraries, syslog
 
     error = libraries.unusable(problem)

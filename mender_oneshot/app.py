@@ -1,109 +1,101 @@
-"""From a request to output and an exit code: settings, logging, one sentence on stdout, the one `except`."""
+"""Run one command: load the settings, set up logging, print the result, map errors to exit codes."""
 
-import json
 import logging
 import os
 import sys
 from collections.abc import Callable
-from typing import Any
 
-from . import errors, inherited, libraries, logs, settings, streams, syslog
-from .context import Done, Outcome, Progress
+from . import errors, inherited, libraries, logs, settings, syslog
+from .context import Done, Outcome
 from .deadline import deadline, hard_end
 from .options import Options
+from .output import Output, progress_bar
 from .settings import Settings
-from .syslog import visible
-
-SCHEMA = 1
 
 log = logging.getLogger(__name__)
 
+Report = Callable[[Done], None]
+
 
 def execute(options: Options) -> int:
-    """Do what is asked and return the exit code; only a bug raises."""
-    # A name that this locale cannot spell is no reason to end half-way.
+    """Run the command and return the exit code. Raises only what is a bug."""
+    # A name that the locale cannot encode must not end the program.
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # it is a text file's
-    results = _Results()
+    output = Output(options)
     inherited.set_right()
-    # The terminal, which stays, ends by its own clock, and what it starts has the umask of its unit.
+    # The terminal has a time limit of its own, and the shells that it starts get the umask of its unit.
     if options.command != "terminal":
         inherited.keep_files_private()
         hard_end(options.max_runtime)
     try:
-        code = _execute(options, results)
-        # Here, not at the interpreter's end, where nobody could catch what goes wrong.
-        results.say()
-        return code or (os.EX_IOERR if results.lost else 0)
+        code = _execute(options, output)
+        output.write()  # flushes here: the interpreter's own flush at exit reports errors in its own way
+        return code or (os.EX_IOERR if output.failed else 0)
     except KeyboardInterrupt:
         return 130
 
 
-class _Results:
-    """Stdout: where it takes nothing, no step is left undone for that, and it is told once."""
-
-    lost = False
-
-    def say(self, *lines: str) -> None:
-        """Print lines, now."""
-        try:
-            for line in lines:
-                print(line)
-            sys.stdout.flush()
-        except BrokenPipeError:
-            streams.discard(1)  # nobody reads; that is no error
-        except OSError as error:
-            self.lost = True
-            streams.discard(1)
-            log.error("Cannot write to stdout: %s; the work goes on without it.", error.strerror or error)
-
-
-def _execute(options: Options, results: _Results) -> int:
+def _execute(options: Options, output: Output) -> int:
     done: list[Done] = []
     logs.begin(options)
 
-    def tell(step: Done) -> None:
+    def report(step: Done) -> None:
         done.append(step)
-        if not options.json:
-            _say(step.outcome.sentence, options, results)
+        output.write_outcome(step)
         if step.outcome.syslog and not options.syslog:
             failed = step.outcome.facts.get("status") == "failure"
             syslog.send(syslog.WARNING if failed else syslog.NOTICE, step.outcome.sentence)
 
     error: errors.Error | None = None
     try:
-        if options.command == "doctor":
-            return _examine(options, results)
-        chosen = _load(options)
-        logs.configure(options, chosen)
-        if options.command in ("status", "show-artifact"):
-            return _show(options, chosen, results)
-        if options.command in ("verify", "extract"):
-            _unpack(options, chosen, results, tell)
-        elif options.command == "terminal":
-            tell(Done("terminal", _terminal(options, chosen)))
-        else:
-            from . import invocation  # with all that steps need; the terminal, which stays, does not
-
-            invocation.carry_out(options, chosen, progress_bar(), tell)
+        code = _perform(options, output, report)
+        if code is not None:
+            return code
     except BaseException as problem:
         error = problem if isinstance(problem, errors.Error) else libraries.unusable(problem)
         if error is None:
             raise
-        # A timer that gives way to another run is nothing to report; a person is told.
-        gives_way = options.command == "run" and isinstance(error, errors.Busy) and not sys.stderr.isatty()
-        log.log(logging.DEBUG if error.logged or gives_way else logging.ERROR, "%s", error)
-        if error.syslog and not options.syslog:
-            syslog.send(syslog.ERROR, str(error))
+        _log_error(error, options)
     code = error.exit_code if error else _exit_code(options, done)
-    if options.json:
-        results.say(json.dumps(_as_json(options, done, error, code)))
-    elif not done and error is None and sys.stdout.isatty() and not options.syslog:
-        results.say("Nothing is due; see mender-oneshot status.")
+    output.write_end(done, error, code)
     return code
 
 
+def _perform(options: Options, output: Output, report: Report) -> int | None:
+    """Perform the command; return the exit code of one that has printed its own result, else None."""
+    if options.command == "doctor":
+        return _examine(options, output)
+    chosen = _load(options)
+    logs.configure(options, chosen)
+    if options.command in ("status", "show-artifact"):
+        return _show(options, chosen, output)
+    if options.command in ("verify", "extract"):
+        _unpack(options, chosen, output, report)
+    elif options.command == "terminal":
+        report(Done("terminal", _terminal(options, chosen)))
+    else:
+        from . import invocation  # the long-running terminal does not need it
+
+        invocation.carry_out(options, chosen, progress_bar(), report)
+    return None
+
+
+def _log_error(error: errors.Error, options: Options) -> None:
+    # A timer that meets a running invocation is normal; a person at a terminal wants to see it.
+    expected = options.command == "run" and isinstance(error, errors.Busy) and not sys.stderr.isatty()
+    log.log(logging.DEBUG if error.logged or expected else logging.ERROR, "%s", error)
+    if error.syslog and not options.syslog:
+        syslog.send(syslog.ERROR, str(error))
+
+
+def _exit_code(options: Options, done: list[Done]) -> int:
+    if options.exit_code and any(step.outcome.word == "update" for step in done):
+        return errors.UPDATE_AVAILABLE
+    return 0
+
+
 def _load(options: Options) -> Settings:
-    """Read the configuration; a user who may not read it can still look at what everybody may see."""
+    """Load the configuration; `status` and `show-artifact` also run without permission to read it."""
     places = settings.find_places(options.config, options.fallback_config, options.data)
     try:
         return settings.load(places)
@@ -116,7 +108,7 @@ def _load(options: Options) -> Settings:
 
 def _terminal(options: Options, chosen: Settings) -> Outcome:
     try:
-        from .terminal import service  # of an extra: most devices have not its libraries
+        from .terminal import service  # needs the libraries of an extra, which most devices lack
     except ModuleNotFoundError as error:
         raise errors.SettingsError(
             f"The terminal needs {error.name}; install python3-wsproto and python3-msgpack, or run "
@@ -125,68 +117,36 @@ def _terminal(options: Options, chosen: Settings) -> Outcome:
     return service.serve(options, chosen)
 
 
-def _unpack(options: Options, chosen: Settings, results: _Results, tell: Callable[[Done], None]) -> None:
-    from . import unpack  # of no use to the timers
+def _unpack(options: Options, chosen: Settings, output: Output, report: Report) -> None:
+    from . import unpack  # timers do not need it
 
     with deadline(options.max_runtime):
         if options.command == "extract":
-            tell(Done("extract", unpack.extract(chosen, options.file, options.directory)))
+            report(Done("extract", unpack.extract(chosen, options.file, options.directory)))
             return
         outcome = unpack.verify(chosen, options.file)
-    tell(Done("verify", outcome))
-    if not options.json:
-        results.say(*(visible(line) for line in unpack.lines(outcome.facts)))
+    report(Done("verify", outcome))
+    output.write_text(unpack.lines(outcome.facts))
 
 
-def _say(sentence: str, options: Options, results: _Results) -> None:
-    """Tell of a step that went well: worth a notice where a log takes it."""
-    if options.syslog:
-        syslog.send(syslog.NOTICE, sentence)
-    else:
-        results.say(f"<{syslog.NOTICE}>{visible(sentence)}" if logs.is_journal(1) else visible(sentence))
-
-
-def _exit_code(options: Options, done: list[Done]) -> int:
-    if options.exit_code and any(step.outcome.word == "update" for step in done):
-        return errors.UPDATE_AVAILABLE
-    return 0
-
-
-def _as_json(options: Options, done: list[Done], error: errors.Error | None, code: int) -> dict[str, Any]:
-    """Say it all in one object; the keys are a promise."""
-    said = [
-        {"step": step, "outcome": outcome.word, "message": outcome.sentence, **outcome.facts}
-        for step, outcome in done
-    ]
-    whole: dict[str, Any] = {"schema": SCHEMA, "exit_code": code}
-    if options.command == "run":
-        whole["steps"] = said
-    elif said:
-        whole |= said[0]
-    if error:
-        whole["error"] = str(error)
-    return whole
-
-
-def _show(options: Options, chosen: Settings, results: _Results) -> int:
-    from . import device, status  # which look at what steps left
+def _show(options: Options, chosen: Settings, output: Output) -> int:
+    from . import device, status  # timers do not need them
 
     if options.command == "show-artifact":
-        facts = {"artifact_name": device.provides(chosen)["artifact_name"]}
+        name = device.provides(chosen)["artifact_name"]
+        if options.json:
+            output.write_facts({"artifact_name": name}, ())
+        else:
+            output.write(name)
     else:
         facts = status.describe(chosen)
-    if options.json:
-        results.say(json.dumps({"schema": SCHEMA, **facts}))
-    elif options.command == "show-artifact":
-        results.say(facts["artifact_name"])
-    else:
-        results.say(*(visible(line) for line in status.lines(facts)))
+        output.write_facts(facts, status.lines(facts))
     return 0
 
 
-def _examine(options: Options, results: _Results) -> int:
-    """Show what `doctor` finds, as it finds it; the exit code is that of the first thing wrong."""
-    from . import doctor  # it needs every library there is
+def _examine(options: Options, output: Output) -> int:
+    """Print each finding of `doctor` when it is made; return the exit code of the first problem."""
+    from . import doctor  # imports every library
 
     places = settings.find_places(options.config, options.fallback_config, options.data)
     trouble: errors.Error | None = None
@@ -199,35 +159,7 @@ def _examine(options: Options, results: _Results) -> int:
     with deadline(options.max_runtime):
         for found in doctor.examine(chosen, trouble):
             findings.append(found)
-            if not options.json:
-                results.say(
-                    f"{'WRONG' if found.error else 'ok':<6} {found.name:<15} {visible(found.sentence)}"
-                )
+            output.write_finding(found)
     code = next((found.error.exit_code for found in findings if found.error), 0)
-    if options.json:
-        checks = [
-            {"name": found.name, "ok": found.error is None, "message": found.sentence} for found in findings
-        ]
-        results.say(json.dumps({"schema": SCHEMA, "exit_code": code, "checks": checks}))
+    output.write_findings(findings, code)
     return code
-
-
-def progress_bar() -> Progress:
-    """Return a function that shows (bytes done, bytes in all) on a terminal, and nothing elsewhere."""
-    if not sys.stderr.isatty():
-        return lambda done, size: None
-    from click import progressbar  # only a person at a terminal pays for it
-
-    bar: Any = None
-
-    def show(done: int, size: int) -> None:
-        nonlocal bar
-        if size <= 0:
-            return
-        if bar is None:
-            bar = progressbar(length=size, file=sys.stderr, label="Downloading")
-        bar.update(done - bar.pos)
-        if done >= size:
-            bar.render_finish()
-
-    return show

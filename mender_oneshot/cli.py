@@ -1,6 +1,6 @@
-"""The command line, as click reads it. Turns words into a `Options`; does nothing itself.
+"""Parse the command line with click.
 
-The plainest command lines never come here: `options.quick` understands them without click.
+`fast_path.parse` reads the most frequent command lines without it.
 """
 
 import contextlib

@@ -12,7 +12,8 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from mender_oneshot import __version__, cli
-from mender_oneshot.options import Options, quick
+from mender_oneshot.fast_path import parse
+from mender_oneshot.options import Options
 
 QUICK_COMMANDS = ["run", "check-update", "send-inventory", "download", "install", "auth"]
 COMMANDS = [*QUICK_COMMANDS, "bootstrap", "report", "terminal", "status", "show-artifact"]
@@ -98,7 +99,7 @@ plain = st.tuples(
 @example(["-c", "a", "-c", "b", "run", "--all"])
 @examples(deadline=None, max_examples=300)
 def test_what_the_quick_way_understands_click_understands_the_same(line: list[str]) -> None:
-    request = quick(list(line))
+    request = parse(list(line))
     assert request is not None
     assert cli.read(line, "mender-oneshot") == request
 
@@ -107,7 +108,7 @@ def test_what_the_quick_way_understands_click_understands_the_same(line: list[st
 @examples(deadline=None, max_examples=300)
 def test_what_click_understands_otherwise_the_quick_way_leaves_to_it(line: list[str]) -> None:
     before = list(line)
-    request = quick(line)
+    request = parse(line)
     assert line == before
     if request is not None:
         assert cli.read(line, "mender-oneshot") == request
@@ -134,7 +135,7 @@ def test_what_click_understands_otherwise_the_quick_way_leaves_to_it(line: list[
     ],
 )
 def test_what_the_quick_way_leaves_to_click(line: str) -> None:
-    assert quick(line.split()) is None
+    assert parse(line.split()) is None
 
 
 # What the words mean.

@@ -1,0 +1,121 @@
+"""Write results to stdout, as text or as one JSON object, and draw the progress bar."""
+
+import json
+import logging
+import sys
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from . import logs, streams, syslog
+from .context import Done, Progress
+from .errors import Error
+from .findings import Finding
+from .options import Options
+from .syslog import visible
+
+SCHEMA = 1
+"""The version of the `--json` objects; their keys are a promise."""
+
+log = logging.getLogger(__name__)
+
+
+class Output:
+    """Writes results to stdout.
+
+    A write error is logged once, sets `failed` and does not stop the work. If stdout is a closed pipe, the
+    rest is dropped without an error.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self.failed = False
+        self._options = options
+
+    def write(self, *lines: str) -> None:
+        """Print lines and flush."""
+        try:
+            for line in lines:
+                print(line)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            streams.discard(1)
+        except OSError as error:
+            self.failed = True
+            streams.discard(1)
+            log.error("Cannot write to stdout: %s; continuing without it.", error.strerror or error)
+
+    def write_text(self, lines: Iterable[str]) -> None:
+        """Print lines that may hold control characters, unless the output is JSON."""
+        if not self._options.json:
+            self.write(*(visible(line) for line in lines))
+
+    def write_facts(self, facts: Mapping[str, Any], lines: Iterable[str]) -> None:
+        """Print facts as one JSON object, or else the lines that describe them."""
+        if self._options.json:
+            self.write(json.dumps({"schema": SCHEMA, **facts}))
+        else:
+            self.write_text(lines)
+
+    def write_outcome(self, step: Done) -> None:
+        """Print the sentence of a step that succeeded, or send it to the syslog if everything goes there."""
+        sentence = step.outcome.sentence
+        if self._options.json:
+            return
+        if self._options.syslog:
+            syslog.send(syslog.NOTICE, sentence)
+        else:
+            self.write(f"<{syslog.NOTICE}>{visible(sentence)}" if logs.is_journal(1) else visible(sentence))
+
+    def write_finding(self, finding: Finding) -> None:
+        """Print one finding of `doctor`, unless the output is JSON."""
+        word = "WRONG" if finding.error else "ok"
+        self.write_text([f"{word:<6} {finding.name:<15} {finding.sentence}"])
+
+    def write_findings(self, findings: list[Finding], code: int) -> None:
+        """Print all findings of `doctor` as one JSON object, if the output is JSON."""
+        checks = [
+            {"name": found.name, "ok": found.error is None, "message": found.sentence} for found in findings
+        ]
+        self.write_facts({"exit_code": code, "checks": checks}, ())
+
+    def write_end(self, done: list[Done], error: Error | None, code: int) -> None:
+        """Print the JSON object of an invocation, or tell a person that there was nothing to do."""
+        if self._options.json:
+            self.write_facts(_as_json(self._options.command, done, error, code), ())
+        elif not done and error is None and sys.stdout.isatty() and not self._options.syslog:
+            self.write("Nothing is due; see mender-oneshot status.")
+
+
+def _as_json(command: str, done: list[Done], error: Error | None, code: int) -> dict[str, Any]:
+    steps = [
+        {"step": step, "outcome": outcome.word, "message": outcome.sentence, **outcome.facts}
+        for step, outcome in done
+    ]
+    members: dict[str, Any] = {"exit_code": code}
+    if command == "run":
+        members["steps"] = steps
+    elif steps:
+        members |= steps[0]
+    if error:
+        members["error"] = str(error)
+    return members
+
+
+def progress_bar() -> Progress:
+    """Return a function that draws (bytes done, bytes in total) if stderr is a terminal, and else nothing."""
+    if not sys.stderr.isatty():
+        return lambda done, size: None
+    from click import progressbar  # imported only for a person at a terminal
+
+    bar: Any = None
+
+    def draw(done: int, size: int) -> None:
+        nonlocal bar
+        if size <= 0:
+            return
+        if bar is None:
+            bar = progressbar(length=size, file=sys.stderr, label="Downloading")
+        bar.update(done - bar.pos)
+        if done >= size:
+            bar.render_finish()
+
+    return draw
