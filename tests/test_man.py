@@ -131,22 +131,22 @@ TERMINAL_KEYS = tags(CONFIGURATION, "The remote terminal")
 
 
 def test_the_keys_of_the_configuration() -> None:
-    assert set(KEYS) == set(settings._FIELDS)
-    assert set(TERMINAL_KEYS) == {*terminal._KEYS, terminal._SWITCH}
+    assert set(KEYS) == set(settings.KEYS)
+    assert set(TERMINAL_KEYS) == set(terminal.KEYS)
     of_others = entries(CONFIGURATION)["Keys of other clients", ""].partition(":")[2]
-    assert [name.strip(" .") for name in of_others.split(",")] == sorted(settings._OF_OTHERS)
+    assert [name.strip(" .") for name in of_others.split(",")] == sorted(settings.OF_OTHER_CLIENTS)
 
 
 def test_the_defaults_of_the_configuration() -> None:
     defaults = settings.Settings._field_defaults
-    for key, (_, field) in settings._FIELDS.items():
+    for key, (_, field) in settings.KEYS.items():
         says_the_default(key, KEYS[key], defaults.get(field, ""))
 
 
 def test_the_defaults_of_the_remote_terminal() -> None:
     limits = {f"limits.{name}": value for name, value in terminal.FileLimits._field_defaults.items()}
     defaults = terminal.TerminalSettings._field_defaults | limits
-    for key, (_, _, field) in terminal._KEYS.items():
+    for key, (_, field) in terminal.KEYS.items():
         says_the_default(key, TERMINAL_KEYS[key], defaults.get(field, ""))
 
 
@@ -159,8 +159,11 @@ def says_the_default(key: str, text: str, default: object) -> None:
 
 
 def test_the_choices_of_the_configuration() -> None:
-    for key, choices in settings._ONE_OF.items():
-        assert [choice for choice in choices if choice not in KEYS[key]] == [], key
+    choices = {key: kind.expected for key, (kind, _) in settings.KEYS.items() if kind.expected[0] == '"'}
+    assert set(choices) == {"DeviceTier", "KeyType", "IdentityFormat"}
+    for key, expected in choices.items():
+        words = re.findall(r'"(.*?)"', expected)
+        assert [word for word in words if word not in KEYS[key]] == [], key
 
 
 def test_the_example_of_a_configuration_is_one(tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ newest = pytest.mark.parametrize("python", [sys.executable])
         ('{"RemoteTerminal": true, "ShellCommand": "/bin/nothing"}', "missing or not executable"),
         ('{"RemoteTerminal": true, "ShellCommand": "/bin/true"}', "not listed in /etc/shells"),
         ('{"RemoteTerminal": true, "User": "nobody-of-this-name"}', "no user nobody-of-this-name"),
-        ('{"Terminal": {}, "Sessions": {"MaxPerUser": 1}}', "does not say whose shell"),
+        ('{"Terminal": {}, "Sessions": {"MaxPerUser": 1}}', "does not name the user"),
         ("{", "is not JSON"),
     ],
 )

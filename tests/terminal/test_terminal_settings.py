@@ -52,7 +52,7 @@ def test_a_file_without_the_switch(tmp_path: Path, members: Any, on: bool) -> No
 
 
 def test_a_file_for_the_reference_must_name_the_user(tmp_path: Path) -> None:
-    with pytest.raises(errors.SettingsError, match="whose shell to start"):
+    with pytest.raises(errors.SettingsError, match="does not name the user"):
         read(tmp_path, {"Terminal": {"Width": 80}})
 
 
@@ -153,7 +153,7 @@ def test_keys_that_mean_nothing_are_warnings(tmp_path: Path) -> None:
     members = {"User": "me", "ShelCommand": "x", "ServerURL": "https://x", "Sessions": {"MaxPerUsr": 1}}
     first, second, third = read(tmp_path, members).warnings
     assert "ShelCommand is not known; did you mean ShellCommand?" in first
-    assert "ServerURL belongs into mender.conf" in second
+    assert "ServerURL belongs in mender.conf" in second
     assert "Sessions.MaxPerUsr is not known; did you mean Sessions.MaxPerUser?" in third
 
 

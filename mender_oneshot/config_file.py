@@ -1,0 +1,194 @@
+"""Read a JSON configuration file according to a table of its keys."""
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from . import disk, errors
+from .paths import Places
+
+
+class Kind(NamedTuple):
+    """What a value must be: a test, its description for messages, and a conversion."""
+
+    accepts: Callable[[Any], bool]
+    expected: str
+    convert: Callable[[Any], Any] = lambda value: value
+    null_counts: bool = False  # False: null means that the key is not set
+
+
+class Key(NamedTuple):
+    """The kind of a key's value, and the field of the settings that it sets, "" for none."""
+
+    kind: Kind
+    field: str
+
+
+class Schema(NamedTuple):
+    """The keys of a file, by dotted name; keys are case-insensitive.
+
+    `no_effect` are other keys that the file may have: each with the end of a warning, or "" for no warning.
+    """
+
+    keys: Mapping[str, Key]
+    no_effect: Mapping[str, str]
+
+
+def is_text(value: object) -> bool:
+    """Return whether a value is a string that can be a path: without NUL and lone surrogates."""
+    return (
+        isinstance(value, str)
+        and "\0" not in value
+        and not any("\ud800" <= char <= "\udfff" for char in value)
+    )
+
+
+TEXT = Kind(is_text, "a string")
+FLAG = Kind(lambda value: isinstance(value, bool), "true or false")
+TEXTS = Kind(
+    lambda value: isinstance(value, list) and all(map(is_text, value)), "a list of strings", convert=tuple
+)
+
+
+def number(largest: int) -> Kind:
+    """Return the kind of a whole number of at most this size."""
+    return Kind(
+        lambda value: isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= largest,
+        f"a whole number from 0 to {largest}",
+    )
+
+
+def choice(*words: str) -> Kind:
+    """Return the kind of a string that is one of these, in any case, or empty."""
+    return Kind(
+        lambda value: isinstance(value, str) and value.lower() in ("", *words),
+        " or ".join(f'"{word}"' for word in words),
+        convert=str.lower,
+    )
+
+
+def read(places: Places, path: str) -> bytes | None:
+    """Return the content of a configuration file, None if there is none; raises `errors.SettingsError`."""
+    if path.startswith(f"{places.datastore}/") and not os.path.isdir(places.datastore):
+        return None  # the first use of the data directory reports the problem
+    try:
+        return disk.read(path)
+    except errors.Error as error:
+        raise errors.SettingsError(str(error)) from error
+
+
+def parse(path: str, content: bytes, schema: Schema, warnings: list[str]) -> dict[str, Any]:
+    """Return the value of each key that a file sets, by the key's name in the schema.
+
+    Adds a warning for each key that has no effect. Raises `errors.SettingsError`, with line and column, if
+    the file is not a JSON object or a value is not of its key's kind.
+    """
+    text, members = _object(path, content)
+    names = {name.lower(): name for name in (*schema.keys, *schema.no_effect)}
+    values: dict[str, Any] = {}
+    for typed, trail, value in _flattened(path, text, members, _sections(schema)):
+        name = names.get(typed.lower(), "")
+        if not name:
+            warnings.append(_unknown_key(path, typed, names))
+        elif name in schema.no_effect:
+            if schema.no_effect[name]:
+                warnings.append(f"{path}: {name} {schema.no_effect[name]}")
+        elif value is not None or schema.keys[name].kind.null_counts:
+            kind = schema.keys[name].kind
+            if not kind.accepts(value):
+                raise _wrong_value(path, text, trail, name, kind.expected)
+            values[name] = kind.convert(value)
+    return values
+
+
+def _object(path: str, content: bytes) -> tuple[str, dict[str, Any]]:
+    """Return the text of a file, and the JSON object in it."""
+    try:
+        text = content.decode("utf-8-sig")
+        members = json.loads(text)
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise errors.SettingsError(f"{path} is not JSON: {error.msg} at {where}; correct it.") from error
+    except (UnicodeDecodeError, RecursionError, ValueError) as error:
+        raise errors.SettingsError(f"{path} is not JSON in UTF-8; save it as UTF-8 JSON.") from error
+    if not isinstance(members, dict):
+        raise errors.SettingsError(
+            f"{path} must hold one JSON object: {{...}} at line 1, column 1; correct it."
+        )
+    return text, members
+
+
+def _sections(schema: Schema) -> dict[str, str]:
+    """Return the names of the objects that hold other keys, by their lower case."""
+    sections = {}
+    for name in schema.keys:
+        while name := name.rpartition(".")[0]:
+            sections[name.lower()] = name
+    return sections
+
+
+def _flattened(
+    path: str, text: str, members: Mapping[str, Any], sections: Mapping[str, str]
+) -> Iterator[tuple[str, list[str], Any]]:
+    """Yield the dotted name of each member, the keys that lead to it in the file, and its value."""
+
+    def descend(
+        inner: Mapping[str, Any], prefix: str, trail: list[str]
+    ) -> Iterator[tuple[str, list[str], Any]]:
+        for key, value in inner.items():
+            section = sections.get(f"{prefix}{key}".lower())
+            if section is None:
+                yield f"{prefix}{key}", [*trail, key], value
+            elif isinstance(value, dict):
+                yield from descend(value, f"{section}.", [*trail, key])
+            elif value is not None:
+                raise _wrong_value(path, text, [*trail, key], section, "an object")
+
+    return descend(members, "", [])
+
+
+def _wrong_value(path: str, text: str, trail: list[str], name: str, expected: str) -> errors.SettingsError:
+    line, column = _position(text, trail)
+    return errors.SettingsError(
+        f"{path}: {name} must be {expected} (line {line}, column {column}); correct it."
+    )
+
+
+def _position(text: str, trail: list[str]) -> tuple[int, int]:
+    """Find the line and column of the value that a trail of keys leads to; json keeps no positions."""
+    place = 0
+    for key in trail:
+        # If an object has several members of one name, the last one counts.
+        place = dict(_members(text, text.index("{", place))).get(key, place)
+    return text.count("\n", 0, place) + 1, place - (text.rfind("\n", 0, place) + 1) + 1
+
+
+def _members(text: str, start: int) -> Iterator[tuple[str, int]]:
+    """Yield each key of the JSON object that begins at `start`, and the place of its value."""
+    from json.decoder import JSONDecoder  # needed only for a message
+
+    read_value = JSONDecoder().raw_decode
+    place = start
+    while text[place] != "}":
+        place = _after_blanks(text, place + 1)
+        if text[place] == "}":
+            return
+        key, place = read_value(text, place)
+        place = _after_blanks(text, text.index(":", place) + 1)
+        yield key, place
+        _, place = read_value(text, place)
+        place = _after_blanks(text, place)
+
+
+def _after_blanks(text: str, place: int) -> int:
+    return len(text) - len(text[place:].lstrip(" \t\r\n"))
+
+
+def _unknown_key(path: str, typed: str, names: Mapping[str, str]) -> str:
+    """Return a warning about a key, with the name of the nearest one; `names` maps lower case to names."""
+    from difflib import get_close_matches  # needed only for a message
+
+    close = get_close_matches(typed.lower(), names, n=1)
+    hint = f"; did you mean {names[close[0]]}?" if close else "; it has no effect."
+    return f"{path}: the key {typed} is not known{hint}"
