@@ -1,20 +1,21 @@
-"""Whether this device accepts an artifact: by its verify keys, its device type and what it provides."""
+"""Check whether this device accepts an artifact: its signature, its device type and what it depends on."""
 
 from collections.abc import Callable
 from typing import BinaryIO
 
-from . import artifact, device
-from .artifact import Receive, Verified
+from . import device
+from .artifact.verify import Receive, Verified, discard
+from .artifact.verify import verify as verify_artifact
 from .settings import Settings
 
 
-def verify(settings: Settings, file: BinaryIO, receive: Receive = artifact.discard) -> Verified:
+def verify(settings: Settings, file: BinaryIO, receive: Receive = discard) -> Verified:
     """Read an artifact once, front to back, and pass each file of its payload to `receive`.
 
     Nothing that was received may be used before this returns. Raises `errors.ArtifactRejected`,
     `errors.SettingsError` for a key or a device type that cannot be read, and `OSError` from the file.
     """
-    return artifact.verify(
+    return verify_artifact(
         file,
         device_type=device.device_type(settings),
         provides=device.provides(settings),

@@ -14,7 +14,7 @@ from urllib.parse import urljoin
 
 from .snapshot import is_deployment_id
 from .state import Deployment
-from .tar import is_clean
+from .text import is_clean
 from .url import origin
 
 LONGEST_WISH = 1e10

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Mapping
 
-from .artifact import Verified
-from .tar import damaged
+from .artifact.refusal import corrupt
+from .artifact.verify import Verified
 
 # What `device.provides` reads of an artifact_info.
 SIZE_MAX = 64 * 1024
@@ -25,7 +25,7 @@ def artifact_info(installed: Mapping[str, str], artifact: Verified) -> bytes:
             provides[key] = value
     content = "".join(f"{key}={value}\n" for key, value in provides.items()).encode()
     if len(content) > SIZE_MAX:
-        raise damaged(f"with it the device would provide more than {SIZE_MAX} bytes")
+        raise corrupt(f"with it the device would provide more than {SIZE_MAX} bytes")
     return content
 
 

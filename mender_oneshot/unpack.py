@@ -9,7 +9,7 @@ from types import FrameType
 from typing import Any, BinaryIO
 
 from . import acceptance, errors
-from .artifact import Verified
+from .artifact.verify import Verified
 from .context import Outcome
 from .new_directory import NewDirectory
 from .settings import Settings

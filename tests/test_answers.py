@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from mender_oneshot import state
 from mender_oneshot.answers import instructions, retry_after
 from mender_oneshot.state import Deployment, State
-from mender_oneshot.tar import is_clean
+from mender_oneshot.text import is_clean
 
 UUID = "58be8208-dd77-4460-90e3-2a18b7ca1eac"
 URI = "https://storage.example.com/artifacts/a?X-Amz-Signature=0123&x=%2F"

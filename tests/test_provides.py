@@ -9,7 +9,7 @@ from helpers.artifacts import make_artifact
 from helpers.device import Device
 
 from mender_oneshot import provides
-from mender_oneshot.artifact import Verified
+from mender_oneshot.artifact.verify import Verified
 from mender_oneshot.device import parse_key_values
 from mender_oneshot.devserver import DevServer
 from mender_oneshot.errors import ArtifactRejected

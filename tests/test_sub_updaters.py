@@ -364,7 +364,7 @@ def test_what_a_release_provides_is_there_for_the_next(
         field.device.ok("download")
         if number == 4:
             assert (
-                f"needs {version} to be app-2, and this device has app-3" in field.device.run("install").err
+                f"needs {version} to be app-2, but this device has app-3" in field.device.run("install").err
             )
             continue
         assert board.hand_off() == "done"

@@ -12,10 +12,10 @@ import pytest
 from helpers import corpus, tar_fuzz, tar_readers
 from helpers.corpus import END, GNU, Artifact, header, long_name, member, pax
 
-from mender_oneshot import artifact
-from mender_oneshot.decompress import uncompressed
+from mender_oneshot.artifact import verify as artifact
+from mender_oneshot.artifact.decompress import uncompressed
+from mender_oneshot.artifact.tar import Reader
 from mender_oneshot.errors import ArtifactRejected
-from mender_oneshot.tar import Reader
 
 pytestmark = pytest.mark.real
 

@@ -6,7 +6,7 @@ import logging
 import os
 
 from .. import acceptance, deployments, device, disk, errors, liveness, plan, provides, script, sub_updater
-from ..artifact import Verified
+from ..artifact.verify import Verified
 from ..context import Context, Outcome
 from ..state import (
     ARTIFACT,
@@ -20,7 +20,7 @@ from ..state import (
     bounded,
     with_final_result,
 )
-from ..tar import shown
+from ..text import shown
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 NETWORK = (

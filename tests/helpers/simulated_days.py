@@ -28,7 +28,7 @@ DAY = 24 * HOUR
 
 FORGE = """
 import gc, json, os, sys, traceback
-import mender_oneshot.artifact, mender_oneshot.app, mender_oneshot.keys
+import mender_oneshot.artifact.verify, mender_oneshot.app, mender_oneshot.keys
 import mender_oneshot.server, mender_oneshot.cli
 from mender_oneshot import steps
 from mender_oneshot.__main__ import main

@@ -1,12 +1,8 @@
-"""Whether a Mender artifact (format version 3) is whole, signed and for this device, in one pass over it.
+"""Verify an artifact in one pass: its format, checksums, signature, device type and dependencies.
 
-Writes nothing: a payload is decompressed to be hashed, and handed to whoever asks. Knows the artifact format;
-knows no key (the caller checks the signature) and no device (the caller says what it is and provides).
-
-The format: https://github.com/mendersoftware/mender-artifact, Documentation/artifact-format-v3.md, and what
-mender-artifact 3.9.0 writes. The rules of acceptance: src/artifact of https://github.com/mendersoftware/mender.
-Every text is a stranger's: sizes, numbers and nesting have a limit, and memory stays a few MiB for any file,
-but for the window a decompressor must keep (`decompress.XZ_MEMORY_MAX`, `ZSTD_WINDOW_LOG_MAX`).
+Writes nothing. The caller checks the signature, describes the device, and receives the payload. An artifact
+is untrusted input: sizes, numbers and nesting have limits, and memory stays at a few MiB for any file, except
+for the window of a decompressor (`decompress.XZ_MEMORY_MAX`, `ZSTD_WINDOW_LOG_MAX`).
 """
 
 import binascii
@@ -15,20 +11,23 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO, NamedTuple
 
-from .artifact_json import as_object, as_text, as_texts, given, parsed, texts_by_key
+from ..errors import ArtifactRejected
+from ..text import shown
 from .decompress import SUFFIXES, uncompressed
-from .errors import ArtifactRejected
-from .tar import PIECE, Member, Reader, damaged, is_safe_name, shown
+from .header_json import as_object, as_text, as_texts, given, parsed, texts_by_key
+from .refusal import corrupt
+from .tar import PIECE, Member, Reader, is_safe_name
 
-VERSION_MAX = 1024  # the real one has 31 bytes
+# Bytes of the members that are read as a whole.
+VERSION_MAX = 1024  # mender-artifact writes 31
 SIGNATURE_MAX = 8 * 1024  # RSA of 16384 bits makes 2732 bytes
-MANIFEST_MAX = 1024 * 1024  # some ten thousand files, and some 4 MiB of memory; it is signed over as one text
-JSON_MAX = 256 * 1024  # hostile JSON takes up to 35 times its size once parsed
-# Only state scripts make a header.tar large, and a device runs few and small ones: 1000 is ten for each of
-# the places where a script can run. The limits end a compression bomb before it has cost any time.
+MANIFEST_MAX = 1024 * 1024  # about ten thousand files, and 4 MiB of memory; it is signed as a whole
+JSON_MAX = 256 * 1024  # malicious JSON takes up to 35 times its size once parsed
+# Only state scripts make a header.tar large, and a device runs few and small ones: 1000 are ten for each
+# state. The limits stop a compression bomb early.
 HEADER_MAX = 16 * 1024 * 1024
 SCRIPTS_MAX = 1000
-# Each is compared with each of the device's provides; mender-artifact writes three.
+# Each pattern is compared with each of the device's provides; mender-artifact writes three.
 CLEARS_MAX = 1000
 
 _HEADERS = tuple("header.tar" + suffix for suffix in SUFFIXES)
@@ -39,11 +38,11 @@ _NO_PROVIDES: Mapping[str, str] = {}
 
 
 Receive = Callable[[str, Iterator[bytes]], None]
-"""Called for each file of the payload, with its name and its content, which is not verified yet."""
+"""Called for each file of the payload, with its name and its content, which is not yet verified."""
 
 
 def discard(_name: str, pieces: Iterator[bytes]) -> None:
-    """Receive a file that nobody needs."""
+    """Read a file of the payload and drop its content."""
     for _ in pieces:
         pass
 
@@ -57,9 +56,9 @@ class PayloadFile(NamedTuple):
 
 
 class Verified(NamedTuple):
-    """What a verified artifact says of itself.
+    """The metadata of a verified artifact.
 
-    `provides` and `clears_provides` are the payload's; `depends` holds all conditions but the device type.
+    `provides` and `clears_provides` are the payload's; `depends` has all dependencies except the device type.
     """
 
     name: str
@@ -81,11 +80,11 @@ def verify(
     check_signature: Callable[[bytes, bytes], bool] | None = None,
     receive: Receive = discard,
 ) -> Verified:
-    """Read an artifact from its first byte to its last; raise `ArtifactRejected` unless all of it is right.
+    """Read an artifact from its first byte to its last; raise `ArtifactRejected` unless all of it is valid.
 
-    `check_signature(manifest, signature)` is the device's keys; without it, as in the reference client, a
-    signature is not looked at. Signature, manifest and header are judged before any byte of the payload.
-    `receive` gets the files as they are read, so what it does with them must be undone if this raises.
+    `check_signature(manifest, signature)` tests the signature with the keys of the device; without it, a
+    signature is ignored, as in the reference client. Signature, manifest and header are checked before the
+    payload is read. `receive` gets the files as they are read, so its effects must be undone if this raises.
     """
     outer = Reader(iter(lambda: file.read(PIECE), b""), "the file")
     _expect(outer.next(), "version")
@@ -118,22 +117,22 @@ def verify(
         files = _check_payload(outer.body(), payload.name, verified, sums, receive)
         verified = verified._replace(files=tuple(files))
         if extra := outer.next():
-            raise damaged(f"{shown(extra.name)} stands after the payload")
+            raise corrupt(f"found {shown(extra.name)} after the payload")
     for name in sums:
-        raise damaged(f"the manifest lists {shown(name)}, which is not there")
+        raise corrupt(f"the manifest lists {shown(name)}, which is missing")
     return verified
 
 
 def _expect(member: Member | None, *names: str) -> Member:
     if member is None:
-        raise damaged(f"it ends where {names[0]} should be")
+        raise corrupt(f"it ends before {names[0]}")
     if member.name in _AUGMENTED:
         raise ArtifactRejected(
             f"The artifact has an augmented part ({member.name}), which is not supported; "
-            "deploy one that was built without."
+            "build one without it."
         )
     if member.name not in names:
-        raise damaged(f"{shown(member.name)} stands where {names[0]} should be")
+        raise corrupt(f"found {shown(member.name)}, expected {names[0]}")
     return member
 
 
@@ -141,58 +140,58 @@ def _check_version(data: bytes) -> None:
     version = as_object(parsed(data, "version"), "version")
     if version != {"format": "mender", "version": 3}:
         raise ArtifactRejected(
-            f"The artifact says {shown(data.decode())} of its format, "
-            "and only mender, version 3 is supported; build it as that."
+            f"The artifact has the format {shown(data.decode())}, "
+            "but only mender, version 3, is supported; build it in that format."
         )
 
 
 def _check_signature(check: Callable[[bytes, bytes], bool], manifest: bytes, signature: bytes | None) -> None:
     if signature is None:
         raise ArtifactRejected(
-            "The artifact is not signed, and this device accepts signed ones only; "
+            "The artifact is not signed, but this device accepts only signed ones; "
             "sign it with mender-artifact and upload it again."
         )
     try:
         raw = binascii.a2b_base64(signature, strict_mode=True)
     except ValueError:
-        raise damaged("its signature is not base64") from None
+        raise corrupt("its signature is not base64") from None
     if not check(manifest, raw):
         raise ArtifactRejected(
-            "The artifact's signature was made by none of the keys this device trusts, or its manifest was "
-            "changed afterwards; sign it with the right key and upload it again."
+            "The artifact was signed by none of the keys that this device trusts, or its manifest was changed "
+            "afterwards; sign it with the right key and upload it again."
         )
 
 
 def _sums(manifest: bytes) -> dict[str, str]:
-    """The checksum of each name in a manifest: `sha256sum`'s lines, each name once."""
+    """Return the checksum of each name in a manifest, which has the lines of `sha256sum`, each name once."""
     try:
         lines = manifest.decode().removesuffix("\n").split("\n")
     except UnicodeDecodeError:
-        raise damaged("its manifest is not UTF-8") from None
+        raise corrupt("its manifest is not UTF-8") from None
     sums: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
         match = _MANIFEST_LINE.fullmatch(line)
         if not match or not is_safe_name(match[2]):
-            raise damaged(f"line {number} of its manifest is not a checksum, two blanks and a safe name")
+            raise corrupt(f"line {number} of its manifest is malformed")
         if match[2] in sums:
-            raise damaged(f"its manifest lists {shown(match[2])} twice")
+            raise corrupt(f"its manifest lists {shown(match[2])} twice")
         sums[match[2]] = match[1]
-    # Sorted with the separator first, what is in a directory follows it at once.
+    # Sorted with the separator first, the content of a directory follows directly after it.
     paths = sorted(f"{name}/".replace("/", "\0") for name in sums)
     for path, next_path in zip(paths, paths[1:], strict=False):
         if next_path.startswith(path):
             name = path[:-1].replace("\0", "/")
-            raise damaged(f"its manifest lists {shown(name)} as a file and as a directory")
+            raise corrupt(f"its manifest lists {shown(name)} as a file and as a directory")
     return sums
 
 
 def _check_sum(sums: dict[str, str], name: str, actual: str) -> None:
-    """Tick a name off: what is left of `sums` at the end was listed and never seen."""
+    """Compare a checksum with the manifest's, and remove it from `sums`: the rest is still expected."""
     listed = sums.pop(name, None)
     if listed is None:
-        raise damaged(f"{shown(name)} is there twice or not in the manifest")
+        raise corrupt(f"{shown(name)} is a duplicate or not in the manifest")
     if listed != actual:
-        raise damaged(f"{shown(name)} does not match its checksum in the manifest")
+        raise corrupt(f"{shown(name)} does not match its checksum in the manifest")
 
 
 def _hashed(pieces: Iterator[bytes], digest: "hashlib._Hash") -> Iterator[bytes]:
@@ -202,14 +201,14 @@ def _hashed(pieces: Iterator[bytes], digest: "hashlib._Hash") -> Iterator[bytes]
 
 
 def _read_header(stored: Iterator[bytes], name: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The JSON objects header-info and type-info of a header.tar; the scripts and meta-data only pass by."""
+    """Return the JSON objects header-info and type-info of a header.tar; skip its scripts and meta-data."""
     header = Reader(_at_most(HEADER_MAX, uncompressed(stored, name), name), name)
     _expect(header.next(), "header-info")
     info = as_object(parsed(header.content(JSON_MAX), "header-info"), "header-info")
     scripts: set[str] = set()
     while (member := header.next()) and re.fullmatch("scripts/[^/]+", member.name):
         if member.name in scripts or len(scripts) == SCRIPTS_MAX:
-            raise damaged(f"{name} has {shown(member.name)} twice, or more than {SCRIPTS_MAX} scripts")
+            raise corrupt(f"{name} has {shown(member.name)} twice, or more than {SCRIPTS_MAX} scripts")
         scripts.add(member.name)
     _expect(member, "headers/0000/type-info")
     type_info = as_object(parsed(header.content(JSON_MAX), "type-info"), "type-info")
@@ -219,7 +218,7 @@ def _read_header(stored: Iterator[bytes], name: str) -> tuple[dict[str, Any], di
         if data := header.content(JSON_MAX):
             as_object(parsed(data, "meta-data"), "meta-data")
         if extra := header.next():
-            raise damaged(f"{shown(extra.name)} stands after the meta-data in {name}")
+            raise corrupt(f"found {shown(extra.name)} after the meta-data in {name}")
     return info, type_info
 
 
@@ -227,29 +226,29 @@ def _at_most(limit: int, pieces: Iterator[bytes], name: str) -> Iterator[bytes]:
     for piece in pieces:
         limit -= len(piece)
         if limit < 0:
-            raise damaged(f"{name} is larger than {HEADER_MAX} bytes")
+            raise corrupt(f"{name} is larger than {HEADER_MAX} bytes")
         yield piece
 
 
 def _verified(info: dict[str, Any], type_info: dict[str, Any], *, signed: bool) -> Verified:
     payloads = info.get("payloads")
     if not isinstance(payloads, list) or len(payloads) != 1:
-        raise damaged("its header-info does not name exactly one payload")
+        raise corrupt("its header-info does not list exactly one payload")
     payload_type = as_object(payloads[0], "payload of header-info").get("type")
     if payload_type is not None:
         payload_type = as_text(payload_type, "payload type")
-    # mender-artifact leaves the type of a rootfs-image empty; the reference client puts up with that too
+    # mender-artifact leaves the type of a rootfs-image empty, and the reference client accepts that
     # (src/artifact/v3/header/header.cpp, "workaround").
-    named_again = type_info.get("type", "")
-    if named_again != payload_type and (named_again, payload_type) != ("", "rootfs-image"):
-        raise damaged("its header-info and its type-info name different payload types")
+    second_type = type_info.get("type", "")
+    if second_type != payload_type and (second_type, payload_type) != ("", "rootfs-image"):
+        raise corrupt("its header-info and its type-info have different payload types")
 
     named = as_object(info.get("artifact_provides"), "artifact_provides")
     depends = texts_by_key(info.get("artifact_depends"), "artifact_depends")
     if not depends.get("device_type"):
-        raise damaged("its header-info names no device type")
+        raise corrupt("its header-info has no device type")
     for key, texts in texts_by_key(given(type_info, "artifact_depends", {}), "artifact_depends").items():
-        # Named in both places, both must hold. A set: two long lists would take minutes.
+        # If a key is in both places, both must match. A set, because two long lists would take minutes.
         allowed = set(texts)
         depends[key] = tuple(text for text in depends.get(key, texts) if text in allowed)
     device_types = depends.pop("device_type")
@@ -267,32 +266,32 @@ def _verified(info: dict[str, Any], type_info: dict[str, Any], *, signed: bool) 
 
 
 def _clears(type_info: dict[str, Any]) -> tuple[str, ...]:
-    """Return the patterns of the provides that an artifact clears: all of them if it names none."""
+    """Return the patterns of the provides that an artifact clears: "*" if it has none of its own."""
     patterns = as_texts(given(type_info, "clears_artifact_provides", ["*"]), "clears_artifact_provides")
     if len(patterns) > CLEARS_MAX:
-        raise damaged(f"it clears more than {CLEARS_MAX} patterns of provides")
+        raise corrupt(f"it has more than {CLEARS_MAX} patterns of provides to clear")
     return patterns
 
 
 def _check_device(artifact: Verified, device_type: str, provides: Mapping[str, str]) -> None:
-    """Refuse what is not for this device (src/mender-update/context/context.cpp, ArtifactMatchesContext)."""
+    """Reject an artifact for others (src/mender-update/context/context.cpp, ArtifactMatchesContext)."""
     if device_type not in artifact.device_types:
         raise ArtifactRejected(
             f"The artifact {shown(artifact.name)} is for device type {_listed(artifact.device_types)}, "
-            f"and this device is {shown(device_type)}; deploy one that was built for it."
+            f"but this device is {shown(device_type)}; deploy one that was built for it."
         )
     for key, wanted in artifact.depends.items():
         if provides.get(key) not in wanted:
             has = shown(provides[key]) if key in provides else "none"
             raise ArtifactRejected(
                 f"The artifact {shown(artifact.name)} needs {shown(key)} to be {_listed(wanted)}, "
-                f"and this device has {has}; deploy what it depends on first."
+                f"but this device has {has}; deploy what it depends on first."
             )
 
 
 def _listed(texts: tuple[str, ...]) -> str:
     if not texts:
-        return "nothing at all"
+        return "none"
     more = f" or {len(texts) - 5} others" if len(texts) > 5 else ""
     return " or ".join(shown(text) for text in texts[:5]) + more
 
@@ -303,10 +302,10 @@ def _check_payload(
     payload = Reader(uncompressed(stored, name), name)
     while member := payload.next():
         if artifact.payload_type is None:
-            raise damaged(f"it has no payload type, and {shown(member.name)} for a payload")
+            raise corrupt(f"it has no payload type, but {shown(member.name)} as payload")
         listed_as = f"data/0000/{member.name}"
         if listed_as not in sums:
-            raise damaged(f"{shown(listed_as)} is there twice or not in the manifest")
+            raise corrupt(f"{shown(listed_as)} is a duplicate or not in the manifest")
         digest = hashlib.sha256()
         pieces = _hashed(payload.body(), digest)
         receive(member.name, pieces)

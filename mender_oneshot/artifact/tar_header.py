@@ -1,10 +1,10 @@
-"""The header blocks of tar archives, accepted only if every program that reads tar reads the same.
+"""Parse the header blocks of tar archives; reject those that programs interpret differently.
 
 GNU tar, busybox, toybox, libarchive, Python's tarfile and Go's archive/tar support different extensions, and
 each skips the others' in its own way. So a field that a regular file does not use must be empty, a number
 must be well-formed, and an extended header must not contradict the header that follows it.
 
-The positions are those of pax(1), "ustar Interchange Format". Pure functions; `BadHeader` is their one error.
+The positions are those of pax(1), "ustar Interchange Format". Pure functions, which raise only `BadHeader`.
 """
 
 import re
@@ -12,27 +12,27 @@ from typing import NamedTuple
 
 BLOCK = 512
 
-# Linux' PATH_MAX: nothing longer can be installed. mender-artifact itself writes names above 100 (as pax).
+# PATH_MAX of Linux, so nothing longer can be installed. mender-artifact writes names above 100 bytes as pax.
 NAME_MAX = 4096
 
-# One longest name and room for the few other records (times, owner) that come with it.
+# The longest name, and room for the few other records (times, owner) that accompany it.
 EXTENDED_MAX = 2 * NAME_MAX
 
 SIZE_MAX = 2**63 - 1
 
 _NAME_FIELD = 100
-_OCTAL_SIZES = 8**11  # 8 GiB: sizes from here on do not fit into a header's eleven digits
+_OCTAL_SIZES = 8**11  # 8 GiB: sizes from here on do not fit into the eleven digits of a header
 _POSIX, _GNU = b"ustar\x0000", b"ustar  \0"
 
 _CHECKSUM = re.compile(rb"[0-7]{6}\0 ")
-# Digits and what ends them: NULs, or a blank as bsdtar writes it.
+# Digits, then NULs, or a blank as bsdtar writes it.
 _OCTAL = re.compile(rb"([0-7]+)(?: \0*|\0+)")
 _CONTROLS = re.compile(rb"[\0-\x1f\x7f]")
-# libarchive looks for compressed streams before it looks for tar, and this one can be spelled in a file name.
+# libarchive tests for compressed streams before it tests for tar, and a file name can begin like this one.
 _BZIP2 = re.compile(rb"BZh[1-9]1AY&SY")
 
-# Records that do not change the content or the name, and the form of their values. Others do: GNU.sparse.*
-# (the stored bytes are not the file), linkpath, hdrcharset.
+# Records that change neither content nor name, and the format of their values. Others do change them:
+# GNU.sparse.* (the stored bytes are not the file), linkpath, hdrcharset.
 _TIME, _ID = re.compile(r"-?[0-9]{1,11}(\.[0-9]{1,19})?"), re.compile("[0-9]{1,10}")
 _TEXT = re.compile("[^\0-\x1f\x7f]*")
 _HARMLESS = {
@@ -47,12 +47,16 @@ _HARMLESS = {
 }
 
 
+_SIZE = re.compile("0|[1-9][0-9]{0,18}")
+_INVALID_EXTENSION = "an invalid extended header"
+
+
 class BadHeader(ValueError):
-    """A header is malformed, or programs differ in how they read it; the message continues "it has ..."."""
+    """A header is malformed, or ambiguous; the message is the end of a sentence, "The archive has ..."."""
 
 
 class Header(NamedTuple):
-    """What one header block says: the name (the prefix included), the size, the type flag, the dialect."""
+    """One header block: the name, including the prefix, the size in bytes, the type flag and the dialect."""
 
     name: bytes
     size: int
@@ -62,48 +66,58 @@ class Header(NamedTuple):
 
 
 class Extension(NamedTuple):
-    """What an extended header says of the member that follows."""
+    """The path and size, in bytes, that an extended header sets for the next member; None: not set."""
 
     path: str | None
     size: int | None
 
 
 def parse(block: bytes) -> Header:
-    """Read a header block of a regular file or of an extended header."""
+    """Parse the header block of a regular file or of an extended header; raises `BadHeader`."""
     if not _CHECKSUM.fullmatch(block[148:156]) or int(block[148:154], 8) != _checksum(block):
         raise BadHeader("a header that does not match its checksum")
     magic, kind = block[257:265], block[156:157]
     if magic not in (_POSIX, _GNU):
-        raise BadHeader("a header of an unknown kind")
+        raise BadHeader("a header of an unknown format")
     gnu = magic == _GNU
     name = _text(block[:_NAME_FIELD], "name")
     if kind not in (b"0", b"\0", b"L" if gnu else b"x"):
         raise BadHeader(f"{_quoted(name)}, which is not a regular file")
     if _BZIP2.match(name):
         raise BadHeader("a name that begins like a compressed file")
-    if block[157:257].strip(b"\0"):
-        raise BadHeader("a regular file with the name of a link")
-    if block[500:].strip(b"\0") or (gnu and block[345:500].strip(b"\0")):
-        raise BadHeader("a header with data in fields that a regular file does not use")
-    _text(block[265:297], "owner")
-    _text(block[297:329], "group")
-    for field in (block[329:337], block[337:345]):
-        if field.strip(b"\0") and _number(field, "device", gnu):
-            raise BadHeader("a regular file with the number of a device")
-    # Go wrote the type of the file above the permissions until 2017.
-    if _number(block[100:108], "mode", gnu) & ~0o7777 not in (0, 0o100000):
-        raise BadHeader("a regular file with the mode of something else")
-    for field, what in ((block[108:116], "owner"), (block[116:124], "group")):
-        if _number(field, what, gnu) > 2**32 - 1:
-            raise BadHeader(f"an invalid {what}")
-    _number(block[136:148], "time", gnu)
+    _check_unused_fields(block, gnu)
+    _check_metadata(block, gnu)
     size = _number(block[124:136], "size", gnu)
     prefix = b"" if gnu else _text(block[345:500], "prefix")
     return Header(prefix + b"/" + name if prefix else name, size, kind, gnu, bool(prefix))
 
 
+def _check_unused_fields(block: bytes, gnu: bool) -> None:
+    """Raise `BadHeader` if a field has a value that only other members than regular files have."""
+    if block[157:257].strip(b"\0"):
+        raise BadHeader("a regular file with the name of a link")
+    if block[500:].strip(b"\0") or (gnu and block[345:500].strip(b"\0")):
+        raise BadHeader("a header with data in fields that a regular file does not use")
+    for field in (block[329:337], block[337:345]):
+        if field.strip(b"\0") and _number(field, "device", gnu):
+            raise BadHeader("a regular file with the number of a device")
+
+
+def _check_metadata(block: bytes, gnu: bool) -> None:
+    """Raise `BadHeader` if the owner, the group, the mode or the time is malformed."""
+    _text(block[265:297], "owner")
+    _text(block[297:329], "group")
+    # Until 2017, Go wrote the file type above the permissions.
+    if _number(block[100:108], "mode", gnu) & ~0o7777 not in (0, 0o100000):
+        raise BadHeader("a regular file with the mode of another kind of file")
+    for field, what in ((block[108:116], "owner"), (block[116:124], "group")):
+        if _number(field, what, gnu) > 2**32 - 1:
+            raise BadHeader(f"an invalid {what}")
+    _number(block[136:148], "time", gnu)
+
+
 def _checksum(block: bytes) -> int:
-    # The sum is taken with blanks in its own place.
+    # The checksum field itself counts as blanks.
     return sum(block) - sum(block[148:156]) + 8 * ord(" ")
 
 
@@ -123,7 +137,7 @@ def _text(field: bytes, what: str) -> bytes:
 def _number(field: bytes, what: str, gnu: bool) -> int:
     if octal := _OCTAL.fullmatch(field):
         return int(octal[1], 8)
-    # GNU's base 256, for what is too large for octal digits; 0xff in front would be a negative number.
+    # GNU's base 256, for numbers too large for octal digits; those that begin with 0xff are negative.
     number = int.from_bytes(field[1:], "big")
     if not gnu or field[0] != 0x80 or not 8 ** (len(field) - 1) <= number <= SIZE_MAX:
         raise BadHeader(f"an invalid {what}")
@@ -131,46 +145,52 @@ def _number(field: bytes, what: str, gnu: bool) -> int:
 
 
 def gnu_name(header: Header, data: bytes) -> Extension:
-    """Read the content of GNU tar's long name: the name and a NUL."""
+    """Parse the content of GNU tar's long name: the name and a NUL."""
     if header.name != b"././@LongLink" or not data.endswith(b"\0") or len(data) < _NAME_FIELD:
         raise BadHeader("an invalid long name")
     return Extension(_decoded(data[:-1]), None)
 
 
 def pax(data: bytes) -> Extension:
-    """Read the records of an extended header: `LENGTH KEY=VALUE\\n`; LENGTH counts the whole record."""
-    wrong = BadHeader("an invalid extended header")
-    values: dict[str, str] = {}
+    """Parse the records of an extended header, `LENGTH KEY=VALUE\\n`; LENGTH counts the whole record."""
     if not data:
-        raise wrong
+        raise BadHeader(_INVALID_EXTENSION)
+    values: dict[str, str] = {}
     while data:
         length = data[:5].partition(b" ")[0]
         if not length.isdigit() or length[:1] == b"0" or not len(length) + 3 <= int(length) <= len(data):
-            raise wrong
+            raise BadHeader(_INVALID_EXTENSION)
         record, data = data[: int(length)], data[int(length) :]
-        key, equals, value = _decoded(record[len(length) + 1 :]).partition("=")
-        if record[len(length) : len(length) + 1] != b" " or not equals or not value.endswith("\n"):
-            raise wrong
-        value = value[:-1]
+        key, value = _record(record, len(length))
         if key in values:
-            raise wrong
+            raise BadHeader(_INVALID_EXTENSION)
         values[key] = value
-        if key == "size":
-            if not re.fullmatch("0|[1-9][0-9]{0,18}", value) or int(value) > SIZE_MAX:
-                raise wrong
-        elif key != "path" and not (key in _HARMLESS and _HARMLESS[key].fullmatch(value)):
-            raise wrong
     return Extension(values.get("path"), int(values["size"]) if "size" in values else None)
 
 
-def combined(header: Header, extension: Extension, extension_gnu: bool) -> tuple[str, int]:
-    """Return path and size of a member with an extended header; refuse one that contradicts the other.
+def _record(record: bytes, digits: int) -> tuple[str, str]:
+    """Return key and value of a record whose length has so many digits; reject one with other effects."""
+    key, equals, value = _decoded(record[digits + 1 :]).partition("=")
+    if record[digits : digits + 1] != b" " or not equals or not value.endswith("\n"):
+        raise BadHeader(_INVALID_EXTENSION)
+    value = value[:-1]
+    if key == "size":
+        accepted = bool(_SIZE.fullmatch(value)) and int(value) <= SIZE_MAX
+    else:
+        accepted = key == "path" or (key in _HARMLESS and bool(_HARMLESS[key].fullmatch(value)))
+    if not accepted:
+        raise BadHeader(_INVALID_EXTENSION)
+    return key, value
 
-    A program without the extension takes the header's own values: the name may only be the path's beginning,
-    and the size the same, or 0 for one that does not fit into the header.
+
+def combined(header: Header, extension: Extension, extension_gnu: bool) -> tuple[str, int]:
+    """Return path and size of a member with an extended header; raise `BadHeader` if they contradict.
+
+    Programs that do not support the extension use the header's own values: the name must be the beginning of
+    the path, and the size the same, or 0 if it does not fit into the header.
     """
     if header.gnu != extension_gnu:
-        raise BadHeader("an extended header of another kind than its member")
+        raise BadHeader("an extended header of another format than its member")
     size = header.size
     if extension.size is not None and extension.size != size:
         if size or extension.size < _OCTAL_SIZES:
@@ -191,7 +211,7 @@ def plain(header: Header) -> tuple[str, int]:
 def _stand_ins(path: str) -> set[bytes]:
     """Return what GNU tar, Go and Python write into the name field for a path that does not fit there.
 
-    Never with a slash at its end, as Go takes care of: some programs would take the member for a directory.
+    It never ends with a slash, like Go's: some programs would create a directory.
     """
     forms = (path.encode(), path.encode("ascii", "ignore"), path.encode("ascii", "replace"))
     cut = {form[:_NAME_FIELD] for form in forms}
@@ -201,10 +221,10 @@ def _stand_ins(path: str) -> set[bytes]:
 
 
 def may_hide_members(start: bytes) -> bool:
-    """Whether a program that misses the size of a member would find more members in its content.
+    """Return whether a program that ignores the size of a member would find more members in its content.
 
-    `start` are the first two blocks of the content. Programs that do not know pax sizes of 8 GiB and more
-    read on there; they stop at a block that is not a header, and at two blocks of zeros.
+    `start` is the first two blocks of the content. Programs that do not support pax sizes of 8 GiB and more
+    continue there; they stop at a block that is not a header, and at two blocks of zeros.
     """
     block = start[:BLOCK]
     if not block.strip(b"\0"):

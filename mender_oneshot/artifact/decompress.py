@@ -1,27 +1,26 @@
-"""The nested archives of an artifact, decompressed piece by piece in bounded memory.
-
-Knows gzip, xz and zstd streams; knows nothing of what is in them.
-"""
+"""Decompress gzip, xz and zstd streams piece by piece in bounded memory."""
 
 import importlib
 import zlib
 from collections.abc import Iterator
 from typing import Any, Protocol
 
-from .errors import ArtifactRejected
-from .tar import PIECE, damaged, shown
+from ..errors import ArtifactRejected
+from ..text import shown
+from .refusal import corrupt
+from .tar import PIECE
 
 SUFFIXES = ("", ".gz", ".xz", ".zst")
 
-# mender-artifact compresses with xz -9, whose dictionary of 64 MiB needs 65 MiB to decompress. The pages are
-# taken only as far as the content goes: what is smaller than 64 MiB costs its own size.
+# mender-artifact compresses with xz -9, whose dictionary of 64 MiB needs 65 MiB to decompress. Only the pages
+# that are used are allocated: an archive below 64 MiB takes no more than its own size.
 XZ_MEMORY_MAX = 66 * 1024 * 1024
 # 32 MiB, the window of mender-artifact's highest level (zstd_best).
 ZSTD_WINDOW_LOG_MAX = 25
 
 
 class _Decompressor(Protocol):
-    """What `lzma` and `compression.zstd` offer: at most so much output a call, the rest when asked again."""
+    """The interface of `lzma` and `compression.zstd`: bounded output per call, the rest on the next calls."""
 
     @property
     def eof(self) -> bool: ...
@@ -33,8 +32,8 @@ class _Decompressor(Protocol):
 
 
 class _Gzip:
-    # Deflate, and at most the name of the file. Programs differ in how they skip the other optional fields,
-    # and mender-artifact writes none of them.
+    # Deflate, without optional fields or with the name of the file only. Programs differ in how they skip the
+    # other fields, and mender-artifact writes none of them.
     STARTS = (b"\x1f\x8b\x08\x00", b"\x1f\x8b\x08\x08")
 
     def __init__(self) -> None:
@@ -50,15 +49,15 @@ class _Gzip:
         if not any(start.startswith(self._start) for start in self.STARTS):
             raise zlib.error("an unusual gzip header")
         part = self._stream.decompress(self._stream.unconsumed_tail + data, max_length)
-        # zlib may hold more output with no input left: then the piece before was filled to the brim.
+        # zlib may have more output without more input, but only after it has returned all that was allowed.
         self.needs_input = len(part) < max_length
         return part
 
 
 class _Zstandard:
-    """The `zstandard` package, which cannot bound its output: 4 bytes may become 128 KiB, so it gets few."""
+    """The `zstandard` package, whose output has no bound: 4 bytes may become 128 KiB, so it gets few."""
 
-    FEW = 256
+    INPUT_MAX = 256
 
     def __init__(self, package: Any) -> None:
         self._stream = package.ZstdDecompressor(max_window_size=1 << ZSTD_WINDOW_LOG_MAX).decompressobj()
@@ -74,14 +73,17 @@ class _Zstandard:
             self._data, self._at = data, 0
         parts = []
         while max_length > 0 and not self.needs_input and not self.eof:
-            parts.append(self._stream.decompress(self._data[self._at : self._at + self.FEW]))
-            self._at += self.FEW
+            parts.append(self._stream.decompress(self._data[self._at : self._at + self.INPUT_MAX]))
+            self._at += self.INPUT_MAX
             max_length -= len(parts[-1])
         return b"".join(parts)
 
 
 def _decompressor(suffix: str, name: str) -> tuple[_Decompressor, type[Exception]]:
-    """The decompressor for a suffix, and what it raises; imported only now, for most artifacts need gzip."""
+    """Return the decompressor for a suffix, and the exception that it raises.
+
+    Imports its library only when needed, because most artifacts use gzip.
+    """
     if suffix == ".gz":
         return _Gzip(), zlib.error
     if suffix == ".xz":
@@ -112,7 +114,11 @@ def _unsupported(name: str, needed: str) -> ArtifactRejected:
 
 
 def uncompressed(stored: Iterator[bytes], name: str) -> Iterator[bytes]:
-    """The content of a nested archive; one stream with nothing after it, as mender-artifact writes."""
+    """Yield the content of an archive, compressed or not according to its name.
+
+    Raises `ArtifactRejected` unless it is one complete stream with nothing after it, or if its library is
+    missing or memory runs out.
+    """
     suffix = name.rpartition(".tar")[2]
     if not suffix:
         yield from stored
@@ -129,14 +135,14 @@ def uncompressed(stored: Iterator[bytes], name: str) -> Iterator[bytes]:
                     "build the artifact with --compression gzip."
                 ) from None
             except error as reason:
-                raise damaged(f"{name} cannot be decompressed ({shown(str(reason))})") from None
+                raise corrupt(f"{name} cannot be decompressed ({shown(str(reason))})") from None
             waiting = b""
             if part:
                 yield part
             if stream.eof:
                 if stream.unused_data or next(stored, b""):
-                    raise damaged(f"{name} continues after its end")
+                    raise corrupt(f"{name} has trailing data")
                 return
             if stream.needs_input:
                 break
-    raise damaged(f"{name} ends too early")
+    raise corrupt(f"{name} is truncated")
