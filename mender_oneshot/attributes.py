@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from . import __version__, device, disk, errors, script
+from . import __version__, device, disk, errors, key_values, scripts
 from .settings import Settings
 
 ATTRIBUTE_LIMIT = 100
@@ -59,7 +59,7 @@ def collect(settings: Settings, known: Mapping[str, str], *, patient: bool) -> I
     merged.reserve(known)
     for path in _scripts(f"{settings.places.scripts_dir}/inventory", merged.problems):
         try:
-            output = device.run_script(settings, path)
+            output = scripts.run(settings, path)
         except errors.ScriptFailed as error:
             merged.problems.append(f"The inventory script {path} is left out: {error}.")
         except errors.TemporaryError as error:
@@ -99,14 +99,14 @@ def _excluded(path: str, name: str) -> str:
     if not name.startswith(PREFIX):
         return f"its name does not begin with {PREFIX}; rename it, or move it elsewhere"
     # What else may be wrong with the file, the start will tell.
-    return "" if os.access(path, os.X_OK) else script.obstacle(path) or "it is not executable"
+    return "" if os.access(path, os.X_OK) else scripts.obstacle(path) or "it is not executable"
 
 
 def _read(path: str, output: bytes, merged: "_Merged") -> None:
     found = False
     for number, line in enumerate(output.split(b"\n"), 1):
         text = line.decode("utf-8", "replace")
-        pair = device.parse_line(text, strip=True)
+        pair = key_values.parse_line(text, strip=True)
         if pair is None:
             continue
         found = True
@@ -129,7 +129,7 @@ class _Merged:
     """Attributes collected one by one, within the limits of the server."""
 
     def __init__(self, known: Mapping[str, str]) -> None:
-        self.values: device.Values = {name: [value] for name, value in known.items()}
+        self.values: key_values.Values = {name: [value] for name, value in known.items()}
         self.problems: list[str] = []
         self._reserved: set[str] = set(known)
         self._noted: dict[tuple[str, str], list[int]] = {}
@@ -173,7 +173,7 @@ class _Merged:
         if more > 0:
             problems[MOST_PROBLEMS:] = [f"The inventory scripts have {more} more problems like these."]
         return Inventory(
-            {name: device.single(values) for name, values in self.values.items()}, tuple(problems)
+            {name: key_values.single(values) for name, values in self.values.items()}, tuple(problems)
         )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from . import errors, plan
-from .credentials import Identity
+from .identity import Identity
 from .settings import Settings
 from .snapshot import Snapshot
 from .state import Store

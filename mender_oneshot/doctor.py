@@ -18,11 +18,12 @@ from . import (
     device,
     disk,
     errors,
+    identity,
     liveness,
     network,
     permissions,
     plan,
-    script,
+    scripts,
     snapshot,
     state,
 )
@@ -173,14 +174,14 @@ def _artifact(settings: Settings) -> str:
 
 def _identity(settings: Settings) -> str:
     known = _known(settings)
-    found = device.identity(settings, credentials.identity_form(settings, known))
-    if known.owner not in ("", credentials.mark(found)):
+    found = identity.read(settings, known)
+    if known.owner not in ("", identity.mark(found)):
         raise errors.SettingsError(
             "The state belongs to a device with another identity; the next run sets it aside and authorizes "
             "as a new device. If this is the same device, correct the identity script."
         )
-    if not device.tells_apart(found):
-        raise errors.SettingsError(credentials.no_identity(settings, found))
+    if not identity.is_unique(found):
+        raise errors.SettingsError(identity.not_unique(settings, found))
     return f"The identity is {', '.join(f'{name}={value}' for name, value in found.items())}."
 
 
@@ -234,7 +235,7 @@ def _verify_keys(settings: Settings) -> str:
 def _sub_updater(settings: Settings) -> str:
     path = f"{settings.places.scripts_dir}/install"
     disk.require_target(path)
-    if obstacle := script.obstacle(path):
+    if obstacle := scripts.obstacle(path):
         raise errors.SettingsError(
             f"The sub-updater {path} cannot be started: {obstacle}; without it no update can be installed."
         )

@@ -8,10 +8,9 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 
-from . import credentials, disk, errors, owner, plan, snapshot, state, steps
+from . import disk, errors, identity, owner, plan, snapshot, state, steps
 from .context import Connection, Context, Done, IdentityScript, Outcome, Progress
 from .deadline import deadline
-from .deployment_log import FILE as DEPLOYMENT_LOG
 from .deployment_log import Handler
 from .lock import take as take_lock
 from .options import Options
@@ -64,7 +63,7 @@ def _new_context(options: Options, settings: Settings, store: Store, progress: P
         progress=progress,
         syslog=options.syslog,
         connection=Connection(),
-        identity=IdentityScript(lambda: credentials.identity(settings, store.state)),
+        identity=IdentityScript(lambda: identity.read_unique(settings, store.state)),
         perform=lambda name: perform(context, name, paced=paced),
     )
     return context
@@ -83,8 +82,7 @@ def _open_store(settings: Settings, lock: int) -> Store:
         ruins = error.content
         aside = f"; {state.quarantine(path, ruins)} is a copy" if ruins else ""
         log.error("The state %s cannot be used (%s)%s; starting with an empty state.", path, error, aside)
-        found = "list" if b'"identity_format": "list"' in ruins else "string"
-        known = State(identity_format=_noted_format(lock) or found)
+        known = State(identity_format=identity.recovered_format(lock, ruins))
     if known.damaged:
         log.warning(
             "The state %s has members that cannot be read (%s); they start from their defaults.",
@@ -92,48 +90,14 @@ def _open_store(settings: Settings, lock: int) -> Store:
             ", ".join(known.damaged[:10]),
         )
         if not known.identity_format:
-            known = known._replace(identity_format=_noted_format(lock) or "string")
+            known = known._replace(identity_format=identity.recovered_format(lock))
     store = Store(path, known)
     if known.spread < 0:
         first = known == State()
         store.state = store.state._replace(spread=owner.draw_spread())
         if first:
-            store.state = store.state._replace(identity_format=_first_format(settings, lock))
+            store.state = store.state._replace(identity_format=identity.first_format(settings, lock))
     return store
-
-
-def _first_format(settings: Settings, lock: int) -> str:
-    """Choose the form of the identity for a device without a state, once and for all.
-
-    Noted in the lock file, which only somebody else's is replaced: a device that loses its state has a key
-    and a log too, and must not be taken for one of mender-python-client's.
-    """
-    form = _noted_format(lock)
-    if not form:
-        form = "list" if bears_traces_of_python_client(settings) else "string"
-        with contextlib.suppress(OSError):
-            os.pwrite(lock, form.encode(), 0)
-            os.fsync(lock)
-    return form
-
-
-def _noted_format(lock: int) -> str:
-    try:
-        form = os.pread(lock, 16, 0).decode("ascii", "replace")
-    except OSError:
-        return ""
-    return form if form in ("list", "string") else ""
-
-
-def bears_traces_of_python_client(settings: Settings) -> bool:
-    """Say whether mender-python-client ran here: its key and log, nobody else's store, no state of ours.
-
-    Then the device is known to the server under an identity made of lists (device-api.md section 1.2).
-    """
-    data = settings.places.data
-    # A link counts even if it leads nowhere for now: its partition may not be mounted.
-    ours = os.path.lexists(settings.key_file) and os.path.lexists(data(DEPLOYMENT_LOG))
-    return ours and not os.path.lexists(data("mender-store"))
 
 
 def _run(context: Context, options: Options, tell: Callable[[Done], None]) -> None:

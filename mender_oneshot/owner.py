@@ -7,7 +7,7 @@ import contextlib
 import logging
 import os
 
-from . import credentials, deployment_log, disk, errors, plan, state
+from . import credentials, deployment_log, disk, errors, identity, plan, state
 from .context import Context, Outcome
 from .snapshot import Snapshot
 from .state import ARTIFACT, PART, PROVIDES, UPDATE_LOCK, Handoff, State
@@ -38,7 +38,7 @@ def confirm(context: Context) -> Outcome | None:
         )
         store.state = store.state._replace(token=None)
     try:
-        found = credentials.mark(context.identity.result())
+        found = identity.mark(context.identity.result())
     except (errors.SettingsError, errors.TemporaryError) as error:
         # An authorization ends with this error; other steps continue.
         if plan.token_is_good(store.state.token, settings.servers, context.now().time):

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator
 
-from . import device, disk, errors
+from . import disk, errors, identity
 from .settings import Settings
 
 
@@ -44,7 +44,7 @@ def _paths(settings: Settings) -> Iterator[str]:
         settings.key_file,
         *settings.artifact_verify_keys,
         f"{places.scripts_dir}/install",
-        device.identity_script(settings),
+        identity.script_path(settings),
     ]
     yield places.datastore
     inventory = f"{places.scripts_dir}/inventory"

@@ -77,7 +77,7 @@ def test_no_device_type(accepted: Device) -> None:
     [
         (None, 0, "cannot be started: there is no such file"),
         ("#!/bin/sh\necho mac=1\n", 0o644, "it is not executable"),
-        ("#!/bin/sh\necho broken >&2\nexit 4\n", 0o755, "it ended with 4 (broken)"),
+        ("#!/bin/sh\necho broken >&2\nexit 4\n", 0o755, "it exited with status 4 (broken)"),
         ("#!/bin/sh\necho no pair\n", 0o755, "printed no key=value"),
         ("#!/bin/sh\nprintf 'mac=\\377'\n", 0o755, "not UTF-8"),
         ("mac=1\n", 0o755, "does not begin with #!"),

@@ -87,7 +87,7 @@ CASES: dict[str, tuple[Break, str, str, int]] = {
     ),
     "identity script": (
         lambda device, server: device.script("identity/mender-device-identity", "#!/bin/sh\nexit 3\n"),
-        "identity", "ended with 3", 78,
+        "identity", "exited with status 3", 78,
     ),
     "key for all to read": (open_key, "device key", "chmod 600", 78),
     "damaged key": (bad_key, "device key", "is not PEM", 78),

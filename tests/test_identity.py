@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from helpers.device import REPO, Device, spoilt
 
-from mender_oneshot import device as files
 from mender_oneshot.devserver import DevServer
+from mender_oneshot.identity import is_unique
 
 SCRIPT = "identity/mender-device-identity"
 
@@ -30,10 +30,10 @@ SAYING_SOMETHING = [
     ("value", "says"), [(v, False) for v in SAYING_NOTHING] + [(v, True) for v in SAYING_SOMETHING]
 )
 def test_values_that_tell_devices_apart(value: str, says: bool) -> None:
-    assert files.tells_apart({"mac": value}) is says
-    assert files.tells_apart({"mac": [value, ""]}) is says
+    assert is_unique({"mac": value}) is says
+    assert is_unique({"mac": [value, ""]}) is says
     # One value is enough.
-    assert files.tells_apart({"mac": value, "serial": "17"})
+    assert is_unique({"mac": value, "serial": "17"})
 
 
 @pytest.mark.parametrize("lines", ["mac=", "mac=00:00:00:00:00:00", "mac= \nserial=unknown"])

@@ -54,7 +54,7 @@ GOOD = "#!/bin/sh\necho also=3\n"
 
 # The name and the text of a script beside a good one, its mode, and what is said of it; "" for nothing.
 FILES: dict[str, tuple[str, str, int, str]] = {
-    "fails": ("mender-inventory-x", "#!/bin/sh\necho half=1\nexit 3\n", 0o755, "ended with 3"),
+    "fails": ("mender-inventory-x", "#!/bin/sh\necho half=1\nexit 3\n", 0o755, "exited with status 3"),
     "no interpreter": ("mender-inventory-x", "#!/no/such\n", 0o755, "names the interpreter /no/such"),
     "Windows": ("mender-inventory-x", "#!/bin/sh\r\necho x=1\r\n", 0o755, "Windows line endings"),
     "no #!": ("mender-inventory-x", "echo x=1\n", 0o755, "does not begin with #!"),

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from mender_oneshot.device import Values, parse_key_values, single
+from mender_oneshot.key_values import Values, parse, single
 
 # What is printed, and what it means to the C++ client (blanks kept) and to mender-python-client (stripped).
 TABLE: list[tuple[str, Values, Values]] = [
@@ -33,8 +33,8 @@ TABLE: list[tuple[str, Values, Values]] = [
 
 @pytest.mark.parametrize(("text", "kept", "stripped"), TABLE, ids=[repr(row[0]) for row in TABLE])
 def test_what_the_lines_mean(text: str, kept: Values, stripped: Values) -> None:
-    assert parse_key_values(text, strip=False) == kept
-    assert parse_key_values(text, strip=True) == stripped
+    assert parse(text, strip=False) == kept
+    assert parse(text, strip=True) == stripped
 
 
 keys = st.text(st.characters(exclude_characters="=\n", exclude_categories=["Cs"]), min_size=1, max_size=8)
@@ -48,7 +48,7 @@ def test_what_is_printed_is_read(pairs: list[tuple[str, str]]) -> None:
     for key, value in pairs:
         expected.setdefault(key, []).append(value)
     text = "".join(f"{key}={value}\n" for key, value in pairs)
-    found = parse_key_values(text, strip=False)
+    found = parse(text, strip=False)
     assert found == expected
     assert list(found) == list(expected)
 
@@ -56,7 +56,7 @@ def test_what_is_printed_is_read(pairs: list[tuple[str, str]]) -> None:
 @given(st.text(), st.booleans())
 @examples(deadline=None)
 def test_any_text_has_a_meaning(text: str, strip: bool) -> None:
-    for key, found in parse_key_values(text, strip=strip).items():
+    for key, found in parse(text, strip=strip).items():
         assert key
         assert found
         assert all(f"{key}={value}" in text for value in found)
@@ -64,7 +64,7 @@ def test_any_text_has_a_meaning(text: str, strip: bool) -> None:
 
 
 def test_the_two_forms_of_an_identity() -> None:
-    values = parse_key_values("mac=a\nslot=1\nslot=2\n", strip=True)
+    values = parse("mac=a\nslot=1\nslot=2\n", strip=True)
     assert values == {"mac": ["a"], "slot": ["1", "2"]}  # "list"
     assert {key: single(value) for key, value in values.items()} == {
         "mac": "a",

@@ -55,7 +55,7 @@ PARENTS: dict[str, Callable[[], object]] = {
 def test_a_failing_script_fails_and_a_good_one_works(device: Device, server: DevServer, parent: str) -> None:
     device.script("identity/mender-device-identity", "#!/bin/sh\necho mac=1\nexit 4\n")
     done = device.run("auth", preexec_fn=PARENTS[parent], close_fds=parent != "1200 descriptors")
-    assert (done.code, "it ended with 4" in done.err) == (78, True), done
+    assert (done.code, "it exited with status 4" in done.err) == (78, True), done
     assert not server.devices
     device.script("identity/mender-device-identity", "#!/bin/sh\necho mac=1\n")
     done = device.run("auth", preexec_fn=PARENTS[parent], close_fds=parent != "1200 descriptors")

@@ -10,9 +10,9 @@ from helpers.device import Device
 
 from mender_oneshot import provides
 from mender_oneshot.artifact.verify import Verified
-from mender_oneshot.device import parse_key_values
 from mender_oneshot.devserver import DevServer
 from mender_oneshot.errors import ArtifactRejected
+from mender_oneshot.key_values import parse
 
 INSTALLED = {
     "artifact_name": "old",
@@ -31,7 +31,7 @@ def after(
     artifact = Verified("new", group, ("board",), "app", new or {}, clears, {}, False)
     content = provides.artifact_info(installed, artifact)
     # What is read again is what was written.
-    read = parse_key_values(content.decode(), strip=True)
+    read = parse(content.decode(), strip=True)
     assert [f"{key}={value}" for key, [value] in read.items()] == content.decode().splitlines()
     return content.decode().splitlines()
 

@@ -157,8 +157,8 @@ def _check_signature(check: Callable[[bytes, bytes], bool], manifest: bytes, sig
         raise corrupt("its signature is not base64") from None
     if not check(manifest, raw):
         raise ArtifactRejected(
-            "The artifact was signed by none of the keys that this device trusts, or its manifest was changed "
-            "afterwards; sign it with the right key and upload it again."
+            "The artifact was signed by none of the keys that this device trusts, or its manifest was "
+            "changed afterwards; sign it with the right key and upload it again."
         )
 
 

@@ -5,7 +5,7 @@ import json
 import logging
 from itertools import takewhile
 
-from .. import credentials, device, errors, keys, plan
+from .. import credentials, device, errors, identity, keys, plan
 from ..context import Context, Outcome
 from ..server import Server
 from ..settings import no_server
@@ -71,7 +71,7 @@ def _save_token(context: Context, jwt: str, url: str) -> None:
     store.save(
         store.state._replace(
             token=read(jwt, url, context.now())._replace(credentials=credentials.current(context.settings)),
-            owner=credentials.mark(context.identity.result()),
+            owner=identity.mark(context.identity.result()),
             inventory_digest="",
             form=store.state.form if store.state.deployment else "",
         )
@@ -88,11 +88,11 @@ def _most_important(failures: list[errors.Error]) -> errors.Error:
 def request(context: Context) -> tuple[bytes, str]:
     """Return the body of the request, and the signature over exactly these bytes."""
     settings = context.settings
-    form = credentials.identity_form(settings, context.store.state)
+    form = identity.format_in_use(settings, context.store.state)
     # Before a key is made: a data directory without a device type may be an empty one in place of this
     # device's, whose partition is not mounted.
     device.device_type(settings)
-    identity = context.identity.result()
+    found = context.identity.result()
     context.store.state = context.store.state._replace(identity_format=form)
     key = keys.load(settings.key_file)
     if key is None:
@@ -101,7 +101,7 @@ def request(context: Context) -> tuple[bytes, str]:
     if key is None:
         raise errors.DiskError(f"The device key {settings.key_file} is gone again; look at the file system.")
     members = {
-        "id_data": credentials.id_data(identity),
+        "id_data": identity.id_data(found),
         "pubkey": keys.public_pem(key),
         "tenant_token": settings.tenant_token,
     }

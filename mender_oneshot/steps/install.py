@@ -5,7 +5,7 @@ import errno
 import logging
 import os
 
-from .. import acceptance, deployments, device, disk, errors, liveness, plan, provides, script, sub_updater
+from .. import acceptance, deployments, device, disk, errors, liveness, plan, provides, scripts, sub_updater
 from ..artifact.verify import Verified
 from ..context import Context, Outcome
 from ..state import (
@@ -62,7 +62,7 @@ def run(context: Context, *, paced: bool) -> Outcome:
         deployment = deployment._replace(verifying=0)
         _set_deployment(context, deployment)
         disk.require_target(program)
-        if obstacle := script.obstacle(program):
+        if obstacle := scripts.obstacle(program):
             raise errors.ServerRejected(_cannot_be_started(program, obstacle))
         info = _artifact_info(context, verified)
     except (errors.ArtifactRejected, errors.ServerRejected) as error:
@@ -187,7 +187,7 @@ def _not_started(
 ) -> errors.Error:
     """Take the hand-off back if a later attempt may succeed, or give the update up; return what to raise."""
     if isinstance(error, OSError):
-        why, temporary = script.explain(program, error), script.is_temporary(error)
+        why, temporary = scripts.explain(program, error), scripts.is_temporary(error)
     else:
         why, temporary = str(error), not isinstance(error, errors.ServerRejected)
     if temporary and deployment.starts < max(context.settings.retry_download_count, 1):
