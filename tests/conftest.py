@@ -5,13 +5,14 @@ import re
 import signal
 import sys
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from helpers.artifacts import make_artifact
-from helpers.device import REPO, SYSTEM_PYTHON, Device, need_libraries
+from helpers.descriptors import left_open, open_descriptors
+from helpers.device import REPO, SYSTEM_PYTHON, Device, Release, need_libraries
 from hypothesis import HealthCheck
 from hypothesis import settings as examples
 
@@ -23,6 +24,15 @@ if TYPE_CHECKING:
 # How long a generated example takes says more about the machine than about the test.
 examples.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 examples.load_profile("any machine")
+
+
+@pytest.fixture(autouse=True)
+def _no_descriptor_left() -> Iterator[None]:
+    """Fail a test that leaves descriptors open; fixtures of a module or of the session may hold some."""
+    before = open_descriptors()
+    yield
+    left = left_open(before)
+    assert not left, f"the test left descriptors open: {left}"
 
 
 @pytest.fixture(params=["newest", pytest.param("debian", marks=pytest.mark.real)])
@@ -45,7 +55,7 @@ def server(tmp_path: Path) -> Iterator[DevServer]:
 def device(tmp_path: Path, server: DevServer, python: str) -> Device:
     """A fresh device, configured for the server."""
     made = Device(tmp_path / "device", python)
-    made.configure(ServerURL=server.url, ServerCertificate=str(server.ca))
+    made.use_server(server)
     return made
 
 
@@ -59,7 +69,7 @@ def accepted(device: Device, server: DevServer) -> Device:
 
 
 @pytest.fixture
-def release(tmp_path: Path, server: DevServer) -> Callable[..., str]:
+def release(tmp_path: Path, server: DevServer) -> Release:
     """A function that uploads a release with some payload and deploys it; returns the deployment's id."""
 
     def make(name: str = "release-2", size: int = 1000, **options: Any) -> str:

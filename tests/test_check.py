@@ -1,19 +1,16 @@
 """Asking for an update, and the traps of the answer (device-api.md section 3)."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from helpers.artifacts import make_artifact
-from helpers.device import MENDERS, Device
+from helpers.device import Device, MENDERS, Release
 
 from mender_oneshot import plan
 from mender_oneshot.devserver import DevServer
 from mender_oneshot.state import Result
-
-Release = Callable[..., str]
 
 STORAGE = "GET /storage/*"
 

@@ -3,15 +3,12 @@
 import os
 import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from helpers.device import Device, Run
+from helpers.device import Device, Release, Run
 
 from mender_oneshot.devserver import DevServer
-
-Release = Callable[..., str]
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from helpers.descriptors import open_descriptors
 from helpers.device import REPO, Device
 from helpers.real_daemon import need
 
@@ -328,10 +329,6 @@ def test_below_a_file_nothing_can_be_read(file: Path) -> None:
     with pytest.raises(DiskError) as caught:
         disk.read(f"{file}/further")
     sentence(caught, file)
-
-
-def open_descriptors() -> set[str]:
-    return set(os.listdir("/proc/self/fd"))
 
 
 @pytest.mark.parametrize("make", [fifo, a_device_without_end, a_directory])

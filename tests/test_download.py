@@ -3,17 +3,14 @@
 import signal
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from helpers.artifacts import make_artifact
-from helpers.device import MENDERS, Device
+from helpers.device import MENDERS, Device, Release
 
 from mender_oneshot.devserver import DevServer, Seen
-
-Release = Callable[..., str]
 
 MEGABYTE = 1_000_000
 STORAGE = "GET /storage/*"

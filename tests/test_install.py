@@ -4,18 +4,15 @@ import errno
 import json
 import os
 import stat
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.device import MENDERS, Device, spoilt
+from helpers.device import MENDERS, Device, Release, spoilt
 from helpers.real_daemon import need
 from test_life import final_status
 
 from mender_oneshot.devserver import DevServer
-
-Release = Callable[..., str]
 
 TOLD = (
     "MENDER_DEPLOYMENT_ID",

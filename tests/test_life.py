@@ -3,15 +3,12 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
-from helpers.device import Device
+from helpers.device import Device, Release
 from helpers.real_daemon import until
 
 from mender_oneshot.devserver import DevServer, Seen
-
-Release = Callable[..., str]
 
 INSTALLS_AND_REPORTS = """set -e
 echo "installing $1"

@@ -3,17 +3,15 @@
 import contextlib
 import fcntl
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from helpers.device import Device
+from helpers.device import Device, Release
 from helpers.real_daemon import until
 
 from mender_oneshot import liveness
 from mender_oneshot.devserver import DevServer
-
-Release = Callable[..., str]
 
 BODIES = {
     "plain": "read -r go < {gate}\n",

@@ -2,15 +2,12 @@
 
 import json
 import shutil
-from collections.abc import Callable
 
 import pytest
-from helpers.device import IDENTITY, Device
+from helpers.device import IDENTITY, Device, Release
 from helpers.terminal_peer import need_the_extra
 
 from mender_oneshot.devserver import DevServer
-
-Release = Callable[..., str]
 
 ANOTHER = "#!/bin/sh\necho mac=de:ad:be:ef:00:02\n"
 COPY = "mender-oneshot.json.other-device"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from helpers.clock_and_disk import final_status
-from helpers.device import REPO, Device, spoilt
+from helpers.device import REPO, Device, Release, spoilt
 
 from mender_oneshot import disk, errors, lock
 from mender_oneshot.devserver import DevServer
@@ -32,8 +32,6 @@ SECRET = "root's own secret"
 KEY, STATE, LOCK = "mender-agent.pem", "mender-oneshot.json", "mender-oneshot.lock"
 PART, ARTIFACT, UPDATE_LOCK = "artifact.part", "artifact.mender", "update.lock"
 OURS, THEIRS = "deployment.log", "sub-updater.log"
-
-Release = Callable[..., str]
 
 
 @pytest.fixture

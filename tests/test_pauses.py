@@ -1,15 +1,13 @@
 """`Retry-After`: a pause is kept by the step that got it, towards the host that asked for it."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from helpers.device import Device, Run
+from helpers.device import Device, Release, Run
 
 from mender_oneshot.devserver import DevServer
-
-Release = Callable[..., str]
 
 ENDPOINTS = {
     "auth": ("POST */auth_requests", ("auth", "--fresh")),

@@ -7,12 +7,10 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
-from helpers.device import MENDERS, Device, Run
+from helpers.device import MENDERS, Device, Release, Run
 from test_download import PEAK_MEMORY
 
 from mender_oneshot.devserver import DevServer
-
-Release = Callable[..., str]
 
 BODY = MENDERS.encode()
 REFUSAL = b"HTTP/1.1 401 Unauthorized\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (

@@ -1,16 +1,13 @@
 """The result of an update: taken down first, then sent, once, whatever stands in between."""
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 import pytest
-from helpers.device import MENDERS, Device
+from helpers.device import MENDERS, Device, Release
 
 from mender_oneshot import plan
 from mender_oneshot.devserver import DevServer
-
-Release = Callable[..., str]
 
 
 @pytest.fixture

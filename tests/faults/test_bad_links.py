@@ -4,34 +4,21 @@ import gzip
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from helpers.artifacts import make_artifact
-from helpers.device import Device, Run
+from helpers.device import Device, Release, Run
 from helpers.real_daemon import need
-from helpers.simulated_days import Prompt, let_in
 
 from mender_oneshot.devserver import DevServer, Seen
-
-Release = Callable[..., str]
 
 KILOBYTE = 1000
 GIBIBYTE = 1 << 30
 STORAGE = "GET /storage/*"
-
-
-@pytest.fixture
-def device(tmp_path: Path, server: DevServer) -> Device:
-    return Prompt(tmp_path / "device", server)
-
-
-@pytest.fixture
-def accepted(device: Device, server: DevServer) -> Device:
-    return let_in(device, server)
 
 
 @pytest.fixture

@@ -23,24 +23,23 @@ from helpers.clock_and_disk import (
     without_clock,
     write_clock,
 )
-from helpers.device import Device
+from helpers.device import Device, Release
 
 from mender_oneshot.devserver import DevServer
 
 pytestmark = [pytest.mark.real, needs_faketime]
 
-Release = Callable[..., str]
 Clock = Callable[..., datetime]
 
 one_world = pytest.mark.parametrize("python", ["newest"], indirect=True)
 
 
 @pytest.fixture
-def accepted(device: Device, server: DevServer) -> Device:
-    """A device that the server has accepted, in one invocation."""
-    server.accept_all = True
-    device.ok("auth")
-    return device
+def device(tmp_path: Path, server: DevServer, python: str) -> Device:
+    """A fresh device whose invocations are processes of their own, so that libfaketime is loaded."""
+    made = Device(tmp_path / "device", python)
+    made.use_server(server)
+    return made
 
 
 LIVES: dict[str, list[datetime]] = {

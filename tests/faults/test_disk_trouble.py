@@ -23,14 +23,12 @@ from helpers.clock_and_disk import (
     small_disk,
     wait_for_size,
 )
-from helpers.device import Device
+from helpers.device import Device, Release
 
 from mender_oneshot.devserver import DevServer
 
 # Both worlds of libraries write with the same system calls.
-pytestmark = pytest.mark.parametrize("python", ["newest"], indirect=True)
 
-Release = Callable[..., str]
 
 FULL, BROKEN = 73, 74
 STATE, LOCK, PART, KEY = "mender-oneshot.json", "mender-oneshot.lock", "artifact.part", "mender-agent.pem"
@@ -48,14 +46,6 @@ def device(device: Device) -> Iterator[Device]:
 def disk(device: Device) -> Disk:
     """That file system."""
     return Disk(device.data)
-
-
-@pytest.fixture
-def accepted(device: Device, server: DevServer) -> Device:
-    """A device that the server has accepted, in one invocation."""
-    server.accept_all = True
-    device.ok("auth")
-    return device
 
 
 def due(device: Device) -> bytes:

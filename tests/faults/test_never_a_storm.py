@@ -1,28 +1,14 @@
 """A fleet in trouble must not storm its server: days of it, told by the server's record."""
 
 import json
-from collections.abc import Callable
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.device import Device
-from helpers.simulated_days import DAY, HOUR, TICK, Days, Prompt, contract, keeps_to, let_in
+from helpers.device import Device, Release
+from helpers.simulated_days import DAY, HOUR, TICK, Days, contract, keeps_to
 
 from mender_oneshot.devserver import DevServer
-
-Release = Callable[..., str]
-
-
-@pytest.fixture
-def device(tmp_path: Path, server: DevServer) -> Device:
-    return Prompt(tmp_path / "device", server)
-
-
-@pytest.fixture
-def accepted(device: Device, server: DevServer) -> Device:
-    return let_in(device, server)
 
 
 def answers(server: DevServer, what: str) -> str:

@@ -3,31 +3,17 @@
 import json
 import signal
 import time
-from collections.abc import Callable
 from email.utils import formatdate
-from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.device import MENDERS, Device
-from helpers.simulated_days import DAY, HOUR, TICK, Days, Prompt, keeps_to, let_in
+from helpers.device import MENDERS, Device, Release
+from helpers.simulated_days import DAY, HOUR, TICK, Days, keeps_to
 
 from mender_oneshot.devserver import DevServer, Seen
 from mender_oneshot.devserver.validation import BODY_LIMIT
 
-Release = Callable[..., str]
-
 STATUS = "PUT */status"
-
-
-@pytest.fixture
-def device(tmp_path: Path, server: DevServer) -> Device:
-    return Prompt(tmp_path / "device", server)
-
-
-@pytest.fixture
-def accepted(device: Device, server: DevServer) -> Device:
-    return let_in(device, server)
 
 
 @pytest.fixture

@@ -4,33 +4,21 @@ import json
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from helpers.artifacts import make_artifact
-from helpers.device import Device, Run
-from helpers.simulated_days import Prompt, let_in
+from helpers.device import Device, Release, Run
+from helpers.simulated_days import ForkServer, Prompt
 
 from mender_oneshot.devserver import DevServer
-
-Release = Callable[..., str]
 
 STORAGE = "GET /storage/*"
 PRECIOUS = b"artifact_name=precious\nnot ours to touch\n" + b"x" * 5000
 KNOWN_CODES = {0, 2, 65, 69, 73, 74, 75, 76, 77, 78}
 LIMIT = 8
-
-
-@pytest.fixture
-def device(tmp_path: Path, server: DevServer) -> Device:
-    return Prompt(tmp_path / "device", server)
-
-
-@pytest.fixture
-def accepted(device: Device, server: DevServer) -> Device:
-    return let_in(device, server)
 
 
 @pytest.fixture
@@ -183,13 +171,13 @@ def test_a_part_file_open_to_all_becomes_ours(offered: Device, tmp_path: Path) -
 
 
 def test_under_no_umask_at_all_every_file_is_private(
-    tmp_path: Path, server: DevServer, release: Release
+    tmp_path: Path, server: DevServer, release: Release, fork_server: ForkServer
 ) -> None:
     class Careless(Prompt):
         def run(self, *words: str, wrapper: tuple[str, ...] = (), **options: Any) -> Run:
             return super().run(*words, wrapper=wrapper, umask=0, **options)
 
-    device = Careless(tmp_path / "careless", server)
+    device = Careless(tmp_path / "careless", server, fork_server)
     device.sub_updater("echo a word\n")
     ours: dict[str, int] = {}
 

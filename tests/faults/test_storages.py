@@ -8,12 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.device import Device
-from helpers.simulated_days import Prompt, let_in
+from helpers.device import Device, Release
 
 from mender_oneshot.devserver import DevServer
-
-Release = Callable[..., str]
 
 DATE = "Fri, 11 Mar 2016 13:03:17 GMT"
 OTHER_DATE = "Fri, 11 Mar 2016 13:03:18 GMT"
@@ -85,19 +82,13 @@ def serving(storage: Storage, device: Device) -> Iterator[None]:
 
 
 @pytest.fixture
-def device(tmp_path: Path, server: DevServer) -> Device:
-    return Prompt(tmp_path / "device", server)
-
-
-@pytest.fixture
-def offered(device: Device, server: DevServer, release: Release) -> Device:
+def offered(accepted: Device, release: Release) -> Device:
     """A device with a deployment of 300 kB in hand, whose attempts are counted to three."""
-    let_in(device, server)
-    device.sub_updater()
-    device.configure(RetryDownloadCount=3)
+    accepted.sub_updater()
+    accepted.configure(RetryDownloadCount=3)
     release(size=300_000)
-    device.ok("check-update")
-    return device
+    accepted.ok("check-update")
+    return accepted
 
 
 @pytest.fixture

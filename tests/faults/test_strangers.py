@@ -1,16 +1,11 @@
 """A gateway, a firewall or a portal answers in the server's place: it costs no data, and no update."""
 
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from helpers.device import MENDERS, Device
-from helpers.simulated_days import Prompt, let_in
+from helpers.device import MENDERS, Device, Release
 
 from mender_oneshot.devserver import DevServer
-
-Release = Callable[..., str]
 
 HTML: dict[str, Any] = {"body": "<html>Log in</html>", "headers": {"Content-Type": "text/html"}}
 SPRING = '{"timestamp":"2026-11-26T10:00:00.000+00:00","status":404,"error":"Not Found","path":"/api"}'
@@ -46,16 +41,6 @@ ENDPOINTS = {
     "log": "PUT */log",
     "inventory": "* */attributes",
 }
-
-
-@pytest.fixture
-def device(tmp_path: Path, server: DevServer) -> Device:
-    return Prompt(tmp_path / "device", server)
-
-
-@pytest.fixture
-def accepted(device: Device, server: DevServer) -> Device:
-    return let_in(device, server)
 
 
 class Kept(NamedTuple):

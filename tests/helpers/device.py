@@ -5,11 +5,13 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+
+from mender_oneshot.devserver import DevServer
 
 SYSTEM_PYTHON = "/usr/bin/python3"
 
@@ -17,6 +19,9 @@ REPO = Path(__file__).parent.parent.parent
 
 MENDERS = '{"error": "as the test wants it", "request_id": "1"}'
 """An error in the form of the Mender server's own; another may be anybody's who stands in between."""
+
+Release = Callable[..., str]
+"""The fixture `release`: uploads a release, deploys it and returns the id of the deployment."""
 
 IDENTITY = "#!/bin/sh\necho mac=de:ad:be:ef:00:01\n"
 
@@ -56,6 +61,10 @@ class Device:
         """Change `mender.conf`."""
         self.settings |= changes
         (self.conf / "mender.conf").write_text(json.dumps(self.settings))
+
+    def use_server(self, server: DevServer) -> None:
+        """Configure a development server as the device's server."""
+        self.configure(ServerURL=server.url, ServerCertificate=str(server.ca))
 
     def script(self, name: str, text: str, mode: int = 0o755) -> Path:
         """Put a script into the scripts' directory."""

@@ -5,7 +5,6 @@ minute further back. Ticks at which nothing is due are skipped; that such a tick
 shown in test_life.py.
 """
 
-import atexit
 import json
 import math
 import os
@@ -26,7 +25,7 @@ TICK = 60.0
 HOUR = 3600.0
 DAY = 24 * HOUR
 
-FORGE = """
+FORK_SERVER = """
 import gc, json, os, sys, traceback
 import mender_oneshot.artifact.verify, mender_oneshot.app, mender_oneshot.keys
 import mender_oneshot.server, mender_oneshot.cli
@@ -58,62 +57,65 @@ for line in sys.stdin:
 """
 
 
-class Forge:
-    """Makes processes that have their imports behind them: invocations for stories that need hundreds."""
+class ForkServer:
+    """Forks invocations from a process that has done all imports, for stories that need hundreds of them."""
 
     def __init__(self) -> None:
-        self._process: subprocess.Popen[str] | None = None
+        self._start()
+
+    def __enter__(self) -> "ForkServer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _start(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", FORK_SERVER],
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(REPO), "PYTHONWARNINGS": "error"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd="/",
+            start_new_session=True,
+        )
 
     def run(self, device: Device, words: tuple[str, ...], umask: int, seconds: float = 60) -> Run:
         """Run one invocation to its end, in a process of its own."""
-        if self._process is None:
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", FORGE],
-                env=device.env() | {"PYTHONPATH": str(REPO)},
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-                cwd="/",
-                start_new_session=True,
-            )
-            atexit.register(self.stop)
         process = self._process
         assert process.stdin
         assert process.stdout
-        out, err = device.root / "said.out", device.root / "said.err"
+        out, err = device.root / "invocation.out", device.root / "invocation.err"
         job = {"words": words, "env": device.env(), "out": str(out), "err": str(err), "umask": umask}
         process.stdin.write(json.dumps(job) + "\n")
         process.stdin.flush()
         if not readable(process.stdout.fileno(), seconds):
             self.stop()
+            self._start()
             raise AssertionError(f"{words} has not ended within {seconds} s: {err.read_text()}")
         code = int(process.stdout.readline())
         return Run(code, out.read_text(errors="replace"), err.read_text(errors="replace"))
 
     def stop(self) -> None:
-        """End it, and what it runs."""
-        if self._process is not None:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.communicate()
-            self._process = None
-
-
-FORGE_FOR_ALL = Forge()
+        """End the server and the invocation that it runs."""
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.communicate()
 
 
 class Prompt(Device):
     """A device whose `run` does not pay for the interpreter's start each time; `start` does."""
 
-    def __init__(self, root: Path, server: DevServer) -> None:
+    def __init__(self, root: Path, server: DevServer, fork_server: ForkServer) -> None:
         super().__init__(root, sys.executable)
-        self.configure(ServerURL=server.url, ServerCertificate=str(server.ca))
+        self._fork_server = fork_server
+        self.use_server(server)
         # To read the system's list of CAs takes longer than all the rest, and ours is named above.
         self.environment |= {"SSL_CERT_FILE": "/dev/null", "SSL_CERT_DIR": "/no/such/directory"}
 
     def run(self, *words: str, wrapper: tuple[str, ...] = (), **options: Any) -> Run:
         if wrapper:
             return super().run(*words, wrapper=wrapper, **options)
-        done = FORGE_FOR_ALL.run(self, words, **({"umask": 0o022} | options))
+        done = self._fork_server.run(self, words, **({"umask": 0o022} | options))
         assert "Traceback" not in done.err, done.err
         return done
 
