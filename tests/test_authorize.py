@@ -1,23 +1,19 @@
 """Who the device is, and how the server lets it in."""
 
 import json
-import stat
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from helpers.device import Device
+from helpers.permissions import mode
 
 from mender_oneshot.devserver import DevServer, Seen
 
 
 def auth_requests(server: DevServer) -> list[Seen]:
     return [seen for seen in server.requests if seen.path.endswith("/auth_requests")]
-
-
-def mode(path: Path) -> int:
-    return stat.S_IMODE(path.stat().st_mode)
 
 
 def test_bootstrap_makes_a_key_once(device: Device) -> None:

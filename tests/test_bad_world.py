@@ -3,7 +3,6 @@
 import json
 import os
 import socket
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import chdir, contextmanager, suppress
 from datetime import UTC, datetime
@@ -11,26 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.device import Device, Run, spoil
+from helpers.device import Device, Run, one_sentence, spoil
 from helpers.real_daemon import need
+from helpers.silent_server import silent_after
 
 from mender_oneshot.devserver import DevServer
 
 
-def says(done: Run, code: int, *words: str) -> None:
-    """One sentence on stderr that holds the words, and the exit code."""
-    assert done.code == code, done
-    assert len(done.err.strip().splitlines()) == 1, done.err
-    for word in words:
-        assert word in done.err
-
-
 def test_no_configuration_at_all(device: Device) -> None:
     (device.conf / "mender.conf").unlink()
-    says(device.run("auth"), 78, "No server is configured", "ServerURL")
-    says(device.run("run"), 78, "No server is configured")
+    one_sentence(device.run("auth"), 78, "No server is configured", "ServerURL")
+    one_sentence(device.run("run"), 78, "No server is configured")
     assert device.ok("status").err == ""
-    says(device.run("-c", "/no/such/file", "status"), 78, "/no/such/file")
+    one_sentence(device.run("-c", "/no/such/file", "status"), 78, "/no/such/file")
 
 
 @pytest.mark.parametrize(
@@ -52,24 +44,24 @@ def test_a_broken_configuration(device: Device, text: str, words: tuple[str, ...
     (device.conf / "mender.conf").write_text(text)
     for command in ("run", "auth", "report", "status"):
         done = device.run(command, *(["--failure"] if command == "report" else []))
-        says(done, 78, str(device.conf / "mender.conf"), *words) if "host" not in words[0] else says(
-            done, 78, *words
-        )
+        one_sentence(done, 78, str(device.conf / "mender.conf"), *words) if "host" not in words[
+            0
+        ] else one_sentence(done, 78, *words)
 
 
 def test_an_unknown_key_is_a_warning_with_the_nearest_known(accepted: Device) -> None:
     accepted.configure(UpdatePollIntervallSeconds=60)
-    says(accepted.run("check-update"), 0, "mender.conf", "did you mean UpdatePollIntervalSeconds?")
+    one_sentence(accepted.run("check-update"), 0, "mender.conf", "did you mean UpdatePollIntervalSeconds?")
 
 
 def test_no_device_type(accepted: Device) -> None:
     (accepted.data / "device_type").unlink()
-    says(accepted.run("check-update"), 78, "device_type=", str(accepted.data))
+    one_sentence(accepted.run("check-update"), 78, "device_type=", str(accepted.data))
     (accepted.data / "device_type").write_text("board\n")
-    says(accepted.run("send-inventory"), 78, "has no line device_type=")
+    one_sentence(accepted.run("send-inventory"), 78, "has no line device_type=")
     (accepted.data / "device_type").unlink()
     os.mkfifo(accepted.data / "device_type")
-    says(accepted.run("check-update"), 78, "not a regular file")
+    one_sentence(accepted.run("check-update"), 78, "not a regular file")
 
 
 @pytest.mark.parametrize(
@@ -89,7 +81,7 @@ def test_a_bad_identity_script(device: Device, text: str | None, mode: int, word
     script.unlink()
     if text is not None:
         device.script("identity/mender-device-identity", text, mode)
-    says(device.run("auth"), 78, str(script), words)
+    one_sentence(device.run("auth"), 78, str(script), words)
 
 
 def test_what_cannot_be_read_is_one_sentence(device: Device) -> None:
@@ -113,26 +105,26 @@ def test_no_artifact_info_is_no_obstacle(accepted: Device) -> None:
 def test_a_server_that_is_a_web_site(device: Device, server: DevServer) -> None:
     page: Any = {"body": "<html>Welcome</html>", "headers": {"Content-Type": "text/html"}}
     server.faults.add(status=200, count=None, **page)
-    says(device.run("auth"), 76, "text/html", "portal")
+    one_sentence(device.run("auth"), 76, "text/html", "portal")
     server.faults.clear()
     server.faults.add(status=404, count=None, **page)
-    says(device.run("auth"), 69, "answered 404")
+    one_sentence(device.run("auth"), 69, "answered 404")
     server.faults.clear()
     server.faults.add(redirect="https://elsewhere.example/", count=None)
-    says(device.run("auth"), 76, "302")
+    one_sentence(device.run("auth"), 76, "302")
 
 
 def test_no_network(device: Device) -> None:
     device.configure(ServerURL="https://127.0.0.1:9")
-    says(device.run("auth"), 75, "Connection refused")
+    one_sentence(device.run("auth"), 75, "Connection refused")
     device.configure(ServerURL="https://no-such-host.invalid")
-    says(device.run("auth"), 75, "cannot be looked up")
+    one_sentence(device.run("auth"), 75, "cannot be looked up")
 
 
 def test_a_certificate_nobody_vouches_for(device: Device, server: DevServer) -> None:
     device.settings.pop("ServerCertificate")
     device.configure()
-    says(device.run("auth"), 69, "not trusted", "ServerCertificate")
+    one_sentence(device.run("auth"), 69, "not trusted", "ServerCertificate")
     assert not server.requests
     device.configure(ServerCertificate="/no/such/file")
     done = device.run("auth")
@@ -178,36 +170,7 @@ def test_a_clock_that_is_wrong_is_named(
     with DevServer(tmp_path / "server", certificate_validity=valid) as server:
         device = Device(tmp_path / "device", python)
         device.configure(ServerURL=server.url, ServerCertificate=str(server.ca))
-        says(device.run("auth"), code, words)
-
-
-@contextmanager
-def silent_after(words: bytes) -> Iterator[int]:
-    """A server on loopback that takes what comes, says `words`, and then nothing more; yields its port."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    connections = []
-
-    def serve() -> None:
-        while True:
-            try:
-                connection, _ = listener.accept()
-            except OSError:
-                return
-            connections.append(connection)
-            if words:
-                connection.recv(65536)
-                connection.sendall(words)
-
-    thread = threading.Thread(target=serve)
-    thread.start()
-    try:
-        yield listener.getsockname()[1]
-    finally:
-        listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
-        thread.join()
-        for connection in connections:
-            connection.close()
+        one_sentence(device.run("auth"), code, words)
 
 
 @pytest.mark.parametrize(
@@ -225,7 +188,7 @@ def test_silence_ends_at_the_time_limit(device: Device, scheme: str, words: byte
     device.environment["PYTHONWARNINGS"] = "error,ignore::ResourceWarning"
     with silent_after(words) as port:
         device.configure(ServerURL=f"{scheme}://127.0.0.1:{port}")
-        says(device.run("--max-runtime", "3", "auth"), 75, "time limit of 3 s")
+        one_sentence(device.run("--max-runtime", "3", "auth"), 75, "time limit of 3 s")
     # The attempt is counted: the next run keeps its distance.
     assert device.state["failures"]["auth"]["times"] == 1
 
@@ -236,7 +199,7 @@ def test_a_script_that_hangs_ends_at_the_time_limit(accepted: Device, tmp_path: 
     accepted.script(name, f"#!/bin/sh\necho $$ > {pid}\nsleep 100 & wait\n")
     accepted.alter_state(token=None)
     accepted.run("auth") if "inventory" in name else None
-    says(accepted.run("--max-runtime", "3", "send-inventory"), 75, "time limit of 3 s")
+    one_sentence(accepted.run("--max-runtime", "3", "send-inventory"), 75, "time limit of 3 s")
     assert not Path(f"/proc/{pid.read_text().strip()}").exists()
 
 
@@ -256,7 +219,7 @@ def unread() -> Iterator[str]:
 
 
 def redirected(where: str) -> tuple[str, ...]:
-    """The words before a command that send what it says elsewhere."""
+    """The words before a command that send what it one_sentence elsewhere."""
     return ("sh", "-c", f'exec "$@" {where}', "sh")
 
 
@@ -318,11 +281,11 @@ def test_the_time_limit_needs_no_thread(device: Device) -> None:
         '    raise RuntimeError("can\'t start new thread")\n'
         "threading.Thread.start = start\n",
     )
-    says(device.run("auth"), 77, "accept it under")
+    one_sentence(device.run("auth"), 77, "accept it under")
     device.environment["PYTHONWARNINGS"] = "error,ignore::ResourceWarning"
     with silent_after(b"") as port:
         device.configure(ServerURL=f"https://127.0.0.1:{port}")
-        says(device.run("--max-runtime", "3", "auth"), 75, "time limit of 3 s")
+        one_sentence(device.run("--max-runtime", "3", "auth"), 75, "time limit of 3 s")
 
 
 def test_the_lock_is_given_way_to_or_waited_for(accepted: Device) -> None:
@@ -332,7 +295,7 @@ def test_the_lock_is_given_way_to_or_waited_for(accepted: Device) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         done = accepted.run("run")
         assert (done.code, done.out, done.err) == (75, "", "")
-        says(accepted.run("check-update", "--max-runtime", "3"), 75, "time limit")
+        one_sentence(accepted.run("check-update", "--max-runtime", "3"), 75, "time limit")
         # Looking on is always possible.
         accepted.ok("status")
         waiting = accepted.start("check-update")
@@ -407,7 +370,7 @@ def test_a_full_disk_loses_nothing(accepted: Device, tmp_path: Path) -> None:
     kept = tmp_path / "kept.json"
     wrapper = ("unshare", "-m", "sh", "-c", script, str(kept))
     done = accepted.run("check-update", wrapper=wrapper)
-    says(done, 73, "No space left on device", "make room, the next run tries again")
+    one_sentence(done, 73, "No space left on device", "make room, the next run tries again")
     assert json.loads(kept.read_text()) == before
 
 
@@ -430,7 +393,7 @@ def test_an_unreadable_state_is_set_aside(accepted: Device, server: DevServer, c
     (accepted.data / "mender-oneshot.json").write_bytes(content)
     assert accepted.ok("status", "--json").json["trouble"]
     assert (accepted.data / "mender-oneshot.json").read_bytes() == content
-    says(accepted.run("auth"), 0, "mender-oneshot.json.unreadable", "starting with an empty state")
+    one_sentence(accepted.run("auth"), 0, "mender-oneshot.json.unreadable", "starting with an empty state")
     assert (accepted.data / "mender-oneshot.json.unreadable").read_bytes() == content
     assert (accepted.data / "mender-agent.pem").read_bytes() == key
     assert len(server.devices) == 1
@@ -443,7 +406,7 @@ def test_a_state_with_nothing_to_keep_gets_no_copy(
     (accepted.data / "mender-oneshot.json").write_bytes(content)
     assert accepted.ok("status", "--json").json["trouble"]
     assert (accepted.data / "mender-oneshot.json").read_bytes() == content
-    says(accepted.run("auth"), 0, "mender-oneshot.json", "start")
+    one_sentence(accepted.run("auth"), 0, "mender-oneshot.json", "start")
     assert not (accepted.data / "mender-oneshot.json.unreadable").exists()
     assert len(server.devices) == 1
 
@@ -491,7 +454,7 @@ def test_a_stdout_that_takes_nothing_holds_up_no_step(
     accepted.sub_updater()
     deployment = release()
     done = accepted.run("run", "--all", wrapper=redirected(">/dev/full"))
-    says(done, 74, "Cannot write to stdout: No space left on device")
+    one_sentence(done, 74, "Cannot write to stdout: No space left on device")
     assert server.status_history(deployment) == ["downloading", "installing"]
     assert accepted.state["handoff"]["deployment"] == deployment
 
@@ -521,7 +484,7 @@ def test_a_stdout_that_takes_nothing_is_told_once(
     accepted.environment |= environment
     accepted.sub_updater()
     done = accepted.run(*words.split(), wrapper=redirected(">/dev/full"))
-    says(done, 74, "Cannot write to stdout: No space left on device")
+    one_sentence(done, 74, "Cannot write to stdout: No space left on device")
     # If stderr takes nothing either, the exit code has to do.
     assert accepted.run(*words.split(), wrapper=redirected(">/dev/full 2>&1")).code == 74
 
@@ -637,7 +600,7 @@ def test_a_log_file_that_cannot_be_one_is_told_at_once(
     path = accepted.root / "log"
     make(path)
     done = accepted.run("--log-file", str(path), "--max-runtime", "60", "auth")
-    says(done, 78, f"The log file {path} cannot be opened", "check --log-file")
+    one_sentence(done, 78, f"The log file {path} cannot be opened", "check --log-file")
 
 
 def test_a_log_file_that_nobody_reads_any_more_holds_nothing_up(accepted: Device) -> None:

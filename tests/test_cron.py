@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 from helpers.device import REPO, Device, Run
-from helpers.real_daemon import need, until
+from helpers.real_daemon import need
+from helpers.waiting import until
 
 from mender_oneshot.devserver import DevServer
 

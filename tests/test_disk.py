@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from helpers.descriptors import open_descriptors
 from helpers.device import REPO, Device
+from helpers.permissions import mode
 from helpers.real_daemon import need
 
 from mender_oneshot import disk, lock
@@ -31,10 +32,6 @@ def umask(mask: int) -> Iterator[None]:
         yield
     finally:
         os.umask(before)
-
-
-def mode(path: Path) -> int:
-    return stat.S_IMODE(path.lstat().st_mode)
 
 
 def sentence(caught: pytest.ExceptionInfo[Error], path: object) -> str:

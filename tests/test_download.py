@@ -1,27 +1,20 @@
 """Downloads over bad links: resumed where they can be, started over where they must, never spliced."""
 
 import signal
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from helpers.artifacts import make_artifact
 from helpers.device import MENDERS, Device, Release
+from helpers.memory import PEAK_MEMORY
+from helpers.seen import fetched
+from helpers.waiting import until_size
 
-from mender_oneshot.devserver import DevServer, Seen
+from mender_oneshot.devserver import DevServer
 
 MEGABYTE = 1_000_000
 STORAGE = "GET /storage/*"
-
-# Runs a command and says its peak resident memory in kB on stderr.
-PEAK_MEMORY = (
-    sys.executable,
-    "-c",
-    "import resource, subprocess, sys; code = subprocess.call(sys.argv[1:]);"
-    "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, file=sys.stderr); sys.exit(code)",
-)
 
 
 @pytest.fixture
@@ -30,10 +23,6 @@ def offered(accepted: Device, release: Release) -> Device:
     release(size=3 * MEGABYTE)
     accepted.ok("check-update")
     return accepted
-
-
-def fetched(server: DevServer) -> list[Seen]:
-    return [seen for seen in server.requests if seen.origin == "storage"]
 
 
 def downloads(device: Device, server: DevServer, tmp_path: Path) -> None:
@@ -47,7 +36,7 @@ def test_killed_and_resumed(offered: Device, server: DevServer, tmp_path: Path) 
     server.faults.add(match=STORAGE, stall_after=2 * MEGABYTE)
     process = offered.start("download")
     server.faults.wait_for_stall()
-    wait_for_size(offered.data / "artifact.part", 2 * MEGABYTE)
+    until_size(offered.data / "artifact.part", 2 * MEGABYTE)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     downloads(offered, server, tmp_path)
@@ -55,14 +44,6 @@ def test_killed_and_resumed(offered: Device, server: DevServer, tmp_path: Path) 
     assert fetched(server)[-1].headers["If-Range"].startswith('"')
     size = (tmp_path / "release-2.mender").stat().st_size
     assert sum(seen.sent for seen in fetched(server)[1:]) == size - 2 * MEGABYTE
-
-
-def wait_for_size(path: Path, size: int) -> None:
-    """A file cannot be waited for; look until it has grown, for half a minute at most."""
-    end = time.monotonic() + 30
-    while not (path.exists() and path.stat().st_size >= size):
-        assert time.monotonic() < end, f"{path} has not grown to {size} bytes"
-        time.sleep(0.01)
 
 
 def test_the_deadline_cuts_in_and_nothing_received_is_lost(

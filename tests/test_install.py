@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from helpers.device import MENDERS, Device, Release, spoilt
 from helpers.real_daemon import need
-from test_life import final_status
+from helpers.seen import final_status
 
 from mender_oneshot.devserver import DevServer
 

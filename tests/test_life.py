@@ -6,9 +6,10 @@ import sys
 from pathlib import Path
 
 from helpers.device import Device, Release
-from helpers.real_daemon import until
+from helpers.seen import final_status
+from helpers.waiting import until
 
-from mender_oneshot.devserver import DevServer, Seen
+from mender_oneshot.devserver import DevServer
 
 INSTALLS_AND_REPORTS = """set -e
 echo "installing $1"
@@ -17,10 +18,6 @@ echo artifact_name=$MENDER_ARTIFACT_NAME > "$MENDER_CONF_DIR/artifact_info"
 $ONESHOT report --success
 rm "$MENDER_DATASTORE_DIR/update.lock"
 """
-
-
-def final_status(seen: Seen) -> bool:
-    return seen.method == "PUT" and seen.path.endswith("/status") and b"ing" not in seen.body
 
 
 def test_from_a_fresh_device_to_a_reported_update(

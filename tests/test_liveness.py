@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from helpers.device import Device, Release
-from helpers.real_daemon import until
+from helpers.waiting import until
 
 from mender_oneshot import liveness
 from mender_oneshot.devserver import DevServer

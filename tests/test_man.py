@@ -10,26 +10,16 @@ from pathlib import Path
 import click
 import pytest
 from helpers.device import REPO, Device
-from helpers.real_daemon import need, until
-from test_life import final_status
+from helpers.documents import CONFIGURATION, CONTRACT, PROGRAM, example, plain, small_sub_updaters
+from helpers.real_daemon import need
+from helpers.seen import final_status
+from helpers.waiting import until
 
 from mender_oneshot import cli, settings
 from mender_oneshot.devserver import DevServer
 from mender_oneshot.terminal import settings as terminal
 
-README = REPO / "README.md"
 PAGES = sorted((REPO / "docs" / "man").glob("*.[157]"))
-PROGRAM, CONFIGURATION, CONTRACT = (
-    REPO / "docs" / "man" / name
-    for name in ("mender-oneshot.1", "mender-oneshot.conf.5", "mender-oneshot-sub-updater.7")
-)
-
-
-def plain(line: str) -> str:
-    """The words of a line of roff, without its fonts."""
-    line = re.sub(r"\\f.", "", line).replace(r"\-", "-").replace(r"\(dq", '"').replace("\\ ", " ")
-    assert "\\" not in line, f"an escape that this test does not know: {line}"
-    return line
 
 
 def read(page: Path) -> Iterator[tuple[str, str]]:
@@ -67,11 +57,6 @@ def entries(page: Path) -> dict[tuple[str, str], str]:
 
 def tags(page: Path, heading: str) -> dict[str, str]:
     return {tag: text for (under, tag), text in entries(page).items() if under == heading and tag}
-
-
-def example(page: Path) -> str:
-    source = page.read_text()
-    return source[source.index(".EX\n") + 4 : source.index(".EE\n")]
 
 
 def options(command: click.Command) -> dict[str, str]:
@@ -183,14 +168,6 @@ def test_the_environment_of_the_sub_updater(
     names = {line.partition("=")[0] for line in seen.read_text().splitlines() if line.startswith("MENDER_")}
     of_the_invocation = {"MENDER_CONF_DIR", "MENDER_DATA_DIR"}
     assert names - of_the_invocation == set(tags(CONTRACT, "ENVIRONMENT"))
-
-
-def small_sub_updaters() -> dict[str, str]:
-    """The one of the man page and the one of the README."""
-    (of_the_readme,) = re.findall(
-        r"^```sh\n(#!/bin/sh\n.*?)^```", README.read_text(), re.MULTILINE | re.DOTALL
-    )
-    return {"man page": plain(example(CONTRACT)), "README": of_the_readme}
 
 
 @pytest.mark.real

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from helpers.clock_and_disk import final_status
 from helpers.device import REPO, Device, Release, spoilt
+from helpers.seen import final_status
 
 from mender_oneshot import disk, errors, lock
 from mender_oneshot.devserver import DevServer

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from helpers.device import Device
-from test_bad_world import silent_after
+from helpers.silent_server import silent_after
 
 from mender_oneshot.devserver import DevServer
 

@@ -5,19 +5,9 @@ from collections.abc import Callable
 
 import pytest
 from helpers.device import Device, spoilt
+from helpers.no_sync import NO_SYNC
 
 from mender_oneshot.devserver import DevServer
-
-# fsync of a directory, and of no file, ends with an error.
-NO_SYNC = """
-import os, stat
-fsync = os.fsync
-def patched(descriptor):
-    if stat.S_ISDIR(os.fstat(descriptor).st_mode):
-        raise OSError({error}, os.strerror({error}))
-    fsync(descriptor)
-os.fsync = patched
-"""
 
 # The call always ends with an error.
 NO_CALL = """

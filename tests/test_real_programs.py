@@ -14,7 +14,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from helpers.device import REPO, Device
 from helpers.raw_device import RawDevice
-from helpers.real_daemon import TRACE, daemon, end_sub_updater, need, sub_updater, until
+from helpers.real_daemon import TRACE, daemon, end_sub_updater, need, sub_updater
+from helpers.waiting import until
 
 from mender_oneshot.devserver import DevServer, Seen
 

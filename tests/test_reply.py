@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from helpers.device import MENDERS, Device, Release, Run
-from test_download import PEAK_MEMORY
+from helpers.memory import PEAK_MEMORY
 
 from mender_oneshot.devserver import DevServer
 

@@ -14,9 +14,10 @@ from helpers import corpus
 from helpers.artifacts import make_artifact
 from helpers.corpus import Artifact
 from helpers.device import REPO
+from helpers.documents import small_sub_updaters
 from helpers.power_cut import Field
-from helpers.real_daemon import mender, need, until, world
-from test_man import small_sub_updaters
+from helpers.real_daemon import mender, need, world
+from helpers.waiting import until
 
 from mender_oneshot.devserver import DevServer
 

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 from helpers.artifacts import make_artifact
-from helpers.device import Device, Release, Run
+from helpers.device import Device, Release, one_sentence
 from helpers.real_daemon import need
+from helpers.seen import fetched
 
-from mender_oneshot.devserver import DevServer, Seen
+from mender_oneshot.devserver import DevServer
 
 KILOBYTE = 1000
 GIBIBYTE = 1 << 30
@@ -30,10 +31,6 @@ def offered(accepted: Device, release: Release) -> Device:
     return accepted
 
 
-def fetched(server: DevServer) -> list[Seen]:
-    return [seen for seen in server.requests if seen.origin == "storage"]
-
-
 def in_hand(device: Device) -> str:
     found: str = device.state["deployment"]["id"]
     return found
@@ -42,13 +39,6 @@ def in_hand(device: Device) -> str:
 def is_whole(device: Device, original: Path) -> bool:
     arrived = device.data / "artifact.mender"
     return arrived.read_bytes() == original.read_bytes() and not (device.data / "artifact.part").exists()
-
-
-def one_sentence(done: Run, code: int, *words: str) -> None:
-    assert done.code == code, done
-    assert len(done.err.splitlines()) == 1, done.err
-    for word in words:
-        assert word in done.err
 
 
 def fails_in_the_end(device: Device, server: DevServer, *words: str, attempts: int = 3) -> list[int]:

@@ -1,6 +1,6 @@
 """Field stories of wrong clocks: no battery, a slip of the finger, NTP that comes late, jumps both ways.
 
-The device's clock is libfaketime's; the server's is right, unless a story says otherwise.
+The device's clock is libfaketime's; the server's is right, unless a story one_sentence otherwise.
 """
 
 import shlex
@@ -14,16 +14,15 @@ import pytest
 from helpers.clock_and_disk import (
     Traffic,
     far_ahead,
-    final_status,
     needs_faketime,
-    says,
     set_clock,
     set_clock_from,
     today,
     without_clock,
     write_clock,
 )
-from helpers.device import Device, Release
+from helpers.device import Device, Release, one_sentence
+from helpers.seen import final_status
 
 from mender_oneshot.devserver import DevServer
 
@@ -156,7 +155,7 @@ def test_a_pause_until_a_date_is_measured_by_the_servers_clock(
     assert accepted.run("run").code == 75
     assert 590 <= accepted.state["pauses"][0]["seconds"] <= 600
     asked = Traffic(server)
-    says(accepted.run("check-update"), 75, "asked for a pause")
+    one_sentence(accepted.run("check-update"), 75, "asked for a pause")
     set_clock(accepted, clock(minutes=9))
     accepted.ok("run", "--force")
     assert asked.new() == []
@@ -213,7 +212,7 @@ def test_a_clock_that_spoils_the_certificate_is_named_and_all_heals_with_it(
     device = Device(tmp_path / "device", python)
     device.configure(ServerURL=strict.url, ServerCertificate=str(strict.ca))
     set_clock(device, clock())
-    says(device.run("run"), code, words, "set the clock")
+    one_sentence(device.run("run"), code, words, "set the clock")
     device.ok("run")
     assert device.state["failures"]["auth"]["times"] == 1
     assert not strict.requests

@@ -11,19 +11,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from helpers.clock_and_disk import (
-    PAGE,
-    RESERVE,
-    Disk,
-    Traffic,
-    failing,
-    final_status,
-    needs_strace,
-    says,
-    small_disk,
-    wait_for_size,
-)
-from helpers.device import Device, Release
+from helpers.clock_and_disk import PAGE, RESERVE, Disk, Traffic, failing, needs_strace, small_disk
+from helpers.device import Device, Release, one_sentence
+from helpers.seen import final_status
+from helpers.waiting import until_size
 
 from mender_oneshot.devserver import DevServer
 
@@ -86,7 +77,7 @@ def test_nobody_is_asked_what_could_not_be_remembered(
     trouble(disk)
     asked = Traffic(server)
     for words in (["run"], ["run", "--all"], ["check-update"]):
-        says(accepted.run(*words), FULL, str(disk.path), "the next run tries again")
+        one_sentence(accepted.run(*words), FULL, str(disk.path), "the next run tries again")
     assert asked.new() == []
     assert (accepted.data / STATE).read_bytes() == before
     assert leftovers(accepted) == []
@@ -103,7 +94,7 @@ def test_a_fresh_device_on_a_bad_disk_does_not_enrol(
     """A key that cannot be kept would make a new device for the server at every tick."""
     trouble(disk)
     for _ in range(2):
-        says(device.run("run"), FULL, str(disk.path))
+        one_sentence(device.run("run"), FULL, str(disk.path))
     assert server.devices == []
     assert not (device.data / KEY).exists()
     disk.relieve() if trouble is not read_only else disk.remount("rw")
@@ -141,7 +132,7 @@ def test_an_input_output_error_in_whatever_call_asks_nobody(accepted: Device, se
     asked = Traffic(server)
     for calls, name in CALLS:
         done = accepted.run("run", wrapper=failing(calls, accepted.data / name))
-        says(done, BROKEN, "Input/output error", str(accepted.data), "the next run tries again")
+        one_sentence(done, BROKEN, "Input/output error", str(accepted.data), "the next run tries again")
         assert (asked.new(), leftovers(accepted)) == ([], []), (calls, name)
         assert accepted.state == json.loads(before), (calls, name)
     accepted.ok("run", "--all")
@@ -170,10 +161,10 @@ def test_room_is_looked_for_before_the_first_byte(
     size = len(artifact(tmp_path))
     pages = -(-size // PAGE) * PAGE
     disk.leave(pages + RESERVE - PAGE)
-    says(offered.run("download"), FULL, "No room for the artifact", "MB are needed", "make room")
+    one_sentence(offered.run("download"), FULL, "No room for the artifact", "MB are needed", "make room")
     assert (offered.data / PART).stat().st_size == 0
     disk.leave(pages - PAGE)
-    says(offered.run("download"), FULL, "No room for the artifact")
+    one_sentence(offered.run("download"), FULL, "No room for the artifact")
     assert (offered.data / PART).stat().st_size == 0
     # The state had its room all the time: the tick that follows keeps its distance,
     # and has time for the inventory.
@@ -193,7 +184,7 @@ def test_a_disk_that_is_too_small_for_good_fails_the_update_with_a_log_that_says
     deployment = offered.state["deployment"]["id"]
     offered.configure(RetryDownloadCount=2)
     disk.leave(RESERVE)
-    says(offered.run("download"), FULL, "No room for the artifact")
+    one_sentence(offered.run("download"), FULL, "No room for the artifact")
     asked = Traffic(server)
     assert offered.run("download").code == 69
     assert "artifact" not in asked.new()
@@ -207,7 +198,7 @@ def fills_up(device: Device, server: DevServer, disk: Disk, left: int) -> None:
     server.faults.add(match="GET /storage/*", stall_after=1_200_000)
     process = device.start("download")
     server.faults.wait_for_stall()
-    wait_for_size(device.data / PART, 1_200_000)
+    until_size(device.data / PART, 1_200_000)
     disk.leave(left)
     server.faults.release()
     _, complaint = process.communicate(timeout=30)
@@ -236,7 +227,7 @@ def test_a_disk_without_a_byte_left_in_the_download_is_no_storm(
     there = (offered.data / PART).stat().st_size
     asked = Traffic(server)
     for _ in range(3):
-        says(offered.run("run"), FULL, "No space left on device")
+        one_sentence(offered.run("run"), FULL, "No space left on device")
     assert asked.new() == []
     assert (offered.data / PART).stat().st_size == there
     disk.relieve()
@@ -273,7 +264,7 @@ def test_a_full_disk_holds_up_the_hand_off_and_nothing_runs_twice(
     disk.leave(0)
     asked = Traffic(server)
     for _ in range(3):
-        says(offered.run("run", "--all"), FULL, "No space left on device")
+        one_sentence(offered.run("run", "--all"), FULL, "No space left on device")
     assert asked.new() == []
     assert not called.exists()
     assert not (offered.data / "update.lock").exists()
@@ -311,7 +302,7 @@ def test_a_result_that_cannot_be_written_down_is_refused_and_not_sent(
     before = (installing.data / STATE).read_bytes()
     asked = Traffic(server)
     disk.remount("ro")
-    says(installing.run("report", "--success"), FULL, "Read-only file system")
+    one_sentence(installing.run("report", "--success"), FULL, "Read-only file system")
     assert (asked.new(), server.status(deployment)) == ([], "installing")
     disk.remount("rw")
     assert (installing.data / STATE).read_bytes() == before
@@ -328,7 +319,7 @@ def test_a_queued_result_outlives_the_trouble(installing: Device, server: DevSer
     asked = Traffic(server)
     disk.remount("ro")
     for _ in range(3):
-        says(installing.run("run", "--all"), FULL, "Read-only file system")
+        one_sentence(installing.run("run", "--all"), FULL, "Read-only file system")
     assert asked.new() == []
     disk.remount("rw")
     installing.ok("run", "--all")
@@ -389,7 +380,7 @@ def test_a_limit_on_the_size_of_a_file_is_known_before_the_first_byte(
     assert offered.run("download").code == 75  # now the size is known
     asked = Traffic(server)
     limited = ("sh", "-c", 'ulimit -f 2000; exec "$@"', "sh")
-    says(offered.run("download", wrapper=limited), FULL, "a file may have 1024000", "ulimit -f")
+    one_sentence(offered.run("download", wrapper=limited), FULL, "a file may have 1024000", "ulimit -f")
     assert "artifact" not in asked.new()
     offered.ok("download")
 
@@ -403,7 +394,7 @@ def test_doctor_and_run_name_the_same_remedy(
 ) -> None:
     due(accepted)
     trouble(disk)
-    says(accepted.run("run"), FULL, remedy)
+    one_sentence(accepted.run("run"), FULL, remedy)
     found = [line for line in accepted.run("doctor").out.splitlines() if " data directory " in line]
     assert len(found) == 1
     assert found[0].startswith("WRONG ")

@@ -34,9 +34,9 @@ from helpers.power_cut import (
     kill,
     sha256,
     unsynced,
-    wait_until,
 )
 from helpers.real_daemon import need
+from helpers.waiting import until
 
 from mender_oneshot.devserver import DevServer
 from mender_oneshot.partial_download import SYNC_BYTES, trusted
@@ -562,7 +562,7 @@ def test_the_holder_of_the_lock_is_killed(life: Life) -> None:
     assert (given_way.code, given_way.out, given_way.err) == (75, "", "")
     waiting = [field.device.start("check-update", "--json") for _ in range(2)]
     with (field.data / "mender-oneshot.lock").open() as lock:
-        wait_until(lambda: waits_for_a_lock(waiting), "nobody waits for the lock")
+        until(lambda: waits_for_a_lock(waiting), "both wait for the lock", 60)
         assert pytest.raises(BlockingIOError, fcntl.flock, lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     killed_at = time.monotonic()
     holder.send_signal(signal.SIGKILL)
@@ -608,7 +608,7 @@ def test_a_download_killed_at_random_moments(tmp_path: Path, kills: int) -> None
         for number in range(kills):
             process = device.start("download")
             if number % 2:
-                wait_until(lambda: link.asked.acquire(blocking=False), "the artifact was not asked for")
+                until(lambda: link.asked.acquire(blocking=False), "the artifact is requested", 60)
                 time.sleep(chance.uniform(0, 0.2))
             else:
                 time.sleep(chance.uniform(0, 0.5))

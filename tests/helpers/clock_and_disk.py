@@ -13,27 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from helpers.device import Device, Run
-from mender_oneshot.devserver import DevServer, Seen
+from helpers.device import Device
+from mender_oneshot.devserver import DevServer
 
 PAGE = 4096
 """tmpfs gives and takes space by the page."""
 
 RESERVE = 1 << 20
 """What a download leaves free for the state."""
-
-
-def says(done: Run, codes: int | tuple[int, ...], *words: str) -> None:
-    """The exit code, and one sentence on stderr that holds the words."""
-    assert done.code in ((codes,) if isinstance(codes, int) else codes), done
-    assert len(done.err.strip().splitlines()) == 1, done.err
-    for word in words:
-        assert word in done.err
-
-
-def final_status(seen: Seen) -> bool:
-    """A request with a final status of a deployment."""
-    return seen.method == "PUT" and seen.path.endswith("/status") and b"ing" not in seen.body
 
 
 class Traffic:
@@ -165,14 +152,6 @@ def small_disk(path: Path, options: str) -> Iterator[Disk]:
         yield Disk(path)
     finally:
         subprocess.run(["umount", "-l", str(path)], check=True)
-
-
-def wait_for_size(path: Path, size: int) -> None:
-    """A file cannot be waited for; look until it has grown, for half a minute at most."""
-    end = time.monotonic() + 30
-    while not (path.exists() and path.stat().st_size >= size):
-        assert time.monotonic() < end, f"{path} has not grown to {size} bytes"
-        time.sleep(0.01)
 
 
 STRACE = shutil.which("strace")

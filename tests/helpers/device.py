@@ -39,6 +39,14 @@ class Run(NamedTuple):
         return answer
 
 
+def one_sentence(done: Run, codes: int | tuple[int, ...], *words: str) -> None:
+    """Check the exit code, and that stderr is one line that contains all words."""
+    assert done.code in ((codes,) if isinstance(codes, int) else codes), done
+    assert len(done.err.splitlines()) == 1, done.err
+    for word in words:
+        assert word in done.err
+
+
 class Device:
     """A device of its own: its directories, its scripts, and the command run against them."""
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from helpers.debian import need_root
-from helpers.real_daemon import until
+from helpers.waiting import until
 
 BOOT_SECONDS = 60.0
 REBOOT = 133

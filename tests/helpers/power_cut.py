@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
@@ -22,6 +22,7 @@ from typing import Any, NamedTuple, TextIO
 from helpers.artifacts import make_artifact
 from helpers.device import REPO, Device, Run
 from helpers.real_daemon import need
+from helpers.waiting import until
 from mender_oneshot.devserver import DevServer
 from mender_oneshot.devserver.operations import Snapshot
 
@@ -154,10 +155,11 @@ class Field:
     def wait_for_sub_updater(self, starts: int) -> None:
         """Wait until it was started so many times and every one has ended."""
         ends = self.device.root / "ends"
-        wait_until(lambda: len(self.starts()) >= starts, "the sub-updater has not been started")
-        wait_until(
+        until(lambda: len(self.starts()) >= starts, "the sub-updater has been started", 60)
+        until(
             lambda: len(self.starts()) == (len(ends.read_text()) if ends.exists() else 0),
-            "the sub-updater has not ended",
+            "the sub-updater has ended",
+            60,
         )
 
     def a_day_passes(self) -> None:
@@ -212,14 +214,6 @@ def _earlier(value: Any, name: str = "") -> Any:
         return [_earlier(member) for member in value]
     times = ("at", "checked_at", "inventory_at", "inventory_sent_at", "uptime")
     return value - DAY if name in times and value else value
-
-
-def wait_until(what: Callable[[], bool], otherwise: str, seconds: float = 60) -> None:
-    """Look until it is so; there is nothing to wait on for what other processes write into files."""
-    end = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < end, otherwise
-        time.sleep(0.01)
 
 
 def sha256(path: Path) -> str:

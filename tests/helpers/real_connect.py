@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from helpers.readable import readable
-from helpers.real_daemon import BUS, need, until
+from helpers.real_daemon import BUS, need
+from helpers.waiting import until
 from mender_oneshot.devserver import DevServer
 
 # In the place of mender-client, of which mender-connect only wants a token and the server's address.

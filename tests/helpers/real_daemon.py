@@ -6,8 +6,7 @@ import shlex
 import shutil
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
@@ -35,14 +34,6 @@ def need(*programs: str) -> None:
         tried = subprocess.run(["unshare", "-m", "true"], capture_output=True, text=True, check=False)
         if tried.returncode:
             pytest.skip(f"mounting needs root and the right to unshare: {tried.stderr.strip()}")
-
-
-def until(true: Callable[[], bool], what: str, seconds: float = 20) -> None:
-    """Wait for something that only shows in the file system."""
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, f"not within {seconds} s: {what}"
-        time.sleep(0.01)
 
 
 def world(device: Device) -> list[str]:

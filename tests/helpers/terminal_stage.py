@@ -15,7 +15,7 @@ from typing import Any
 from helpers.device import Device
 from helpers.raw_device import RawDevice, Reply, fetch
 from helpers.real_connect import SHELL, Cli, mender_connect
-from helpers.real_daemon import until
+from helpers.waiting import until
 from mender_oneshot.devserver import DevServer
 from mender_oneshot.devserver.user_session import UserSession
 

@@ -10,20 +10,18 @@ from pathlib import Path
 
 import pytest
 from helpers.artifacts import make_artifact
+from helpers.cron import SENDMAIL, TICK, read
 from helpers.debian import make_install, need_root, system
 from helpers.device import REPO
 from helpers.machine import copy, write
-from helpers.real_daemon import until
-from test_life import final_status
+from helpers.seen import final_status
+from helpers.waiting import until
 
 from mender_oneshot.devserver import DevServer, Seen
 
 pytestmark = pytest.mark.real
 
 BUSYBOX = "/usr/local/busybox/bin"
-TICK = 75.0
-"""Seconds within which crond has ticked: its minute, and something for a busy machine."""
-
 INITTAB = "::sysinit:/etc/init.d/rcS\n"
 
 RCS = f"""#!/bin/sh
@@ -38,10 +36,6 @@ CRONTAB = """MAILTO=root
 {line}
 * * * * * MENDER_CONF_DIR=/etc/elsewhere MENDER_DATASTORE_DIR=/var/lib/elsewhere {command}
 * * * * * echo this is mailed
-"""
-
-SENDMAIL = """#!/bin/sh
-cat >> /var/mail/all
 """
 
 SUB_UPDATER = """#!/bin/sh
@@ -117,10 +111,6 @@ def booted(root: Path) -> Iterator["subprocess.Popen[bytes]"]:
     finally:
         process.kill()
         process.wait()
-
-
-def read(path: Path) -> str:
-    return path.read_text("utf-8", "replace") if path.exists() else ""
 
 
 def test_from_first_boot_to_a_reported_update(

@@ -5,10 +5,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from helpers.cron import SENDMAIL, TICK, read
 from helpers.debian import make_install, need_root, system
 from helpers.machine import copy, write
-from helpers.real_daemon import until
-from test_busybox import SENDMAIL, TICK, read
+from helpers.waiting import until
 
 from mender_oneshot.devserver import DevServer
 

@@ -18,8 +18,9 @@ from helpers.debian import make_install, need_root, system
 from helpers.device import REPO, Device
 from helpers.machine import Machine, copy, write
 from helpers.raw_device import RawDevice
-from helpers.real_daemon import mender, need, until, world
-from test_life import final_status
+from helpers.real_daemon import mender, need, world
+from helpers.seen import final_status
+from helpers.waiting import until
 
 from mender_oneshot.devserver import DevServer
 

@@ -9,7 +9,7 @@ import pytest
 from helpers.debian import make_install, need_root, system
 from helpers.device import REPO
 from helpers.machine import Machine, write
-from helpers.real_daemon import until
+from helpers.waiting import until
 
 pytestmark = pytest.mark.real
 

@@ -10,7 +10,7 @@ from helpers.artifacts import make_artifact
 from helpers.debian import make_install, need_root, system
 from helpers.device import REPO
 from helpers.machine import Machine, copy, write
-from helpers.real_daemon import until
+from helpers.waiting import until
 
 from mender_oneshot.devserver import DevServer
 

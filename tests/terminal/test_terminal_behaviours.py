@@ -14,8 +14,8 @@ from urllib.parse import quote
 import pytest
 from helpers.device import REPO
 from helpers.real_connect import free_port
-from helpers.real_daemon import until
 from helpers.terminal_stage import OURS, THEIRS, Stage, stage
+from helpers.waiting import until
 
 from mender_oneshot.devserver import messages
 from mender_oneshot.devserver.messages import CLIENT, CONTROL, FILES, FORWARD, SHELL, Message

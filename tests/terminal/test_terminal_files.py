@@ -14,8 +14,8 @@ from typing import Any
 import msgpack
 import pytest
 from helpers.device import spoilt
+from helpers.no_sync import NO_SYNC
 from helpers.terminal_peer import Conversation, Heard, Served, descriptors, eventually, resident
-from test_poor_file_systems import NO_SYNC
 from test_terminal_confined_path import ESCAPES
 from test_terminal_confined_path import tree as tree
 
