@@ -68,7 +68,6 @@ def measure(label: str, python: str, root: Path, server: DevServer) -> None:
     device.ok("run", "--all")
     environment = {name: value for name, value in device.env().items() if name != "PYTHONWARNINGS"}
     tool = [python, "-m", "mender_oneshot"]
-    state = device.state
     query = "artifact_name=release-1&device_type=board"
     url = f"{server.url}/api/devices/v1/deployments/device/deployments/next?{query}"
     times = compare(
@@ -76,9 +75,7 @@ def measure(label: str, python: str, root: Path, server: DevServer) -> None:
             "pass": lambda: cpu([python, "-c", "pass"], environment),
             "click": lambda: cpu([python, "-c", "import click"], environment),
             "run": lambda: cpu([*tool, "run"], environment),
-            "bare": lambda: cpu(
-                [python, "-c", BARE_REQUEST, url, str(server.ca), state["token"]["jwt"]], environment
-            ),
+            "bare": lambda: cpu([python, "-c", BARE_REQUEST, url, str(server.ca), device.token], environment),
             "check": lambda: cpu([*tool, "check-update"], environment),
         }
     )

@@ -33,7 +33,7 @@ def test_the_old_spellings_of_force(accepted: Device, words: tuple[str, ...]) ->
     key = (accepted.data / "mender-agent.pem").read_bytes()
     accepted.ok(*words)
     assert (accepted.data / "mender-agent.pem").read_bytes() != key
-    assert "token" not in accepted.state
+    assert not accepted.token
 
 
 def test_key_and_state_are_private_whatever_the_umask(device: Device, server: DevServer) -> None:
@@ -98,8 +98,7 @@ def test_a_token_is_kept_until_it_is_near_its_end(accepted: Device, server: DevS
     assert len(auth_requests(server)) == 2
     accepted.ok("auth", "--fresh")
     assert len(auth_requests(server)) == 3
-    token = accepted.state["token"]
-    accepted.alter_state(token=token | {"at": 1.0, "expires": 604801.0})
+    accepted.expire_token()
     accepted.ok("check-update")
     # The expired token was not shown: the real server would delete its successor with it.
     assert [seen.status for seen in server.requests[-3:]] == [200, 404, 204]
@@ -251,7 +250,7 @@ def test_several_values_of_a_key_are_a_list_in_both_forms(device: Device, server
 
 
 def test_no_secret_is_ever_said(accepted: Device, server: DevServer, tmp_path: Path) -> None:
-    token = accepted.state["token"]["jwt"]
+    token = accepted.token
     log = tmp_path / "log"
     server.faults.add(match="*/next", status=500)
     said = ""
@@ -265,7 +264,7 @@ def test_no_secret_is_ever_said(accepted: Device, server: DevServer, tmp_path: P
         done = accepted.run("-l", "debug", "-L", str(log), *words)
         said += done.out + done.err
     said += log.read_text()
-    secrets = {token, accepted.state["token"]["jwt"]} | {line for line in _lines(accepted) if len(line) > 40}
+    secrets = {token, accepted.token} | {line for line in _lines(accepted) if len(line) > 40}
     assert not [secret for secret in secrets if secret in said]
     assert "Bearer" not in said
 

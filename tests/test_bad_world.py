@@ -190,14 +190,14 @@ def test_silence_ends_at_the_time_limit(device: Device, scheme: str, words: byte
         device.configure(ServerURL=f"{scheme}://127.0.0.1:{port}")
         one_sentence(device.run("--max-runtime", "3", "auth"), 75, "time limit of 3 s")
     # The attempt is counted: the next run keeps its distance.
-    assert device.state["failures"]["auth"]["times"] == 1
+    assert device.failures["auth"] == 1
 
 
 @pytest.mark.parametrize("name", ["identity/mender-device-identity", "inventory/mender-inventory-hangs"])
 def test_a_script_that_hangs_ends_at_the_time_limit(accepted: Device, tmp_path: Path, name: str) -> None:
     pid = tmp_path / "pid"
     accepted.script(name, f"#!/bin/sh\necho $$ > {pid}\nsleep 100 & wait\n")
-    accepted.alter_state(token=None)
+    accepted.forget_token()
     accepted.run("auth") if "inventory" in name else None
     one_sentence(accepted.run("--max-runtime", "3", "send-inventory"), 75, "time limit of 3 s")
     assert not Path(f"/proc/{pid.read_text().strip()}").exists()
@@ -244,7 +244,7 @@ def test_a_stderr_that_nobody_reads_ends_at_the_time_limit(device: Device, level
         done = device.run("-l", level, "--max-runtime", "8", "auth", wrapper=redirected(f"2>{pipe}"))
     assert (done.code, done.out, done.err) == (75, "", "")
     assert lock_is_free(device)
-    assert device.state["failures"]["auth"]["times"] == 1
+    assert device.failures["auth"] == 1
 
 
 @pytest.mark.parametrize("descriptor", [1, 2])
@@ -334,8 +334,8 @@ def test_a_lock_without_an_id_is_waited_for_each_time(accepted: Device) -> None:
         assert ticks(accepted) == ["adopted"]
         assert ticks(accepted) == []
         assert lock.exists()
-        handoff = accepted.state["handoff"]
-        accepted.alter_state(handoff=handoff | {"uptime": handoff["uptime"] - 14400}, checked_at=1)
+        accepted.age_hand_off(14400)
+        accepted.make_due("check-update")
         # Given up once and for all: the device goes on.
         assert ticks(accepted) == ["gave-up", "nothing"]
         assert not lock.exists()
@@ -349,7 +349,7 @@ def test_a_lock_without_an_id_that_is_gone_is_not_waited_for(accepted: Device, l
     lock = accepted.data / "update.lock"
     lock.touch()
     assert ticks(accepted) == ["adopted"]
-    accepted.alter_state(checked_at=1)
+    accepted.make_due("check-update")
     assert ticks(accepted) == []
     lock.unlink()
     assert ticks(accepted) == ["swept", "nothing"]
@@ -456,7 +456,7 @@ def test_a_stdout_that_takes_nothing_holds_up_no_step(
     done = accepted.run("run", "--all", wrapper=redirected(">/dev/full"))
     one_sentence(done, 74, "Cannot write to stdout: No space left on device")
     assert server.status_history(deployment) == ["downloading", "installing"]
-    assert accepted.state["handoff"]["deployment"] == deployment
+    assert accepted.handed_off == deployment
 
 
 UNBUFFERED = [{}, {"PYTHONUNBUFFERED": "1"}]

@@ -81,7 +81,7 @@ def test_a_device_that_changed_in_the_middle_lets_go(
     assert accepted.ok("check-update", "--json").json["outcome"] == "conflict"
     assert server.status(deployment) == "failure"
     assert not (accepted.data / "artifact.part").exists()
-    assert "deployment" not in accepted.state
+    assert not accepted.deployment
 
 
 def test_a_withdrawn_deployment_is_dropped(accepted: Device, server: DevServer, release: Release) -> None:
@@ -148,7 +148,7 @@ def handed_off(device: Device, deployment: str) -> None:
     """An update in the sub-updater's hands."""
     (device.data / "update.lock").write_text(deployment)
     (device.data / "artifact.mender").write_bytes(b"")
-    device.alter_state(deployment=None, handoff={"deployment": deployment})
+    device.hand_off(deployment)
 
 
 def test_an_offer_after_a_failure_is_a_new_attempt(
@@ -158,19 +158,19 @@ def test_an_offer_after_a_failure_is_a_new_attempt(
     accepted.ok("check-update")
     handed_off(accepted, deployment)
     failed(accepted, server, deployment)
-    accepted.alter_state(checked_at=None)
+    accepted.make_due("check-update")
     (step,) = accepted.ok("run", "--all", "--only", "update", "--json").json["steps"]
     assert step["outcome"] == "waiting"
     assert "is due in" in step["message"]
-    accepted.alter_state(
-        checked_at=None, failures=None, last_result=accepted.state["last_result"] | {"at": 1.0}
-    )
+    accepted.make_due("check-update")
+    accepted.forget_failures()
+    accepted.age_last_result()
     (step,) = accepted.ok("run", "--only", "update", "--json").json["steps"]
     assert (step["outcome"], step["deployment"]) == ("update", deployment)
     handed_off(accepted, deployment)
     assert accepted.ok("report", "--success", "--json").json["outcome"] == "delivered"
     assert server.status_history(deployment)[-2:] == ["failure", "success"]
-    assert accepted.state["last_result"]["attempts"] == 2
+    assert accepted.attempts == 2
     assert "past_results" not in accepted.state
 
 
@@ -185,7 +185,7 @@ def test_the_attempts_at_one_deployment_have_an_end(
     assert accepted.ok("check-update", "--json").json["outcome"] == "update"
     handed_off(accepted, deployment)
     failed(accepted, server, deployment)
-    assert accepted.state["last_result"]["attempts"] == 10
+    assert accepted.attempts == 10
     assert accepted.ok("check-update", "--json").json["outcome"] == "over"
 
 
@@ -201,7 +201,7 @@ def test_the_attempts_at_one_deployment_have_an_end(
 def test_after_any_other_end_an_offer_is_no_new_attempt(
     accepted: Device, release: Release, before: dict[str, str]
 ) -> None:
-    accepted.alter_state(last_result={"deployment": release(), "at": 1.0} | before)
+    accepted.end_last(release(), **before)
     assert accepted.ok("check-update", "--json").json["outcome"] == "over"
 
 
@@ -286,7 +286,7 @@ def test_answers_that_make_no_sense(accepted: Device, server: DevServer, body: s
     assert done.code == 76
     assert "check that ServerURL is a Mender server" in done.err
     assert len(done.err.splitlines()) == 1
-    assert "deployment" not in accepted.state
+    assert not accepted.deployment
 
 
 UNUSABLE: dict[str, tuple[dict[str, Any], str]] = {
@@ -309,7 +309,7 @@ def test_a_deployment_that_cannot_be_carried_out_is_failed_once(
 ) -> None:
     deployment = release()
     accepted.ok("check-update")
-    accepted.alter_state(deployment=None)
+    accepted.forget_deployment()
     server.faults.add(
         match="GET */next", count=2, status=200, body=json.dumps(answer(deployment, **artifact))
     )
@@ -324,13 +324,13 @@ def test_a_deployment_that_cannot_be_carried_out_is_failed_once(
     assert accepted.run("check-update").code == 76
     accepted.ok("run", "--force")
     assert set(server.status_history(deployment)) == {"failure"}
-    assert "deployment" not in accepted.state
+    assert not accepted.deployment
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 408])
 def test_a_server_in_trouble_is_asked_again_later(accepted: Device, server: DevServer, status: int) -> None:
     accepted.ok("check-update")
-    accepted.alter_state(checked_at=None)
+    accepted.make_due("check-update")
     server.faults.add(match="GET */next", status=status)
     assert accepted.run("run").code == 75
     asked = len(server.requests)
@@ -339,7 +339,7 @@ def test_a_server_in_trouble_is_asked_again_later(accepted: Device, server: DevS
     assert [seen.path.rpartition("/")[2] for seen in server.requests[asked:]] in ([], ["attributes"])
     accepted.alter_state(failures={"check-update": {"times": 1, "at": 1.0}})
     assert accepted.ok("run", "--json").json["steps"][0]["step"] == "check-update"
-    assert "failures" not in accepted.state
+    assert not accepted.failures
 
 
 def test_nothing_is_asked_while_a_result_waits(accepted: Device, server: DevServer, release: Release) -> None:

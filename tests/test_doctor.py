@@ -100,7 +100,7 @@ CASES: dict[str, tuple[Break, str, str, int]] = {
     ),
     "state": (bad_state, "state", "starts afresh", 74),
     "not accepted": (
-        lambda device, server: device.alter_state(token=None), "authorization", "mender-oneshot auth", 77,
+        lambda device, server: device.forget_token(), "authorization", "mender-oneshot auth", 77,
     ),
 }  # fmt: skip
 

@@ -96,12 +96,12 @@ def test_a_link_that_has_ended_is_no_attempt(offered: Device, server: DevServer,
 
 
 def test_a_link_that_has_ended_and_a_deployment_that_has_too(offered: Device, server: DevServer) -> None:
-    server.abort(offered.state["deployment"]["id"])
+    server.abort(offered.deployment)
     server.faults.add(match="PUT */status", status=204)  # it has not heard of it when that is asked
     server.faults.add(match=STORAGE, expired=True)
     steps = offered.ok("run", "--all", "--force", "--json").json["steps"]
     assert ("download", "withdrawn") in [(step["step"], step["outcome"]) for step in steps]
-    assert "deployment" not in offered.state
+    assert not offered.deployment
 
 
 BAD_ANSWERS: dict[str, dict[str, Any]] = {
@@ -187,7 +187,7 @@ def test_a_link_near_its_end_is_renewed_before_it_is_used(
     accepted.ok("check-update")
     server.link_lifetime = 86400
     # What came just now is good for use, whatever our clock says of its end; an hour later it is not.
-    accepted.alter_state(checked_at=accepted.state["checked_at"] - 3600)
+    accepted.make_due("check-update")
     downloads(accepted, server, tmp_path)
     assert [seen.status for seen in fetched(server)] == [200]
 
@@ -200,7 +200,7 @@ def test_after_a_reboot_the_unsynced_end_is_not_trusted(
     assert offered.run("download").code == 75
     part = offered.data / "artifact.part"
     part.write_bytes(part.read_bytes()[:1_500_000] + bytes(1_000_000))
-    offered.alter_state(deployment=offered.state["deployment"] | {"boot": "the boot before"})
+    offered.reboot()
     downloads(offered, server, tmp_path)
     assert fetched(server)[-1].headers["Range"] == f"bytes={2_500_000 - (1 << 20)}-"
 
@@ -212,7 +212,7 @@ def test_the_token_never_goes_to_the_artifacts_host(
     downloads(offered, server, tmp_path)
     assert len(fetched(server)) == 2
     assert not [seen for seen in fetched(server) if "Authorization" in seen.headers]
-    assert "downloading" in server.status_history(offered.state["deployment"]["id"])
+    assert "downloading" in server.status_history(offered.deployment)
 
 
 def test_redirects_have_an_end(offered: Device, server: DevServer) -> None:
@@ -233,7 +233,7 @@ def test_redirects_never_leave_https(offered: Device, server: DevServer, target:
 
 def test_attempts_without_a_new_byte_have_an_end(offered: Device, server: DevServer) -> None:
     offered.configure(RetryDownloadCount=3)
-    deployment = offered.state["deployment"]["id"]
+    deployment = offered.deployment
     server.faults.add(match=STORAGE, count=None, status=500)
     assert [offered.run("download").code for _ in range(3)] == [75, 75, 69]
     assert offered.run("download").code == 2
@@ -263,9 +263,9 @@ def test_a_network_that_is_away_is_no_failed_download(
 
 def test_an_aborted_deployment_is_dropped(offered: Device, server: DevServer) -> None:
     (offered.data / "artifact.part").write_bytes(b"half")
-    server.abort(offered.state["deployment"]["id"])
+    server.abort(offered.deployment)
     assert offered.ok("download", "--json").json["outcome"] == "withdrawn"
-    assert "deployment" not in offered.state
+    assert not offered.deployment
     assert not (offered.data / "artifact.part").exists()
     assert offered.run("download").code == 2
 

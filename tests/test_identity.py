@@ -73,7 +73,7 @@ def test_an_empty_identity_of_one_bad_boot_makes_no_second_device(
 def test_a_device_accepted_with_such_an_identity_stays_accepted(accepted: Device, server: DevServer) -> None:
     accepted.script(SCRIPT, "#!/bin/sh\necho mac=\n")
     # As an older version left it, which did not write down whose token it has.
-    accepted.alter_state(owner=None)
+    accepted.forget_owner()
     accepted.ok("check-update")
     assert accepted.run("auth", "--fresh").code == 77  # the server asks a person about it, as before
     server.accept()

@@ -33,14 +33,9 @@ def downloaded(accepted: Device, release: Release) -> Device:
     return accepted
 
 
-def deployment(device: Device) -> str:
-    found: str = device.state["deployment"]["id"]
-    return found
-
-
 def test_what_the_sub_updater_is_told(downloaded: Device, server: DevServer, tmp_path: Path) -> None:
     downloaded.configure(RootfsPartA="/dev/a", RootfsPartB="/dev/b")
-    wanted = deployment(downloaded)
+    wanted = downloaded.deployment
     gate = tmp_path / "gate"
     os.mkfifo(gate)
     script = downloaded.scripts / "install"
@@ -102,7 +97,7 @@ def test_once_handed_off_never_again(downloaded: Device, server: DevServer) -> N
 def test_a_sub_updater_that_cannot_start_is_a_reported_failure(
     downloaded: Device, server: DevServer, text: str | None, mode: int, why: str
 ) -> None:
-    wanted = deployment(downloaded)
+    wanted = downloaded.deployment
     if text is None:
         (downloaded.scripts / "install").unlink()
     else:
@@ -122,7 +117,7 @@ def test_a_sub_updater_that_cannot_start_is_a_reported_failure(
 
 
 def test_a_damaged_artifact_is_refused(downloaded: Device, server: DevServer) -> None:
-    wanted = deployment(downloaded)
+    wanted = downloaded.deployment
     artifact = downloaded.data / "artifact.mender"
     content = bytearray(artifact.read_bytes())
     content[content.index(b"0123456789abcdef") + 3] ^= 1
@@ -178,7 +173,7 @@ def test_a_verify_key_that_is_missing_is_configuration_and_no_failure(downloaded
 
 
 def test_an_aborted_deployment_is_not_installed(downloaded: Device, server: DevServer) -> None:
-    server.abort(deployment(downloaded))
+    server.abort(downloaded.deployment)
     assert downloaded.ok("install", "--json").json["outcome"] == "withdrawn"
     assert not (downloaded.data / "called").exists()
     assert not (downloaded.data / "update.lock").exists()
@@ -194,18 +189,20 @@ def test_what_is_said_of_the_status_does_not_hold_it_up(
 ) -> None:
     server.faults.add(match="PUT */status", **fault)
     assert downloaded.ok("install", "--json").json["outcome"] == "handed-off"
-    assert ("pauses" in downloaded.state) == ("retry_after" in fault)
+    assert bool(downloaded.pauses) == ("retry_after" in fault)
 
 
 @pytest.mark.parametrize("token", ["none", "at its end"])
 def test_neither_does_a_token_that_cannot_be_had(downloaded: Device, server: DevServer, token: str) -> None:
-    known = downloaded.state["token"]
-    ended = known | {"at": 1.0, "expires": 2.0, "lifetime": 1.0}
-    downloaded.alter_state(token=None if token == "none" else ended)
+    known = downloaded.token
+    if token == "none":
+        downloaded.forget_token()
+    else:
+        downloaded.expire_token()
     server.faults.add(count=None, drop_before=True)
     asked = len(server.requests)
     assert downloaded.ok("install", "--json").json["outcome"] == "handed-off"
-    assert not [seen for seen in server.requests[asked:] if known["jwt"] in str(seen.headers)]
+    assert not [seen for seen in server.requests[asked:] if known in str(seen.headers)]
 
 
 def test_a_rejected_token_does_not_verify_the_artifact_again(downloaded: Device, server: DevServer) -> None:
@@ -242,7 +239,7 @@ def test_the_name_is_that_of_what_was_verified(
     accepted.sub_updater(f'printf %s "$MENDER_ARTIFACT_NAME" > {gate}\n')
     release()
     accepted.ok("check-update")
-    accepted.alter_state(deployment=accepted.state["deployment"] | {"artifact_name": "release-99"})
+    accepted.change_deployment(artifact_name="release-99")
     accepted.ok("download")
     accepted.ok("install")
     assert gate.read_text() == "release-2"
@@ -292,12 +289,12 @@ PERMANENT = ("ENOENT", "EACCES", "EPERM", "ENOEXEC", "ELOOP", "ENOTDIR", "EISDIR
 
 def not_handed_off(device: Device) -> None:
     assert not (device.data / "update.lock").exists()
-    assert "handoff" not in device.state
+    assert not device.handed_off
 
 
 @pytest.mark.parametrize("name", TEMPORARY)
 def test_a_start_that_fails_just_now_is_tried_again(downloaded: Device, server: DevServer, name: str) -> None:
-    wanted = deployment(downloaded)
+    wanted = downloaded.deployment
     downloaded.sub_updater('$ONESHOT report --success && rm "$MENDER_DATASTORE_DIR/update.lock"\n')
     with spoilt(downloaded, NO_START.format(name="/install", errno=getattr(errno, name))):
         done = downloaded.run("install")
@@ -313,7 +310,7 @@ def test_a_start_that_fails_just_now_is_tried_again(downloaded: Device, server: 
 def test_a_file_of_ours_that_cannot_be_made_is_no_failure_of_the_sub_updater(
     downloaded: Device, server: DevServer, name: str
 ) -> None:
-    wanted = deployment(downloaded)
+    wanted = downloaded.deployment
     downloaded.sub_updater('$ONESHOT report --success && rm "$MENDER_DATASTORE_DIR/update.lock"\n')
     path = downloaded.data / name
     path.mkdir()
@@ -330,7 +327,7 @@ def test_a_file_of_ours_that_cannot_be_made_is_no_failure_of_the_sub_updater(
 def test_a_start_that_never_works_has_an_end(
     downloaded: Device, server: DevServer, name: str, attempts: int
 ) -> None:
-    wanted = deployment(downloaded)
+    wanted = downloaded.deployment
     downloaded.configure(RetryDownloadCount=3)
     with spoilt(downloaded, NO_START.format(name="/install", errno=getattr(errno, name))):
         codes = [downloaded.run("install").code for _ in range(attempts)]
@@ -442,7 +439,7 @@ def test_a_sub_updater_of_its_own_session_has_the_same_environment(
 def test_the_first_process_of_a_container_hands_nothing_off(downloaded: Device, server: DevServer) -> None:
     """Its end is the end of all others in there."""
     need("unshare")
-    wanted = deployment(downloaded)
+    wanted = downloaded.deployment
     done = downloaded.run("install", wrapper=("unshare", "--pid", "--fork"))
     assert (done.code, "process 1" in done.err) == (78, True), done
     not_handed_off(downloaded)
@@ -455,13 +452,13 @@ def test_what_cannot_be_read_is_fetched_again(downloaded: Device, server: DevSer
         done = downloaded.run("install")
     assert (done.code, "Input/output error" in done.err) == (74, True)
     downloaded.ok("run", "--all", "--force")
-    assert downloaded.state["handoff"]
+    assert downloaded.handed_off
     assert len([seen for seen in server.requests if seen.origin == "storage"]) == 2
 
 
 def test_an_installation_that_always_ends_half_way_has_an_end(downloaded: Device, server: DevServer) -> None:
     """As for want of memory."""
-    wanted = deployment(downloaded)
+    wanted = downloaded.deployment
     downloaded.configure(RetryDownloadCount=3)
     with spoilt(downloaded, NO_MEMORY):
         assert [downloaded.run("install").code for _ in range(3)] == [-9] * 3
@@ -480,7 +477,7 @@ def test_the_time_is_over_while_the_sub_updater_starts(
     downloaded: Device, server: DevServer, tmp_path: Path
 ) -> None:
     """It may run, or not: its own report counts, and nobody else's."""
-    wanted = deployment(downloaded)
+    wanted = downloaded.deployment
     gate = tmp_path / "gate"
     os.mkfifo(gate)
     downloaded.sub_updater(f"read -r go < {gate}; $ONESHOT report --success; echo $? > {gate}\n")
@@ -497,7 +494,7 @@ def test_the_time_is_over_while_the_sub_updater_starts(
 
 
 def test_a_server_out_of_reach_does_not_hold_up_what_is_here(downloaded: Device, server: DevServer) -> None:
-    wanted = deployment(downloaded)
+    wanted = downloaded.deployment
     server.faults.add(match="PUT */status", drop_before=True)
     downloaded.sub_updater('$ONESHOT report --success && rm "$MENDER_DATASTORE_DIR/update.lock"\n')
     assert downloaded.ok("install", "--json").json["outcome"] == "handed-off"

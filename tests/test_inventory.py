@@ -213,7 +213,7 @@ def test_problems_are_not_repeated_while_nothing_changes(accepted: Device, serve
     accepted.script("inventory/other", "x", mode=0o644)
     done = accepted.ok("run", "--all")
     assert len(problems(done)) == 1
-    accepted.alter_state(inventory_at=accepted.state["inventory_at"] - 30000)
+    accepted.make_due("send-inventory")
     done = accepted.ok("run", "--json")
     assert done.json["steps"][0]["outcome"] == "unchanged"
     assert done.err == ""
@@ -252,19 +252,19 @@ def test_patch_only_where_put_is_not_known(accepted: Device, server: DevServer) 
 def test_the_same_inventory_is_not_sent_twice_by_run(accepted: Device, server: DevServer) -> None:
     accepted.ok("run", "--all")
     asked = len(server.requests)
-    due = {"inventory_at": accepted.state["inventory_at"] - 30000}
-    accepted.alter_state(**due)
+    accepted.make_due("send-inventory")
     assert accepted.ok("run", "--json").json["steps"][0]["outcome"] == "unchanged"
     assert len(server.requests) == asked
     # Not for ever: the server may have lost it.
-    accepted.alter_state(**due, inventory_sent_at=accepted.state["inventory_sent_at"] - 90000)
+    accepted.make_due("send-inventory")
+    accepted.age_sent_inventory()
     assert accepted.ok("run", "--json").json["steps"][0]["outcome"] == "sent"
-    accepted.alter_state(**due)
+    accepted.make_due("send-inventory")
     (accepted.conf / "artifact_info").write_text("artifact_name=release-1b\n")
     assert accepted.ok("run", "--json").json["steps"][0]["outcome"] == "sent"
     # A new token may mean a server that does not know us any more.
     accepted.ok("auth", "--fresh")
-    accepted.alter_state(**due)
+    accepted.make_due("send-inventory")
     assert accepted.ok("run", "--json").json["steps"][0]["outcome"] == "sent"
 
 

@@ -61,7 +61,7 @@ def test_run_alone_does_one_step_at_a_time(device: Device, server: DevServer, re
     assert device.run("run").code == 77
     server.accept()
     release()
-    device.alter_state(failures={})
+    device.forget_failures()
     steps = [device.ok("run", "--json").json["steps"] for _ in range(4)]
     assert [[step["step"] for step in one] for one in steps] == [
         ["auth"],
@@ -100,7 +100,7 @@ def test_run_keeps_to_the_intervals_and_named_commands_do_not(accepted: Device, 
 def test_the_update_interval_comes_from_the_configuration(accepted: Device, server: DevServer) -> None:
     accepted.ok("run", "--all")
     asked = len(server.requests)
-    accepted.alter_state(checked_at=accepted.state["checked_at"] - 3600)
+    accepted.make_due("check-update")
     accepted.configure(UpdatePollIntervalSeconds=7200)
     accepted.ok("run")
     assert len(server.requests) == asked

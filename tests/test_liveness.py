@@ -67,7 +67,7 @@ def working(
     accepted.sub_updater(f"echo $$ > {pid}.new\nmv {pid}.new {pid}\n{body}")
     release()
     accepted.ok("run", "--all")
-    assert accepted.state["handoff"]
+    assert accepted.handed_off
     held = Working(accepted, gate)
     yield held
     held.let_go()
@@ -83,18 +83,19 @@ def outcomes(device: Device) -> list[str]:
 
 def age(device: Device, seconds: float) -> None:
     """Put the hand-off further back."""
-    handoff = device.state["handoff"]
-    device.alter_state(handoff=handoff | {"uptime": handoff["uptime"] - seconds}, failures=None)
+    device.age_hand_off(seconds)
+    device.forget_failures()
 
 
 def forget_pauses(device: Device) -> None:
-    last = device.state["last_result"] | {"at": 1.0}
-    device.alter_state(failures=None, checked_at=None, last_result=last)
+    device.forget_failures()
+    device.make_due("check-update")
+    device.age_last_result()
 
 
 def test_a_slow_sub_updater_is_not_failed_while_it_runs(working: Working, server: DevServer) -> None:
     device = working.device
-    deployment = device.state["handoff"]["deployment"]
+    deployment = device.handed_off
     age(device, 15_000)
     assert outcomes(device) == ["waiting"]
     assert (device.data / "update.lock").read_text() == deployment
@@ -113,7 +114,7 @@ def test_one_that_hangs_is_a_failure_in_the_end_but_is_left_its_files(
     working: Working, server: DevServer
 ) -> None:
     device = working.device
-    deployment = device.state["handoff"]["deployment"]
+    deployment = device.handed_off
     age(device, 6 * 14_400)
     assert outcomes(device)[:2] == ["gave-up", "delivered"]
     assert server.status(deployment) == "failure"
@@ -190,7 +191,7 @@ def test_time_asleep_is_no_time_to_install_in(accepted: Device, release: Release
     if "unshare" in done.err:
         pytest.skip(f"no namespaces of time here: {done.err}")
     assert (done.code, done.json["steps"]) == (0, [])
-    assert accepted.state["handoff"]
+    assert accepted.handed_off
     awake = ("unshare", "-T", "--fork", "--monotonic", "14460")
     steps = accepted.run(*run, wrapper=awake).json["steps"]
     assert steps[0]["outcome"] == "gave-up"

@@ -64,7 +64,7 @@ COMMANDS = ("check-update", "send-inventory", "run --all --force", "run --force"
 def before(accepted: Device) -> tuple[Device, str]:
     """An accepted device, and its token."""
     accepted.ok("run", "--all")
-    return accepted, accepted.state["token"]["jwt"]
+    return accepted, accepted.token
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_what_is_the_same_asks_nothing_again(before: tuple[Device, str], server:
     asked = len(server.requests)
     for words in ("auth", "check-update", "send-inventory"):
         device.ok(words)
-    assert device.state["token"]["jwt"] == token
+    assert device.token == token
     assert not [one for one in server.requests[asked:] if one.path.endswith("/auth_requests")]
     assert not (device.data / COPY).exists()
 
@@ -109,7 +109,7 @@ def test_a_state_of_an_older_version_is_adopted(before: tuple[Device, str], serv
     old = {name: device.state["token"][name] for name in ("jwt", "server", "at", "lifetime", "expires")}
     device.alter_state(token=old, owner=None)
     device.ok("check-update")
-    assert device.state["token"]["jwt"] == token
+    assert device.token == token
     another_tenant(device)
     asked = len(server.requests)
     device.run("check-update")
@@ -121,7 +121,7 @@ def test_an_identity_script_that_fails_says_nothing_of_another_device(before: tu
     device.script("identity/mender-device-identity", "#!/bin/sh\nexit 1\n")
     done = device.run("check-update")
     assert (done.code, "Cannot tell whether" in done.err) == (0, True)
-    assert device.state["token"]["jwt"] == token
+    assert device.token == token
 
 
 def copied(device: Device) -> Device:
@@ -162,7 +162,7 @@ def test_an_update_of_the_other_device_is_not_carried_on(
         device.ok("download")
     assert copied(device).run(command).code in (2, 77)
     assert not (device.data / "called").exists()
-    assert "handoff" not in device.state
+    assert not device.handed_off
 
 
 def test_a_result_of_the_other_device_is_not_sent(
@@ -196,10 +196,10 @@ def test_a_queued_result_of_the_other_device_is_not_sent(
     device.ok("run", "--all", "--force")
     server.faults.add(match="PUT */status", status=503)
     assert device.ok("report", "--success", "--json").json["outcome"] == "queued"
-    device.alter_state(failures=None)
+    device.forget_failures()
     copied(device).ok("run")
-    assert "results" not in device.state
-    assert "last_result" not in device.state
+    assert not device.queued_results
+    assert not device.last_status
     assert server.status(deployment) == "installing"
 
 
@@ -231,7 +231,8 @@ def test_an_identity_that_comes_back_gets_its_own_state(
     device.ok("run", "--all", "--force")
     assert server.status(deployment) == "success"
     # The lock is that of an update that has ended, and no update waits for it.
-    device.alter_state(failures=None, last_result=device.state["last_result"] | {"at": 1.0})
+    device.forget_failures()
+    device.age_last_result()
     device.ok("run", "--all")
     assert not (device.data / "update.lock").exists()
     assert len(server.devices) == 2
@@ -248,7 +249,7 @@ def test_two_devices_from_one_image_both_come_in(before: tuple[Device, str], ser
     second.ok("run", "--all", "--force")
     first.ok("run", "--all", "--force")
     assert len(server.devices) == 2
-    assert first.state["token"]["jwt"] == token
+    assert first.token == token
     assert second.state["spread"] != first.state["spread"]
 
 

@@ -303,7 +303,7 @@ def test_a_log_of_somebody_elses_is_not_uploaded(
 ) -> None:
     shared.sub_updater()
     shared.ok("run", "--all")
-    deployment = shared.state["handoff"]["deployment"]
+    deployment = shared.handed_off
     victim.chmod(0o644)
     path = put(shared, name, make, victim)
     if make in (a_strangers_file, writable_by_all):
@@ -385,9 +385,9 @@ def test_a_log_of_a_strangers_does_not_mean_that_the_sub_updater_was_started(
     """The power failed before it was."""
     shared.ok("check-update")
     shared.ok("download")
-    known = shared.state
-    shared.alter_state(handoff={"deployment": known["deployment"]["id"], "boot": "another"})
-    (shared.data / UPDATE_LOCK).write_text(known["deployment"]["id"])
+    deployment = shared.deployment
+    shared.hand_off(deployment, boot="another")
+    (shared.data / UPDATE_LOCK).write_text(deployment)
     if log == "of a stranger's":
         put(shared, THEIRS, a_strangers_file, victim)
     elif log == "a directory":

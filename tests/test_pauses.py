@@ -52,9 +52,9 @@ def test_a_step_keeps_its_own_pause(offered: Device, server: DevServer, step: st
     assert "artifact" not in asked(server, before)
     assert ENDPOINTS[step][0].rpartition("/")[2] not in asked(server, before)
     # Bounded, and over when it is over.
-    offered.alter_state(pauses=[pause | {"at": pause["at"] - 3601} for pause in offered.state["pauses"]])
+    offered.let_time_pass(3601, expire=False)
     offered.ok(*words)
-    assert "pauses" in offered.state  # dropped with the next one that comes
+    assert offered.pauses  # dropped with the next one that comes
 
 
 @pytest.mark.parametrize("step", ["send-inventory", "check-update"])
@@ -90,7 +90,7 @@ def test_a_result_that_has_to_wait_holds_back_no_inventory(offered: Device, serv
     before = len(server.requests)
     assert offered.run("run", "--force").err == ""
     assert asked(server, before) == [], "force lifts our own pacing only"
-    assert offered.state["results"][0]["status"] == "success"
+    assert offered.queued_results[0].status == "success"
 
 
 def test_the_storage_never_silences_the_server(offered: Device, server: DevServer) -> None:
@@ -104,14 +104,14 @@ def test_the_storage_never_silences_the_server(offered: Device, server: DevServe
     is_paused_for_a_day = offered.run("download")
     assert (is_paused_for_a_day.code, asked(server, before)) == (75, [])
     # A link to another storage is free.
-    uri = offered.state["deployment"]["uri"].replace("127.0.0.1", "localhost")
-    offered.alter_state(deployment=offered.state["deployment"] | {"uri": uri})
+    uri = offered.link.replace("127.0.0.1", "localhost")
+    offered.change_link(uri)
     offered.ok("download")
 
 
 def test_a_refused_authorization_holds_back_what_needs_a_token(offered: Device, server: DevServer) -> None:
     server.faults.add(match="POST */auth_requests", count=None, retry_after=600)
-    offered.alter_state(token=None)
+    offered.forget_token()
     assert offered.run("check-update").code == 75
     before = len(server.requests)
     for words in (("check-update",), ("send-inventory",), ("download",), ("auth",), ("run", "--force")):

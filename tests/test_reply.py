@@ -94,7 +94,7 @@ def test_interim_answers_of_the_storage_are_skipped(
     content = (tmp_path / "release-2.mender").read_bytes()
     head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(content)
     with raw_server(lambda: (interim, head, content)) as address:
-        accepted.alter_state(deployment=accepted.state["deployment"] | {"uri": f"http://{address}/a"})
+        accepted.change_link(f"http://{address}/a")
         accepted.ok("download")
     assert (accepted.data / "artifact.mender").read_bytes() == content
 
@@ -183,10 +183,9 @@ def test_a_storage_that_does_not_speak_http_costs_no_bytes(
     accepted.ok("check-update")
     server.faults.add(match="GET /storage/*", cut_after=50_000)
     assert accepted.run("download").code == 75
-    held = accepted.state["deployment"]
-    accepted.alter_state(failures=None)
+    accepted.forget_failures()
     with raw_server(lambda: (answer,)) as address:
-        accepted.alter_state(deployment=held | {"uri": f"http://{address}/a?secret=topsecret"})
+        accepted.change_link(f"http://{address}/a?secret=topsecret")
         done = accepted.run("download")
     assert done.code == 76, done
     assert f"{address}, the storage in the server's link answered something that is not valid" in done.err
@@ -197,8 +196,7 @@ def test_a_storage_that_does_not_speak_http_costs_no_bytes(
 def test_who_is_at_fault_is_named(accepted: Device, release: Release) -> None:
     release()
     accepted.ok("check-update")
-    held = accepted.state["deployment"]
-    accepted.alter_state(deployment=held | {"uri": "https://no-such-storage.invalid/a?secret=topsecret"})
+    accepted.change_link("https://no-such-storage.invalid/a?secret=topsecret")
     done = accepted.run("download")
     assert "no-such-storage.invalid, the storage in the server's link: its name cannot be" in done.err
     assert "topsecret" not in done.err

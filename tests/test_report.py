@@ -19,19 +19,8 @@ def installing(accepted: Device, release: Release) -> Device:
     return accepted
 
 
-def in_hand(device: Device) -> str:
-    found: str = device.state["handoff"]["deployment"]
-    return found
-
-
-def in_hand_of(device: Device) -> str:
-    """The deployment whose result is in the queue."""
-    found: str = device.state["results"][0]["deployment"]
-    return found
-
-
 def test_success(installing: Device, server: DevServer) -> None:
-    deployment = in_hand(installing)
+    deployment = installing.handed_off
     answer = installing.ok("report", "--success", "--json").json
     assert (answer["outcome"], answer["deployment"], answer["status"]) == ("delivered", deployment, "success")
     assert server.status(deployment) == "success"
@@ -40,7 +29,7 @@ def test_success(installing: Device, server: DevServer) -> None:
 
 
 def test_failure_brings_both_logs(installing: Device, server: DevServer) -> None:
-    deployment = in_hand(installing)
+    deployment = installing.handed_off
     with (installing.data / "sub-updater.log").open("ab") as log:
         log.write(b"writing /dev/b\n\n\xff\xfe broken\0 line\nno space left\n")
     installing.ok("report", "--failure")
@@ -52,7 +41,7 @@ def test_failure_brings_both_logs(installing: Device, server: DevServer) -> None
 
 
 def test_a_log_beyond_the_servers_limit_keeps_its_tail(installing: Device, server: DevServer) -> None:
-    deployment = in_hand(installing)
+    deployment = installing.handed_off
     with (installing.data / "sub-updater.log").open("w") as log:
         log.writelines(f"line {number} {'x' * 100}\n" for number in range(40_000))
     installing.ok("report", "--failure")
@@ -65,7 +54,7 @@ def test_a_log_beyond_the_servers_limit_keeps_its_tail(installing: Device, serve
 
 
 def test_what_cannot_be_sent_is_queued_and_goes_first(installing: Device, server: DevServer) -> None:
-    deployment = in_hand(installing)
+    deployment = installing.handed_off
     server.faults.add(match="PUT */status", status=503, count=2)
     answer = installing.ok("report", "--success", "--json").json
     assert answer["outcome"] == "queued"
@@ -99,17 +88,17 @@ def test_one_report_sends_all_queued_results(accepted: Device, server: DevServer
 def test_one_final_status_whatever_happens_to_the_answer(
     installing: Device, server: DevServer, fault: dict[str, Any]
 ) -> None:
-    deployment = in_hand(installing)
+    deployment = installing.handed_off
     server.faults.add(match="PUT */status", **fault)
     installing.ok("report", "--failure")
-    installing.alter_state(pauses=None)
+    installing.forget_pauses()
     installing.run("run", "--force")
     assert set(server.status_history(deployment)[2:]) == {"failure"}
     assert server.log(deployment)
 
 
 def test_a_log_that_is_refused_does_not_send_the_status_again(installing: Device, server: DevServer) -> None:
-    deployment = in_hand(installing)
+    deployment = installing.handed_off
     server.faults.add(match="PUT */log", status=503)
     assert installing.ok("report", "--failure", "--json").json["outcome"] == "queued"
     installing.ok("run", "--force")
@@ -118,7 +107,7 @@ def test_a_log_that_is_refused_does_not_send_the_status_again(installing: Device
 
 
 def test_said_twice_sent_once(installing: Device, server: DevServer) -> None:
-    deployment = in_hand(installing)
+    deployment = installing.handed_off
     installing.ok("report", "--success")
     assert installing.ok("report", "--success", "--json").json["outcome"] == "already"
     done = installing.run("report", "--failure")
@@ -143,7 +132,7 @@ def test_which_deployment_a_report_is_for(
     installing: Device, server: DevServer, progress: str, told: str
 ) -> None:
     """What an earlier sub-updater left running has its variables, and may report at any time."""
-    current, lock = in_hand(installing), installing.data / "update.lock"
+    current, lock = installing.handed_off, installing.data / "update.lock"
     before = {"deployment": "older", "status": "success", "at": 1.0, "answer": "delivered"}
     done = before | {"deployment": current}
     state = {"last_result": before, "handoff": installing.state["handoff"]}
@@ -184,7 +173,7 @@ def test_a_void_result_is_dropped(installing: Device, server: DevServer, status:
 
 @pytest.mark.parametrize("result", ["success", "failure"])
 def test_aborted_while_the_sub_updater_runs(installing: Device, server: DevServer, result: str) -> None:
-    deployment = in_hand(installing)
+    deployment = installing.handed_off
     server.abort(deployment)
     answer = installing.ok("report", f"--{result}", "--json").json
     assert (answer["outcome"], answer["deployment"], answer["status"]) == ("aborted", deployment, result)
@@ -199,7 +188,7 @@ def test_aborted_while_the_sub_updater_runs(installing: Device, server: DevServe
 def test_an_abort_that_a_later_run_learns_of(installing: Device, server: DevServer) -> None:
     server.faults.add(match="PUT */status", status=503)
     assert installing.ok("report", "--success", "--json").json["outcome"] == "queued"
-    server.abort(in_hand_of(installing))
+    server.abort(installing.queued_results[0].deployment)
     assert installing.ok("run", "--force", "--json").json["steps"][0]["outcome"] == "aborted"
     assert installing.ok("report", "--success", "--json").json["outcome"] == "aborted"
 
@@ -209,7 +198,7 @@ def test_a_result_refused_for_ever_has_an_end(installing: Device, server: DevSer
     assert installing.ok("report", "--success", "--json").json["outcome"] == "queued"
     codes = [installing.run("run", "--force").code for _ in range(9)]
     assert codes == [69] * 8 + [0]
-    assert "results" not in installing.state
+    assert not installing.queued_results
 
 
 def test_a_busy_server_gets_the_log_in_the_end(installing: Device, server: DevServer) -> None:
@@ -227,12 +216,12 @@ def test_a_busy_server_gets_the_log_in_the_end(installing: Device, server: DevSe
 
 
 def test_the_state_is_lost_but_not_the_update(installing: Device, server: DevServer) -> None:
-    deployment = in_hand(installing)
+    deployment = installing.handed_off
     (installing.data / "mender-oneshot.json").write_bytes(b"\0" * 700)
     done = installing.run("run")
     assert "mender-oneshot.json.unreadable" in done.err
     assert (installing.data / "mender-oneshot.json.unreadable").read_bytes() == b"\0" * 700
-    assert in_hand(installing) == deployment
+    assert installing.handed_off == deployment
     assert installing.run("download").code == 2
     installing.ok("report", "--success")
     assert server.status_history(deployment)[-1] == "success"
@@ -247,33 +236,32 @@ def test_a_lock_that_says_nothing_still_stops_the_next_update(
     assert not [seen for seen in server.requests if seen.path.endswith("/next")]
     assert accepted.run("report", "--success").code == 2
     # Its sub-updater never speaks: after the time limit the device is free again.
-    accepted.alter_state(handoff=accepted.state["handoff"] | {"uptime": -20_000.0})
+    accepted.age_hand_off(20_000)
     accepted.ok("run", "--all")
-    accepted.alter_state(last_result=accepted.state["last_result"] | {"at": 1.0})
+    accepted.age_last_result()
     accepted.ok("run", "--all")
     assert [seen for seen in server.requests if seen.path.endswith("/next")]
 
 
 def test_a_silent_sub_updater_is_given_up(installing: Device, server: DevServer) -> None:
-    deployment = in_hand(installing)
+    deployment = installing.handed_off
     installing.configure(InstallTimeoutSeconds=1000)
-    installing.alter_state(handoff=installing.state["handoff"] | {"uptime": -2000.0})
+    installing.age_hand_off(2000)
     answer = installing.ok("run", "--all", "--json").json
     assert [step["outcome"] for step in answer["steps"]][:2] == ["gave-up", "delivered"]
     assert "has not reported" in json.dumps(server.log(deployment))
     assert server.status(deployment) == "failure"
     # Its lock goes after a while, and a late word from it changes nothing.
     assert installing.run("report", "--success").code == 2
-    installing.alter_state(last_result=installing.state["last_result"] | {"at": 1.0})
+    installing.age_last_result()
     installing.ok("run", "--force")
     assert not (installing.data / "update.lock").exists()
 
 
 def test_the_time_limit_starts_again_with_the_boot_that_followed(installing: Device) -> None:
     installing.configure(InstallTimeoutSeconds=2**31)
-    installing.alter_state(
-        handoff=installing.state["handoff"] | {"uptime": -(2.0**32), "boot": "the boot before"}
-    )
+    installing.age_hand_off(2.0**32)
+    installing.reboot()
     assert installing.ok("status", "--json").json["next_step"] != "tidy"
 
 
@@ -296,7 +284,7 @@ def test_a_check_while_a_result_is_queued_has_not_failed(installing: Device, ser
 
 
 def test_a_lock_that_stands_after_the_report_is_what_is_waited_for(installing: Device) -> None:
-    deployment = in_hand(installing)
+    deployment = installing.handed_off
     installing.ok("report", "--success")
     assert f"success of deployment {deployment}; waiting for its sub-updater to remove" in (
         installing.ok("status").out
@@ -323,7 +311,7 @@ def test_a_device_type_file_without_its_line_is_not_a_missing_file(device: Devic
 def test_a_damaged_member_costs_no_result(
     installing: Device, server: DevServer, damage: dict[str, Any]
 ) -> None:
-    deployment = in_hand(installing)
+    deployment = installing.handed_off
     server.faults.add(match="PUT */status", status=503)
     installing.ok("report", "--success")
     path = installing.data / "mender-oneshot.json"
@@ -338,7 +326,7 @@ def test_a_damaged_member_costs_no_result(
 
 
 def test_a_state_that_is_too_large_is_set_aside(installing: Device) -> None:
-    deployment = in_hand(installing)
+    deployment = installing.handed_off
     (installing.data / "mender-oneshot.json").write_bytes(b"[" * (1 << 21))
     assert "mender-oneshot.json.unreadable" in installing.run("run").err
-    assert in_hand(installing) == deployment
+    assert installing.handed_off == deployment

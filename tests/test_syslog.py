@@ -82,7 +82,7 @@ def test_without_a_syslog_only_problems_are_printed(accepted: Device, server: De
     bare = ("unshare", "-m", "sh", "-euc", f'{dev}; exec "$@"', "sh")
     assert accepted.run("--syslog", "run", "--all", wrapper=bare) == Run(0, "", "")
     server.stop()
-    accepted.alter_state(checked_at=None)
+    accepted.make_due("check-update")
     done = accepted.run("--syslog", "run", "--all", wrapper=bare)
     assert (done.code, done.out) == (75, "")
     assert "Connection refused" in done.err
@@ -258,8 +258,7 @@ def test_the_result_of_an_update_goes_where_the_run_that_handed_it_off_wrote(
     said = [one for one in syslog.said() if deployment in one[1]]
     assert said[-1] == (priority, f"Reported {status} for deployment {deployment}.")
     # The lock that was left is swept away with a word of how it ended.
-    known = accepted.state
-    accepted.alter_state(last_result=known["last_result"] | {"at": 1.0})
+    accepted.age_last_result()
     assert accepted.run("--syslog", "run", wrapper=syslog.wrapper) == Run(0, "", "")
     assert f"ended with {status}" in syslog.said()[-1][1]
 

@@ -534,8 +534,7 @@ def test_the_storage_is_judged_alike(
     (tmp_path / "ca.pem").write_bytes(ROOT.pem + Path(server.ca).read_bytes())
     accepted.configure(ServerCertificate=str(tmp_path / "ca.pem"))
     with showing(tmp_path / "storage", issue("storage", ROOT, names=("storage.example",))) as storage:
-        deployment = accepted.state["deployment"] | {"uri": f"https://127.0.0.1:{storage.port}/a"}
-        accepted.alter_state(deployment=deployment)
+        accepted.change_link(f"https://127.0.0.1:{storage.port}/a")
         done = accepted.run("download")
     assert done.code == 69, done
     assert not storage.requests

@@ -31,11 +31,6 @@ def offered(accepted: Device, release: Release) -> Device:
     return accepted
 
 
-def in_hand(device: Device) -> str:
-    found: str = device.state["deployment"]["id"]
-    return found
-
-
 def is_whole(device: Device, original: Path) -> bool:
     arrived = device.data / "artifact.mender"
     return arrived.read_bytes() == original.read_bytes() and not (device.data / "artifact.part").exists()
@@ -43,8 +38,8 @@ def is_whole(device: Device, original: Path) -> bool:
 
 def fails_in_the_end(device: Device, server: DevServer, *words: str, attempts: int = 3) -> list[int]:
     """Attempt after attempt brings nothing; then the deployment has failed, and its log tells why."""
-    deployment, codes = in_hand(device), []
-    while "deployment" in device.state:
+    deployment, codes = device.deployment, []
+    while device.deployment:
         codes.append(device.run("download").code)
         assert len(codes) <= attempts, f"no end after {codes}"
     assert not list(device.data.glob("artifact.*")), "what was downloaded lies around"
@@ -71,8 +66,7 @@ def test_an_artifact_of_more_than_4_gib_is_resumed_near_its_end(
     (offered.data / "artifact.part").touch()
     os.truncate(offered.data / "artifact.part", have)
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    held = offered.state["deployment"] | {"size": size, "etag": artifact.etag, "boot": boot}
-    offered.alter_state(deployment=held)
+    offered.change_deployment(size=size, etag=artifact.etag, boot=boot)
     answer = offered.ok("download", "--json").json
     assert answer["bytes"] == size
     (seen,) = fetched(server)
@@ -94,7 +88,7 @@ def test_an_object_that_shrinks_or_grows_between_attempts(
     changed = make_artifact(
         tmp_path / "changed.mender", payload={"app": os.urandom(size * KILOBYTE)}, compression="none"
     )
-    server.change(offered.state["deployment"]["artifact_id"], changed.read_bytes())
+    server.change(offered.artifact_id, changed.read_bytes())
     offered.ok("download")
     assert is_whole(offered, changed)
 
@@ -106,7 +100,7 @@ def test_an_object_cut_short_in_place_is_found_out(offered: Device, server: DevS
     artifact = server.artifacts[0]
     os.truncate(artifact.path, 150 * KILOBYTE)
     server.serve_file(artifact.id, artifact.path, 150 * KILOBYTE)
-    wanted = in_hand(offered)
+    wanted = offered.deployment
     offered.sub_updater('touch "$MENDER_DATASTORE_DIR/called"\n')
     offered.ok("download")
     done = offered.run("install")
@@ -126,11 +120,11 @@ def test_a_body_that_never_ends(offered: Device, server: DevServer, tmp_path: Pa
     server.faults.add(match=STORAGE, count=None, no_length=True, ignore_range=True, slow=20e6)
     done = offered.run("--max-runtime", "1", "download")
     one_sentence(done, 75, "of an unknown size", "time limit")
-    deployment = in_hand(offered)
+    deployment = offered.deployment
     codes = []
-    while "deployment" in offered.state:
+    while offered.deployment:
         codes.append(offered.run("--max-runtime", "1", "download").code)
-        assert len(codes) <= 3, f"no end after {codes}: {offered.state['deployment']}"
+        assert len(codes) <= 3, f"no end after {codes}"
     server.faults.clear()
     offered.ok("run", "--force")
     assert server.status(deployment) == "failure"
@@ -167,7 +161,7 @@ def test_an_object_of_no_bytes(offered: Device, server: DevServer) -> None:
 
 def test_a_length_that_is_too_small_is_found_out_by_verifying(offered: Device, server: DevServer) -> None:
     server.faults.add(match=STORAGE, extra_headers={"Content-Length": "100000"})
-    wanted = in_hand(offered)
+    wanted = offered.deployment
     offered.sub_updater('touch "$MENDER_DATASTORE_DIR/called"\n')
     offered.ok("download")
     one_sentence(offered.run("install"), 65)
@@ -265,7 +259,7 @@ def test_a_server_of_http_1_0(offered: Device, tmp_path: Path) -> None:
     """No length, no keep-alive, no ranges: the end of the connection is the end of the artifact."""
     content = (tmp_path / "release-2.mender").read_bytes()
     with old_server(b"HTTP/1.0 200 OK\r\n\r\n" + content) as url:
-        offered.alter_state(deployment=offered.state["deployment"] | {"uri": url})
+        offered.change_link(url)
         offered.ok("download")
     assert is_whole(offered, tmp_path / "release-2.mender")
 
@@ -274,10 +268,10 @@ def test_without_a_length_a_cut_is_found_out_by_verifying(
     offered: Device, server: DevServer, tmp_path: Path
 ) -> None:
     content = (tmp_path / "release-2.mender").read_bytes()
-    wanted = in_hand(offered)
+    wanted = offered.deployment
     offered.sub_updater('touch "$MENDER_DATASTORE_DIR/called"\n')
     with old_server(b"HTTP/1.0 200 OK\r\n\r\n" + content[: 150 * KILOBYTE]) as url:
-        offered.alter_state(deployment=offered.state["deployment"] | {"uri": url})
+        offered.change_link(url)
         offered.ok("download")
     one_sentence(offered.run("install"), 65)
     offered.ok("run", "--force")
@@ -296,13 +290,13 @@ def test_without_a_length_a_cut_is_found_out_by_verifying(
     ids=["answer", "headers", "body"],
 )
 def test_a_storage_that_falls_silent(offered: Device, tmp_path: Path, answer: bytes) -> None:
-    good = offered.state["deployment"]["uri"]
+    good = offered.link
     with old_server(answer) as url:
-        offered.alter_state(deployment=offered.state["deployment"] | {"uri": url})
+        offered.change_link(url)
         done = offered.run("--max-runtime", "1", "download")
     one_sentence(done, 75, "time limit of 1 s is over")
     assert "topsecret" not in done.err
-    offered.alter_state(deployment=offered.state["deployment"] | {"uri": good})
+    offered.change_link(good)
     offered.ok("download")
     assert is_whole(offered, tmp_path / "release-2.mender")
 
@@ -317,13 +311,13 @@ def test_a_storage_that_takes_no_connection(offered: Device) -> None:
             second.setblocking(False)
             second.connect_ex(address)
             uri = f"https://127.0.0.1:{address[1]}/artifact?X-Amz-Signature=topsecret"
-            offered.alter_state(deployment=offered.state["deployment"] | {"uri": uri})
+            offered.change_link(uri)
             done = offered.run("--max-runtime", "1", "download")
     one_sentence(done, 75, "time limit of 1 s is over")
     # The same for a handshake that nobody answers.
     with old_server(b"") as url:
         uri = url.replace("http:", "https:")
-        offered.alter_state(deployment=offered.state["deployment"] | {"uri": uri})
+        offered.change_link(uri)
         # An exception in the middle of a handshake leaves the socket to the interpreter's end.
         offered.environment["PYTHONWARNINGS"] = "error,ignore::ResourceWarning"
         one_sentence(offered.run("--max-runtime", "1", "download"), 75, "time limit of 1 s is over")
@@ -376,10 +370,10 @@ def test_a_renewed_link_to_another_artifact_starts_over(
     server.faults.add(match=STORAGE, cut_after=200 * KILOBYTE)
     assert offered.run("download").code == 75
     other = make_artifact(tmp_path / "other.mender", payload={"app": b"other" * 50_000}, compression="none")
-    before = offered.state["deployment"]["artifact_id"]
-    after = server.replace_artifact(in_hand(offered), other)
+    before = offered.artifact_id
+    after = server.replace_artifact(offered.deployment, other)
     offered.ok("download")
-    assert offered.state["deployment"]["artifact_id"] == after != before
+    assert offered.artifact_id == after != before
     assert is_whole(offered, other)
     assert "Range" not in fetched(server)[-1].headers
 

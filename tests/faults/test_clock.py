@@ -153,7 +153,7 @@ def test_a_pause_until_a_date_is_measured_by_the_servers_clock(
     until = datetime.now(UTC) + timedelta(minutes=10)
     server.faults.add(retry_after=format_datetime(until, usegmt=True))
     assert accepted.run("run").code == 75
-    assert 590 <= accepted.state["pauses"][0]["seconds"] <= 600
+    assert 590 <= accepted.pauses[0] <= 600
     asked = Traffic(server)
     one_sentence(accepted.run("check-update"), 75, "asked for a pause")
     set_clock(accepted, clock(minutes=9))
@@ -214,12 +214,12 @@ def test_a_clock_that_spoils_the_certificate_is_named_and_all_heals_with_it(
     set_clock(device, clock())
     one_sentence(device.run("run"), code, words, "set the clock")
     device.ok("run")
-    assert device.state["failures"]["auth"]["times"] == 1
+    assert device.failures["auth"] == 1
     assert not strict.requests
     set_clock(device, today())
     device.ok("run", "--all")
     assert len(strict.devices) == 1
-    assert "failures" not in device.state
+    assert not device.failures
 
 
 @one_world
@@ -236,10 +236,9 @@ def test_a_jump_during_the_installation_neither_gives_up_nor_waits_for_ever(
         accepted.ok("run")
         assert server.status(deployment) == "installing"
         assert (accepted.data / "update.lock").exists()
-        assert accepted.state["handoff"]["deployment"] == deployment
+        assert accepted.handed_off == deployment
     # Four hours pass by the uptime; by the clock, none.
-    handoff = accepted.state["handoff"]
-    accepted.alter_state(handoff=handoff | {"uptime": handoff["uptime"] - 14400})
+    accepted.age_hand_off(14400)
     answer = accepted.ok("run", "--all", "--json").json
     assert [step["outcome"] for step in answer["steps"]][:2] == ["gave-up", "delivered"]
     assert server.status(deployment) == "failure"

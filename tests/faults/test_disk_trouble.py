@@ -41,7 +41,7 @@ def disk(device: Device) -> Disk:
 
 def due(device: Device) -> bytes:
     """Half an hour has passed: a check is due. Returns what the state file holds."""
-    device.alter_state(checked_at=1, inventory_at=1)
+    device.make_due("check-update", "send-inventory")
     return (device.data / STATE).read_bytes()
 
 
@@ -168,7 +168,7 @@ def test_room_is_looked_for_before_the_first_byte(
     assert (offered.data / PART).stat().st_size == 0
     # The state had its room all the time: the tick that follows keeps its distance,
     # and has time for the inventory.
-    assert offered.state["failures"]["download"]["times"] == 2
+    assert offered.failures["download"] == 2
     asked = Traffic(server)
     offered.ok("run")
     assert asked.new() in ([], ["attributes"])
@@ -181,7 +181,7 @@ def test_a_disk_that_is_too_small_for_good_fails_the_update_with_a_log_that_says
     offered: Device, server: DevServer, disk: Disk
 ) -> None:
     """And once the size is known, nothing is fetched in vain."""
-    deployment = offered.state["deployment"]["id"]
+    deployment = offered.deployment
     offered.configure(RetryDownloadCount=2)
     disk.leave(RESERVE)
     one_sentence(offered.run("download"), FULL, "No room for the artifact")
@@ -212,7 +212,7 @@ def test_a_disk_that_fills_up_during_the_download_keeps_what_is_there(
     fills_up(offered, server, disk, RESERVE // 2)
     there = (offered.data / PART).stat().st_size
     assert there >= 1_200_000
-    assert offered.state["failures"]["download"]["times"] == 1
+    assert offered.failures["download"] == 1
     disk.relieve()
     offered.ok("download")
     assert (offered.data / "artifact.mender").read_bytes() == artifact(tmp_path)
@@ -246,7 +246,7 @@ def test_an_input_output_error_in_the_download_is_put_right_by_the_next(
     done = offered.run("download", wrapper=failing(calls, offered.data / PART))
     assert done.code == BROKEN
     assert "Input/output error" in done.err
-    assert offered.state["failures"]["download"]["times"] >= 1
+    assert offered.failures["download"] >= 1
     offered.ok("download")
     assert (offered.data / "artifact.mender").read_bytes() == artifact(tmp_path)
     assert leftovers(offered) == []
@@ -286,19 +286,19 @@ def test_a_result_on_a_full_disk_takes_the_room_of_the_artifact(
     installing: Device, server: DevServer, disk: Disk
 ) -> None:
     """The update is over, so its artifact is the first thing to go; the result is worth more."""
-    deployment = installing.state["handoff"]["deployment"]
+    deployment = installing.handed_off
     disk.leave(0)
     answer = installing.ok("report", "--success", "--json").json
     assert answer["outcome"] == "delivered"
     assert server.status(deployment) == "success"
-    assert installing.state["last_result"]["status"] == "success"
+    assert installing.last_status == "success"
 
 
 def test_a_result_that_cannot_be_written_down_is_refused_and_not_sent(
     installing: Device, server: DevServer, disk: Disk
 ) -> None:
     """Exit 0 promises "delivered or queued"; sent but forgotten, a later tick would call it a failure."""
-    deployment = installing.state["handoff"]["deployment"]
+    deployment = installing.handed_off
     before = (installing.data / STATE).read_bytes()
     asked = Traffic(server)
     disk.remount("ro")
@@ -312,10 +312,10 @@ def test_a_result_that_cannot_be_written_down_is_refused_and_not_sent(
 
 def test_a_queued_result_outlives_the_trouble(installing: Device, server: DevServer, disk: Disk) -> None:
     """Server away, then the disk read-only, then both well: one final status."""
-    deployment = installing.state["handoff"]["deployment"]
+    deployment = installing.handed_off
     server.faults.add(match="PUT */status", drop_before=True)
     assert installing.ok("report", "--failure", "--json").json["outcome"] == "queued"
-    installing.alter_state(failures=None)
+    installing.forget_failures()
     asked = Traffic(server)
     disk.remount("ro")
     for _ in range(3):
@@ -329,9 +329,8 @@ def test_a_queued_result_outlives_the_trouble(installing: Device, server: DevSer
 
 
 def test_a_sub_updater_given_up_on_a_full_disk(installing: Device, server: DevServer, disk: Disk) -> None:
-    deployment = installing.state["handoff"]["deployment"]
-    handoff = installing.state["handoff"]
-    installing.alter_state(handoff=handoff | {"uptime": handoff["uptime"] - 14400})
+    deployment = installing.handed_off
+    installing.age_hand_off(14400)
     disk.leave(0)
     installing.ok("run", "--all")
     assert server.status(deployment) == "failure"

@@ -100,8 +100,9 @@ def test_a_link_that_has_expired_while_nobody_renews_it(
     """The download needs a new link, the server has none to give: neither step may come more often for it."""
     release()
     accepted.ok("check-update")
-    held = accepted.state["deployment"]
-    accepted.alter_state(deployment=held | {"expires": 1.0}, checked_at=1.0)
+    deployment = accepted.deployment
+    accepted.expire_link()
+    accepted.make_due("check-update")
     server.faults.add(match="* */next", count=None, status=500)
     days = Days(accepted, server).live(HOUR / 2)
     keeps_to(days.times("GET next"), interval=300)
@@ -110,7 +111,7 @@ def test_a_link_that_has_expired_while_nobody_renews_it(
     server.faults.clear()
     accepted.sub_updater()
     days.live(600)
-    assert server.status(held["id"]) == "installing"
+    assert server.status(deployment) == "installing"
 
 
 def has_in_hand(device: Device, release: Release, what: str) -> str:
@@ -122,11 +123,7 @@ def has_in_hand(device: Device, release: Release, what: str) -> str:
         device.ok("download")
     if what == "a result":
         (device.data / "update.lock").write_text(deployment)
-        device.alter_state(
-            deployment=None,
-            results=[{"deployment": deployment, "status": "failure", "at": 1.0}],
-            last_result={"deployment": deployment, "status": "failure", "at": 1.0},
-        )
+        device.queue_results([(deployment, "failure")], at=1.0)
         (device.data / "update.lock").unlink()
     return deployment
 
@@ -139,13 +136,12 @@ def test_the_same_failing_deployment_offered_for_days(
     accepted.sub_updater()
     deployment = release()
     accepted.ok("check-update")
-    held = accepted.state["deployment"]
     offer = {
         "id": deployment,
         "artifact": {
-            "id": held["artifact_id"],
-            "artifact_name": held["artifact_name"],
-            "source": {"uri": held["uri"]},
+            "id": accepted.artifact_id,
+            "artifact_name": "release-2",
+            "source": {"uri": accepted.link},
         },
     }
     days = Days(accepted, server)
@@ -275,8 +271,8 @@ def test_decommissioned_in_the_middle(
     server.accept()
     days.live(2 * 1800 + TICK)
     assert not (accepted.data / "update.lock").exists()
-    assert "deployment" not in accepted.state
-    assert "results" not in accepted.state
+    assert not accepted.deployment
+    assert not accepted.queued_results
     assert not list(accepted.data.glob("artifact.*"))
     following = release("release-3")
     days.live(1800 + TICK)

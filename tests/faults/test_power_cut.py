@@ -171,7 +171,8 @@ def ended_well(field: Field, end: End, before: list[str]) -> None:
     name = field.server.deployments[0].artifact_name
     assert starts == [f"{field.deployment} {sha256(field.directory / f'{name}.mender')}"] * end.starts
     assert not any(name in field.left_behind() for name in (LOCK, PART, ARTIFACT, f"{STATE}.new"))
-    assert not any(field.device.state.get(name) for name in ("deployment", "handoff", "results"))
+    device = field.device
+    assert (device.deployment, device.handed_off, device.queued_results) == ("", "", [])
     if end.status == "failure":
         assert field.server.log(field.deployment)
     # One identity and one key: neither is ever made anew without need.

@@ -33,11 +33,6 @@ def reports(device: Device, result: str = "success") -> str:
     return outcome
 
 
-def in_hand(device: Device) -> str:
-    found: str = device.state["handoff"]["deployment"]
-    return found
-
-
 def is_next(seen: Seen) -> bool:
     return seen.path.endswith("/next")
 
@@ -61,7 +56,7 @@ def arrived(server: DevServer, deployment: str, result: str, asked_before: int) 
 
 
 def test_the_server_is_away_for_three_days(installing: Device, server: DevServer) -> None:
-    deployment, asked = in_hand(installing), len(server.requests)
+    deployment, asked = installing.handed_off, len(server.requests)
     server.faults.add(count=None, drop_before=True)
     assert reports(installing) == "queued"
     days = Days(installing, server).live(HOUR)
@@ -76,11 +71,11 @@ def test_the_server_is_away_for_three_days(installing: Device, server: DevServer
     assert arrived(server, deployment, "success", asked)
     assert server.status_history(deployment).count("success") == 1
     assert [one.what for one in days.asked if one.status][0] == "PUT status"
-    assert "results" not in installing.state
+    assert not installing.queued_results
 
 
 def test_an_hour_of_server_errors(installing: Device, server: DevServer) -> None:
-    deployment, asked = in_hand(installing), len(server.requests)
+    deployment, asked = installing.handed_off, len(server.requests)
     server.faults.add(match=STATUS, count=None, status=503)
     assert reports(installing, "failure") == "queued"
     days = Days(installing, server).live(HOUR)
@@ -96,7 +91,7 @@ def test_an_hour_of_server_errors(installing: Device, server: DevServer) -> None
 
 @pytest.mark.parametrize("form", ["seconds", "date"])
 def test_a_pause_the_server_wants_is_kept(installing: Device, server: DevServer, form: str) -> None:
-    deployment, asked = in_hand(installing), len(server.requests)
+    deployment, asked = installing.handed_off, len(server.requests)
     wish = 900 if form == "seconds" else formatdate(time.time() + 900, usegmt=True)
     server.faults.add(match=STATUS, retry_after=wish)
     assert reports(installing) == "queued"
@@ -117,7 +112,7 @@ def test_a_pause_the_server_wants_is_kept(installing: Device, server: DevServer,
 def test_a_result_that_is_void_ends_there(
     installing: Device, server: DevServer, status: int, result: str
 ) -> None:
-    deployment, asked = in_hand(installing), len(server.requests)
+    deployment, asked = installing.handed_off, len(server.requests)
     server.faults.add(match=STATUS, status=status, body=MENDERS)
     assert reports(installing, result) == ("aborted" if status == 409 else "void")
     Days(installing, server).live(HOUR)
@@ -137,7 +132,7 @@ OTHERS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("fault", OTHERS.values(), ids=OTHERS)
 def test_what_others_say_ends_no_result(installing: Device, server: DevServer, fault: dict[str, Any]) -> None:
-    deployment, asked = in_hand(installing), len(server.requests)
+    deployment, asked = installing.handed_off, len(server.requests)
     server.faults.add(match=STATUS, count=None, **fault)
     assert reports(installing) == "queued"
     days = Days(installing, server).live(HOUR)
@@ -148,7 +143,7 @@ def test_what_others_say_ends_no_result(installing: Device, server: DevServer, f
 
 
 def test_a_certificate_that_nobody_vouches_for_ends_no_result(installing: Device, server: DevServer) -> None:
-    deployment, asked = in_hand(installing), len(server.requests)
+    deployment, asked = installing.handed_off, len(server.requests)
     trusted = installing.settings["ServerCertificate"]
     installing.configure(ServerCertificate="")
     assert reports(installing) == "queued"
@@ -162,7 +157,7 @@ def test_a_certificate_that_nobody_vouches_for_ends_no_result(installing: Device
 
 def test_a_connection_dropped_after_the_request_was_taken(installing: Device, server: DevServer) -> None:
     """The server has it, we do not know: the same value goes once more, which changes nothing there."""
-    deployment, asked = in_hand(installing), len(server.requests)
+    deployment, asked = installing.handed_off, len(server.requests)
     server.faults.add(match=STATUS, count=2, drop_after=True)
     assert reports(installing, "failure") == "queued"
     Days(installing, server).live(10 * TICK)
@@ -172,17 +167,17 @@ def test_a_connection_dropped_after_the_request_was_taken(installing: Device, se
 
 
 def test_a_log_whose_answer_is_lost(installing: Device, server: DevServer) -> None:
-    deployment = in_hand(installing)
+    deployment = installing.handed_off
     server.faults.add(match="PUT */log", drop_after=True)
     assert reports(installing, "failure") == "queued"
     Days(installing, server).live(10 * TICK)
     assert server.status_history(deployment).count("failure") == 1
     assert server.log(deployment)
-    assert "results" not in installing.state
+    assert not installing.queued_results
 
 
 def test_a_token_that_has_ended_meanwhile(installing: Device, server: DevServer) -> None:
-    deployment, asked = in_hand(installing), len(server.requests)
+    deployment, asked = installing.handed_off, len(server.requests)
     server.revoke_tokens()
     assert reports(installing) == "delivered"
     assert [seen.status for seen in server.requests[asked:]] == [401, 200, 204]
@@ -190,7 +185,7 @@ def test_a_token_that_has_ended_meanwhile(installing: Device, server: DevServer)
 
 
 def test_rejected_while_it_installed_and_accepted_next_day(installing: Device, server: DevServer) -> None:
-    deployment, asked = in_hand(installing), len(server.requests)
+    deployment, asked = installing.handed_off, len(server.requests)
     server.reject()
     assert reports(installing) == "queued"
     days = Days(installing, server).live(HOUR)
@@ -213,10 +208,10 @@ def cut_in(device: Device, server: DevServer, *words: str) -> None:
 def test_a_power_cut_right_after_the_result_was_taken_down(
     installing: Device, server: DevServer, result: str
 ) -> None:
-    deployment, asked = in_hand(installing), len(server.requests)
+    deployment, asked = installing.handed_off, len(server.requests)
     server.faults.add(match=STATUS, status=200, body="not processed", stall_after=0)
     cut_in(installing, server, "report", f"--{result}")
-    assert installing.state["results"][0]["deployment"] == deployment
+    assert installing.queued_results[0].deployment == deployment
     # After the boot the sub-updater says it again, or does not; here it does, and removes its lock.
     assert installing.ok("report", f"--{result}", "--json").json["outcome"] == "delivered"
     (installing.data / "update.lock").unlink()
@@ -227,7 +222,7 @@ def test_a_power_cut_right_after_the_result_was_taken_down(
 
 
 def test_a_power_cut_and_a_sub_updater_that_is_gone(installing: Device, server: DevServer) -> None:
-    deployment, asked = in_hand(installing), len(server.requests)
+    deployment, asked = installing.handed_off, len(server.requests)
     server.faults.add(match=STATUS, status=200, body="not processed", stall_after=0)
     cut_in(installing, server, "report", "--success")
     # Nobody removes the lock: it goes by itself once its result is known.
@@ -238,7 +233,7 @@ def test_a_power_cut_and_a_sub_updater_that_is_gone(installing: Device, server: 
 
 
 def test_a_power_cut_between_the_status_and_its_log(installing: Device, server: DevServer) -> None:
-    deployment = in_hand(installing)
+    deployment = installing.handed_off
     server.faults.add(match="PUT */log", status=200, body="not processed", stall_after=0)
     cut_in(installing, server, "report", "--failure")
     (installing.data / "update.lock").unlink()
@@ -249,14 +244,13 @@ def test_a_power_cut_between_the_status_and_its_log(installing: Device, server: 
 
 def test_several_results_in_their_order(installing: Device, server: DevServer, release: Release) -> None:
     """Three updates ended while nobody listened: the oldest goes first, one in trouble holds up the rest."""
-    first = in_hand(installing)
+    first = installing.handed_off
     others = [release(name) for name in ("release-3", "release-4")]
     for other in others:  # the server has offered them to us before
         server.mark_offered(other)
     (installing.data / "update.lock").unlink()
     values = {first: "success", others[0]: "failure", others[1]: "success"}
-    queue = [{"deployment": name, "status": value, "at": time.time()} for name, value in values.items()]
-    installing.alter_state(handoff=None, results=queue, last_result=queue[-1])
+    installing.queue_results(values.items(), at=time.time())
     asked = len(server.requests)
     server.faults.add(match=f"PUT */{others[0]}/status", status=502)
     Days(installing, server).live(10 * TICK)
@@ -302,7 +296,7 @@ HOSTILE_LOGS: dict[str, bytes] = {
 def test_whatever_a_log_holds_the_server_takes_it(
     installing: Device, server: DevServer, content: bytes, which: str
 ) -> None:
-    deployment = in_hand(installing)
+    deployment = installing.handed_off
     with (installing.data / which).open("ab") as log:
         log.write(content + b"\n")
     if which == "sub-updater.log":

@@ -137,7 +137,7 @@ def test_what_somebody_prepared_just_before_the_hand_off(
     offered: Device, server: DevServer, name: str, kind: str
 ) -> None:
     offered.ok("download")
-    deployment = offered.state["deployment"]["id"]
+    deployment = offered.deployment
     trap = Trap(offered, name, kind)
     for words in (["install"], ["report", "--failure"], ["run", "--all"]):
         began = time.monotonic()
@@ -421,7 +421,7 @@ def test_hostile_instructions(accepted: Device, server: DevServer, member: str, 
 def test_a_hostile_name_inside_the_artifact(offered: Device, server: DevServer, tmp_path: Path) -> None:
     """The server calls it release-2; it calls itself something that a terminal would obey."""
     evil = make_artifact(tmp_path / "evil.mender", name=f"evil{EVIL}", device_types=("board", EVIL))
-    server.change(offered.state["deployment"]["artifact_id"], evil.read_bytes())
+    server.change(offered.artifact_id, evil.read_bytes())
     offered.ok("download")
     done = offered.run("-l", "info", "install")
     assert done.code in (0, 65)

@@ -73,7 +73,7 @@ def serving(storage: Storage, device: Device) -> Iterator[None]:
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
         uri = f"http://127.0.0.1:{server.server_address[1]}/a?X-Amz-Signature=topsecret"
-        device.alter_state(deployment=device.state["deployment"] | {"uri": uri})
+        device.change_link(uri)
         try:
             yield
         finally:
@@ -102,7 +102,7 @@ def attempts(device: Device) -> int:
     for number in range(1, 40):
         if device.run("download").code == 0:
             return number
-        assert "deployment" in device.state, "the update has failed"
+        assert device.deployment, "the update has failed"
     raise AssertionError("it does not come to an end")
 
 
@@ -218,7 +218,7 @@ def test_a_splice_that_fails_is_fetched_anew_once(
     """Two objects of the same length, and a storage that ignores conditions: the checksums decide."""
     storage.etag = etag
     storage.date = lambda number: ""
-    good, deployment = storage.content, offered.state["deployment"]["id"]
+    good, deployment = storage.content, offered.deployment
     with serving(storage, offered):
         offered.run("download")
         storage.content = b"\0" * len(good)
@@ -236,7 +236,7 @@ def test_a_splice_that_fails_is_fetched_anew_once(
 
 def test_a_splice_that_fails_twice_is_a_failure(offered: Device, server: DevServer, storage: Storage) -> None:
     storage.etag = storage.date = lambda number: ""
-    good, deployment = storage.content, offered.state["deployment"]["id"]
+    good, deployment = storage.content, offered.deployment
     with serving(storage, offered):
         for code in (75, 65):
             storage.content, storage.most = good, 50_000
@@ -259,7 +259,7 @@ def test_no_splice_when_the_length_has_changed(offered: Device, storage: Storage
 
 
 def test_a_byte_at_a_time_is_no_progress(offered: Device, server: DevServer, storage: Storage) -> None:
-    deployment = offered.state["deployment"]["id"]
+    deployment = offered.deployment
     with serving(storage, offered):
         offered.run("download")
         storage.most = 1
@@ -301,7 +301,7 @@ def test_no_stranger_costs_what_is_on_disk(
     offered.configure(RetryDownloadCount=100)
     with serving(storage, offered):
         offered.run("download")
-        uri = offered.state["deployment"]["uri"]
+        uri = offered.link
         for name, (headers, body) in PAGES.items():
             told = (status, headers | {"Content-Length": str(len(body))}, body)
             storage.answer = lambda number, first, told=told: told  # type: ignore[misc]
@@ -313,8 +313,8 @@ def test_no_stranger_costs_what_is_on_disk(
             assert len(done.err.splitlines()) == 1, (name, done)
             assert len(storage.asked) - before <= 3, name
             assert (offered.data / "artifact.part").read_bytes() == storage.content[:50_000], name
-            offered.alter_state(failures=None)
-        assert offered.state["deployment"]["uri"] == uri
+            offered.forget_failures()
+        assert offered.link == uri
         storage.answer = lambda number, first: None
         storage.most = 1_000_000
         offered.ok("download")

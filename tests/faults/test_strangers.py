@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from helpers.device import MENDERS, Device, Release
+from helpers.state_file import Reported
 
 from mender_oneshot.devserver import DevServer
 
@@ -46,25 +47,23 @@ ENDPOINTS = {
 class Kept(NamedTuple):
     """What no stranger may take away."""
 
-    token: Any
-    deployment: str | None
-    results: Any
+    token: str
+    deployment: str
+    results: list[Reported]
     bytes: int
 
     @classmethod
     def by(cls, device: Device) -> "Kept":
-        state = device.state
         part, whole = device.data / "artifact.part", device.data / "artifact.mender"
         found = whole if whole.exists() else part
         size = found.stat().st_size if found.exists() else 0
-        held = state.get("deployment")
-        results = [(one["deployment"], one["status"]) for one in state.get("results", [])]
-        return cls(state.get("token"), held and held["id"], results, size)
+        return cls(device.token, device.deployment, device.queued_results, size)
 
 
 def lifted(device: Device) -> None:
     """The trouble is over, and so are the pauses."""
-    device.alter_state(failures=None, pauses=None)
+    device.forget_failures()
+    device.forget_pauses()
 
 
 ONE_AT_A_TIME = {"auth": ("auth", "--fresh"), "next": ("check-update",), "inventory": ("send-inventory",)}
@@ -140,7 +139,7 @@ def test_the_server_itself_ends_an_update(accepted: Device, server: DevServer, r
         accepted.ok("check-update")
         server.faults.add(match="PUT */status", status=status, body=MENDERS)
         assert accepted.ok("download", "--json").json["outcome"] == "withdrawn"
-        assert "deployment" not in accepted.state
+        assert not accepted.deployment
         server.abort(deployment)
 
 
@@ -160,7 +159,7 @@ def test_a_token_that_the_server_refuses_is_renewed_once(
     done = accepted.run("check-update")
     assert done.code == (77 if answer["status"] == 401 else 69)
     assert "although it has authorized this device" in done.err
-    assert accepted.state["token"]
+    assert accepted.token
 
 
 def test_a_form_that_works_is_kept_while_a_deployment_is_in_hand(

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from helpers.state_file import StateFile
 from mender_oneshot.devserver import DevServer
 
 SYSTEM_PYTHON = "/usr/bin/python3"
@@ -47,7 +48,7 @@ def one_sentence(done: Run, codes: int | tuple[int, ...], *words: str) -> None:
         assert word in done.err
 
 
-class Device:
+class Device(StateFile):
     """A device of its own: its directories, its scripts, and the command run against them."""
 
     def __init__(self, root: Path, python: str) -> None:
@@ -135,18 +136,6 @@ class Device:
         done = self.run(*words)
         assert done.code == 0, done
         return done
-
-    @property
-    def state(self) -> dict[str, Any]:
-        """The state file."""
-        known: dict[str, Any] = json.loads((self.data / "mender-oneshot.json").read_text())
-        return known
-
-    def alter_state(self, **changes: Any) -> None:
-        """Write members of the state file, as another invocation (or time) would have; None removes."""
-        known = self.state | changes
-        known = {name: value for name, value in known.items() if value is not None}
-        (self.data / "mender-oneshot.json").write_text(json.dumps(known))
 
 
 def spoil(device: Device, code: str) -> None:

@@ -164,20 +164,11 @@ class Field:
 
     def a_day_passes(self) -> None:
         """Move every time stamp of the state a day back; a state that cannot be read has none."""
-        path = self.data / STATE
-        try:
-            known = json.loads(path.read_bytes())
-        except (OSError, ValueError):
-            return
-        if isinstance(known, dict):
-            path.write_text(json.dumps(_earlier(known)))
+        self.device.let_time_pass(DAY, expire=False)
 
     def reboot(self) -> None:
         """Make the state one of the boot before."""
-        known = self.device.state
-        for name in ("deployment", "handoff"):
-            if known.get(name, {}).get("boot"):
-                self.device.alter_state(**{name: known[name] | {"boot": "the boot before"}})
+        self.device.reboot()
 
     def life_goes_on(self) -> None:
         """Let timers run `run --all`, a day between them, until a poll finds that all is well.
@@ -205,15 +196,6 @@ class Field:
         """Files in the data directory that a device at rest has no use for."""
         usual = {STATE, "mender-oneshot.lock", "sub-updater.lock", "mender-agent.pem", "device_type"}
         return set(os.listdir(self.data)) - usual - {"deployment.log", "sub-updater.log"}
-
-
-def _earlier(value: Any, name: str = "") -> Any:
-    if isinstance(value, dict):
-        return {key: _earlier(member, key) for key, member in value.items()}
-    if isinstance(value, list):
-        return [_earlier(member) for member in value]
-    times = ("at", "checked_at", "inventory_at", "inventory_sent_at", "uptime")
-    return value - DAY if name in times and value else value
 
 
 def sha256(path: Path) -> str:

@@ -187,28 +187,7 @@ class Days:
     def sleep(self, seconds: float) -> None:
         """Let time pass: every stamp in the state lies further back."""
         self.now += seconds
-        known = self.device.state
-        moved: dict[str, Any] = {}
-        for name in ("checked_at", "inventory_at", "inventory_sent_at"):
-            if name in known:
-                moved[name] = known[name] - seconds
-        for name, stamps in (
-            ("token", ("at", "expires")),
-            ("deployment", ("expires",)),
-            ("handoff", ("uptime",)),
-            ("last_result", ("at",)),
-        ):
-            if name in known:
-                part = known[name]
-                moved[name] = part | {stamp: part[stamp] - seconds for stamp in stamps if part.get(stamp)}
-        for name in ("results", "pauses"):
-            if name in known:
-                moved[name] = [one | {"at": one["at"] - seconds} for one in known[name]]
-        if "failures" in known:
-            moved["failures"] = {
-                step: one | {"at": one["at"] - seconds} for step, one in known["failures"].items()
-            }
-        self.device.alter_state(**moved)
+        self.device.let_time_pass(seconds)
 
     def times(self, *what: str) -> list[float]:
         """When the server was asked one of these; every request, where none is named."""

@@ -3,13 +3,13 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from helpers.artifacts import make_artifact
 from helpers.debian import make_install, need_root, system
 from helpers.device import REPO
 from helpers.machine import Machine, copy, write
+from helpers.state_file import StateFile
 from helpers.waiting import until
 
 from mender_oneshot.devserver import DevServer
@@ -41,7 +41,7 @@ def root(tmp_path: Path) -> Iterator[Path]:
         yield made
 
 
-class Fleet:
+class Fleet(StateFile):
     """The machine, its server and its data directory."""
 
     def __init__(self, machine: Machine, server: DevServer, place: Path) -> None:
@@ -58,24 +58,17 @@ class Fleet:
         """Let the unit run, in its sandbox, as its timer would; it must not fail."""
         self.machine.run("systemctl", "start", SERVICE)
 
-    def alter(self, **changes: Any) -> None:
-        path = self.data / "mender-oneshot.json"
-        known = json.loads(path.read_text()) | changes
-        path.write_text(json.dumps({name: value for name, value in known.items() if value is not None}))
-
-    @property
-    def state(self) -> dict[str, Any]:
-        known: dict[str, Any] = json.loads((self.data / "mender-oneshot.json").read_text())
-        return known
-
     def wait_no_more(self) -> None:
         """Let the pauses and the grace pass."""
-        last = self.state.get("last_result")
-        self.alter(failures=None, checked_at=None, last_result=last and last | {"at": 1.0})
+        self.forget_failures()
+        self.make_due("check-update")
+        if self.last_status:
+            self.age_last_result()
 
     def age(self, seconds: float) -> None:
-        handoff = self.state["handoff"]
-        self.alter(handoff=handoff | {"uptime": handoff["uptime"] - seconds}, failures=None)
+        """Let the sub-updater take so many seconds more."""
+        self.age_hand_off(seconds)
+        self.forget_failures()
 
     def started(self) -> list[str]:
         return (self.machine.run("cat", "/run/started").stdout).split()
@@ -165,7 +158,7 @@ def what_it_left_in_the_background_counts_no_more(fleet: Fleet, first: str) -> s
     fleet.wait_no_more()
     fleet.tick()
     until(lambda: fleet.started() == ["release-2", "release-3"], "the second one is started")
-    second: str = fleet.state["handoff"]["deployment"]
+    second: str = fleet.handed_off
     fleet.machine.run("sh", "-c", "echo go > /run/go")
     until(lambda: fleet.active(second) in ("inactive", "failed"), "it has ended, without a report")
     return second

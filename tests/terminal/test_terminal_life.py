@@ -224,10 +224,10 @@ def test_the_time_is_over_while_a_server_says_nothing(terminal: Served) -> None:
 
 
 def test_without_a_token_it_gets_one(ready: Device, server: DevServer) -> None:
-    ready.alter_state(token=None)
+    ready.forget_token()
     with reachable(ready, server):
         works(server)
-    assert ready.state["token"]["jwt"]
+    assert ready.token
 
 
 def test_a_refused_token_is_replaced_once(ready: Device, server: DevServer) -> None:
@@ -733,7 +733,7 @@ def test_it_is_never_heavy(terminal: Served) -> None:
 
 @newest
 def test_no_secret_is_told(ready: Device, server: DevServer) -> None:
-    token = ready.state["token"]["jwt"]
+    token = ready.token
     process = ready.start("-l", "debug", "-L", str(ready.root / "log"), "terminal", "--wait", "2")
     server.wait_connected()
     words = Path(f"/proc/{process.pid}/cmdline").read_bytes()

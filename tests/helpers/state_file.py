@@ -1,0 +1,190 @@
+"""The client's state file as tests see and change it: the only helper that depends on its schema."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+STAMPS = ("at", "checked_at", "inventory_at", "inventory_sent_at", "uptime")
+EXPIRY = "expires"
+
+DUE = {
+    "check-update": ("checked_at",),
+    "send-inventory": ("inventory_at",),
+}
+"""The time stamps that decide when a step is due."""
+
+
+class Reported(NamedTuple):
+    """A final status that the client has recorded."""
+
+    deployment: str
+    status: str
+
+
+class StateFile:
+    """Reads the state of a device, and changes it as time, a reboot or another invocation would."""
+
+    data: Path
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """Return all of it; for tests of the file itself."""
+        known: dict[str, Any] = json.loads((self.data / "mender-oneshot.json").read_text())
+        return known
+
+    def alter_state(self, **changes: Any) -> None:
+        """Write members of the file; None removes one. For tests of the file itself."""
+        known = self.state | changes
+        known = {name: value for name, value in known.items() if value is not None}
+        (self.data / "mender-oneshot.json").write_text(json.dumps(known))
+
+    # Read.
+
+    @property
+    def token(self) -> str:
+        """Return the token, "" if there is none."""
+        return self._member("token", "jwt")
+
+    @property
+    def deployment(self) -> str:
+        """Return the id of the deployment that is downloaded or to be installed, "" if there is none."""
+        return self._member("deployment", "id")
+
+    @property
+    def artifact_id(self) -> str:
+        """Return the id of its artifact."""
+        return self._member("deployment", "artifact_id")
+
+    @property
+    def link(self) -> str:
+        """Return the link to its artifact."""
+        return self._member("deployment", "uri")
+
+    @property
+    def handed_off(self) -> str:
+        """Return the id of the deployment that the sub-updater installs, "" if there is none."""
+        return self._member("handoff", "deployment")
+
+    @property
+    def queued_results(self) -> list[Reported]:
+        """Return the results that the server does not have yet, oldest first."""
+        return [Reported(one["deployment"], one["status"]) for one in self.state.get("results", [])]
+
+    @property
+    def last_status(self) -> str:
+        """Return the newest final status, "" if there is none."""
+        return self._member("last_result", "status")
+
+    @property
+    def attempts(self) -> int:
+        """Return how many times the last deployment has come to a final status."""
+        return int(self.state["last_result"]["attempts"])
+
+    @property
+    def failures(self) -> dict[str, int]:
+        """Return how many times in a row each step has failed."""
+        return {step: one["times"] for step, one in self.state.get("failures", {}).items()}
+
+    @property
+    def pauses(self) -> list[float]:
+        """Return the length of each pause that a server has asked for, in seconds."""
+        return [one["seconds"] for one in self.state.get("pauses", [])]
+
+    def _member(self, part: str, name: str) -> str:
+        value: str = self.state.get(part, {}).get(name, "")
+        return value
+
+    # Change.
+
+    def forget_token(self) -> None:
+        """Lose the token."""
+        self.alter_state(token=None)
+
+    def expire_token(self) -> None:
+        """Make the token older than its life, by the device's clock and by the server's."""
+        self.alter_state(token=self.state["token"] | {"at": 1.0, "lifetime": 604800.0, "expires": 604801.0})
+
+    def forget_owner(self) -> None:
+        """Lose the digest of the identity, as in a state of a version that did not record it."""
+        self.alter_state(owner=None)
+
+    def forget_failures(self) -> None:
+        """End the back-off of every step."""
+        self.alter_state(failures=None)
+
+    def forget_pauses(self) -> None:
+        """End the pauses that servers have asked for."""
+        self.alter_state(pauses=None)
+
+    def forget_deployment(self) -> None:
+        """Lose the deployment that is downloaded or to be installed."""
+        self.alter_state(deployment=None)
+
+    def change_deployment(self, **members: Any) -> None:
+        """Change members of the deployment that is downloaded or to be installed."""
+        self.alter_state(deployment=self.state["deployment"] | members)
+
+    def change_link(self, uri: str) -> None:
+        """Give the artifact another link."""
+        self.change_deployment(uri=uri)
+
+    def expire_link(self) -> None:
+        """Make the link to the artifact older than its life."""
+        self.change_deployment(expires=1.0)
+
+    def make_due(self, *steps: str) -> None:
+        """Let the interval of "check-update" or "send-inventory" pass."""
+        self.alter_state(**{stamp: 1.0 for step in steps for stamp in DUE[step]})
+
+    def age_sent_inventory(self) -> None:
+        """Let a day pass since the inventory was sent; an unchanged one is sent again."""
+        self.alter_state(inventory_sent_at=1.0)
+
+    def age_last_result(self) -> None:
+        """Let the grace after the last result pass: the files that it left are removed, a retry is due."""
+        self.alter_state(last_result=self.state["last_result"] | {"at": 1.0})
+
+    def age_hand_off(self, seconds: float) -> None:
+        """Let the sub-updater take so many seconds more, by the uptime."""
+        handoff = self.state["handoff"]
+        self.alter_state(handoff=handoff | {"uptime": handoff["uptime"] - seconds})
+
+    def end_last(self, deployment: str, status: str, **members: Any) -> None:
+        """Record a final status that is not queued."""
+        self.alter_state(last_result={"deployment": deployment, "status": status, "at": 1.0} | members)
+
+    def hand_off(self, deployment: str, **members: Any) -> None:
+        """Record that a deployment has been handed off, in place of the one to be installed."""
+        self.alter_state(deployment=None, handoff={"deployment": deployment} | members)
+
+    def queue_results(self, results: Iterable[tuple[str, str]], at: float) -> None:
+        """Record final statuses that the server does not have: (deployment, status), oldest first."""
+        queue = [{"deployment": name, "status": status, "at": at} for name, status in results]
+        self.alter_state(deployment=None, handoff=None, results=queue, last_result=queue[-1])
+
+    def let_time_pass(self, seconds: float, *, expire: bool = True) -> None:
+        """Put every time stamp back; without `expire`, not the end of a token's or a link's life.
+
+        A state that is missing or corrupt stays as it is.
+        """
+        try:
+            known = self.state
+        except (OSError, ValueError):
+            return
+        if isinstance(known, dict):
+            self.alter_state(**_earlier(known, seconds, (*STAMPS, EXPIRY) if expire else STAMPS))
+
+    def reboot(self) -> None:
+        """Make the boot that the state was written in the one before."""
+        known = self.state
+        changed = {name: known[name] for name in ("deployment", "handoff") if known.get(name, {}).get("boot")}
+        self.alter_state(**{name: part | {"boot": "the boot before"} for name, part in changed.items()})
+
+
+def _earlier(value: Any, seconds: float, stamps: tuple[str, ...], name: str = "") -> Any:
+    if isinstance(value, dict):
+        return {key: _earlier(member, seconds, stamps, key) for key, member in value.items()}
+    if isinstance(value, list):
+        return [_earlier(member, seconds, stamps) for member in value]
+    return value - seconds if name in stamps and value else value
