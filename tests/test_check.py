@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from helpers.artifacts import make_artifact
-from helpers.device import Device, MENDERS, Release
+from helpers.device import MENDERS, Device, Release
 
 from mender_oneshot import plan
 from mender_oneshot.devserver import DevServer

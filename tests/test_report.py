@@ -203,7 +203,7 @@ def test_a_result_refused_for_ever_has_an_end(installing: Device, server: DevSer
 
 def test_a_busy_server_gets_the_log_in_the_end(installing: Device, server: DevServer) -> None:
     """An answer with `Retry-After` does not count against the log."""
-    deployment = in_hand(installing)
+    deployment = installing.handed_off
     server.faults.add(match="PUT */log", status=503)
     installing.ok("report", "--failure")
     (queued,) = installing.state["results"]

@@ -1,4 +1,4 @@
-"""Look at the permissions of files."""
+"""Read the permissions of files."""
 
 import stat
 from pathlib import Path

@@ -8,8 +8,8 @@ import pytest
 from helpers.raw_device import RawDevice
 from helpers.raw_user import RawUser
 from helpers.real_connect import Cli, free_port, mender_connect
-from helpers.real_daemon import until
 from helpers.relay_setup import ROUTE
+from helpers.waiting import until
 
 from mender_oneshot.devserver import DevServer
 from mender_oneshot.devserver.messages import CLIENT
