@@ -29,13 +29,13 @@ MODULES = {
 
 TESTS = {
     "plan": "plan pauses check authorize report life",
-    "resume": "resume download faults/storages faults/bad_links",
+    "resume": "resume download",
     "state": "state report check authorize",
-    "server": "answers* check authorize inventory report download faults/strangers faults/results_arrive",
+    "server": "answers* check authorize inventory report download faults/strangers",
     "artifact": "artifact* extract provides",
     "tar": "tar_* artifact* extract",
     "steps": "authorize check install inventory report download life pauses liveness owner identity "
-    "faults/storages faults/bad_links faults/strangers faults/results_arrive",
+    "faults/strangers",
 }
 """The test files that belong to each module."""
 
