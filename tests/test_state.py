@@ -435,3 +435,137 @@ def test_an_unreadable_file_is_set_aside(tmp_path: Path) -> None:
         assert Path(aside).read_bytes() == content
         assert path.read_bytes() == content
     assert len(os.listdir(tmp_path)) == 2
+
+
+def test_what_a_missing_member_means() -> None:
+    """A state of an older version lacks members; so these values are part of the file's format."""
+    assert from_json(b'{"schema": 1}') == State(
+        spread=-1,
+        identity_format="",
+        owner="",
+        token=None,
+        form="",
+        deployment=None,
+        handoff=None,
+        results=(),
+        last_result=None,
+        past_results=(),
+        checked_at=0,
+        inventory_at=0,
+        inventory_sent_at=0,
+        inventory_digest="",
+        failures={},
+        pauses=(),
+        unknown={},
+        damaged=(),
+    )
+
+
+@pytest.mark.parametrize(
+    ("member", "shortest", "rest"),
+    [
+        (
+            "deployment",
+            {"id": "d", "artifact_id": "a", "artifact_name": "r", "uri": "u"},
+            (0, "", "", -1, "", 0, 0, 0, "", 0, False, False, {}),
+        ),
+        ("handoff", {"deployment": "d"}, ("", "", 0, False, {})),
+        ("last_result", {"deployment": "d", "status": "success"}, (0, False, 0, "", 1, {})),
+        ("token", {"jwt": "t", "server": "s", "at": 1}, (0, 0, "")),
+    ],
+)
+def test_what_a_missing_member_of_a_part_means(
+    member: str, shortest: dict[str, Any], rest: tuple[Any, ...]
+) -> None:
+    part = getattr(from_json(text(**{member: shortest})), member)
+    assert part == (*shortest.values(), *rest)
+
+
+def test_what_a_missing_member_of_a_failure_means() -> None:
+    assert from_json(text(failures={"auth": {"times": 2, "at": 1}})).failures == {"auth": (2, 1, "", True)}
+
+
+def test_the_file_can_be_read_by_people() -> None:
+    state = State(form="v1", last_result=Result("d1", "success"))
+    assert to_json(state).decode().splitlines()[:5] == [
+        "{",
+        ' "schema": 1,',
+        ' "form": "v1",',
+        ' "last_result": {',
+        '  "deployment": "d1",',
+    ]
+    assert to_json(state).endswith(b"}\n")
+
+
+def test_a_text_of_8192_characters_is_kept_and_a_longer_one_is_not() -> None:
+    assert states.bounded("x" * 8192) == "x" * 8192
+    assert states.bounded("x" * 8193) == ""
+
+
+D1, D2, D3 = Result("d1", "success", 1), Result("d2", "failure", 2), Result("d3", "success", 3)
+
+
+def test_an_update_that_has_ended_is_the_newest_result_and_waits_for_delivery() -> None:
+    state = State(
+        deployment=FULL.deployment, handoff=FULL.handoff, results=(D2,), last_result=D2, past_results=(D1,)
+    )
+    ended = states.with_final_result(state, D3)
+    assert ended == State(results=(D2, D3), last_result=D3, past_results=(D1, D2))
+
+
+def test_a_result_of_no_known_deployment_is_not_delivered() -> None:
+    nameless = Result("", "failure", 3)
+    ended = states.with_final_result(State(last_result=nameless, past_results=(nameless,)), nameless)
+    assert ended == State(last_result=nameless, past_results=(nameless, nameless))
+
+
+def test_another_attempt_at_a_deployment_replaces_the_result_of_the_first() -> None:
+    first = Result("d2", "failure", 2, attempts=4)
+    again = Result("d2", "success", 9)
+    for before in (
+        State(last_result=first, past_results=(D1,)),
+        State(last_result=D1, past_results=(first,)),
+    ):
+        ended = states.with_final_result(before, again)
+        assert ended.last_result == again._replace(attempts=5)
+        assert ended.results == (again._replace(attempts=5),)
+        assert ended.past_results == (D1,)
+
+
+def test_the_final_result_of_a_deployment() -> None:
+    state = State(last_result=D3, past_results=(D1, D2))
+    assert [states.final_result(state, name) for name in ("d1", "d2", "d3", "d4")] == [D1, D2, D3, None]
+    assert states.final_result(State(), "d1") is None
+
+
+def test_a_deployment_that_is_tried_again_has_no_final_result() -> None:
+    state = State(last_result=D3, past_results=(D1, D2))
+    deployment = Deployment("d2", "a", "r", "u")
+    assert states.final_result(state._replace(deployment=deployment), "d2") is None
+    assert states.final_result(state._replace(handoff=Handoff("d2")), "d2") is None
+    assert states.final_result(state._replace(deployment=deployment), "d1") == D1
+    assert states.final_result(state._replace(handoff=Handoff("d2")), "d3") == D3
+
+
+def test_the_answer_to_a_result_is_noted_and_the_result_leaves_the_queue() -> None:
+    state = State(results=(D1, D2), last_result=D2, past_results=(D1,))
+    known = states.answered(state, D1, states.DELIVERED)
+    assert known == State(results=(D2,), last_result=D2, past_results=(D1._replace(answer="delivered"),))
+    assert states.answered(known, D2, states.ABORTED).last_result == D2._replace(answer="aborted")
+    assert states.answered(State(results=(D1,)), D1, states.UNKNOWN) == State()
+
+
+def test_what_was_written_to_be_sure_is_not_written_again(tmp_path: Path) -> None:
+    store = Store(str(tmp_path / states.FILE), State(form="v1"))
+    store.ensure_writable()
+    first = saves(store)
+    store.save()
+    assert saves(store) == first
+    store.ensure_writable()
+    assert saves(store) != first
+
+
+def test_a_data_directory_that_is_gone_is_named_before_a_step_begins(tmp_path: Path) -> None:
+    store = Store(str(tmp_path / "gone" / states.FILE), State())
+    with pytest.raises(errors.DiskError, match=r"gone/mender-oneshot\.json.*No such file or directory"):
+        store.ensure_writable()
