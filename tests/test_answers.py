@@ -10,7 +10,19 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from mender_oneshot import state
-from mender_oneshot.answers import instructions, retry_after
+from mender_oneshot.answers import (
+    LONGEST_WISH,
+    Answer,
+    Unusable,
+    content_kind,
+    instructions,
+    own_words,
+    reason,
+    redirect_target,
+    refuses_token,
+    retry_after,
+    scheme,
+)
 from mender_oneshot.state import Deployment, State
 from mender_oneshot.text import is_clean
 
@@ -348,3 +360,167 @@ def test_a_huge_retry_after_is_no_permission_to_come_back(value: str) -> None:
 def test_no_retry_after_breaks_us(value: str, date: str, now: float) -> None:
     wait = retry_after(value, date, now)
     assert wait is None or 0 <= wait < 1e15
+
+
+@pytest.mark.parametrize(("value", "seconds"), [("9" * 10, 9_999_999_999), ("9" * 11, LONGEST_WISH)])
+def test_a_retry_after_of_more_than_ten_digits_is_cut(value: str, seconds: float) -> None:
+    assert retry_after(value, SERVERS_NOW, NOW) == seconds
+
+
+# Whose answer it is.
+
+
+def said(body: object, status: int = 404, **headers: str) -> Answer:
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return Answer("GET .../next", status, headers, content)
+
+
+FORM = {"error": "not found", "request_id": "1"}
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (FORM, "not found"),
+        (FORM | {"more": 1}, "not found"),
+        (FORM | {"error": " a\n\tb\x1b "}, "a b"),
+        (FORM | {"error": "\x1b"}, "no reason given"),
+        (FORM | {"error": "x" * 201}, "x" * 200),
+        (FORM | {"error": " " * 4095 + "xy"}, "x"),
+        (FORM | {"error": " "}, ""),
+        (FORM | {"error": 5}, ""),
+        (FORM | {"request_id": " "}, ""),
+        (FORM | {"request_id": 5}, ""),
+        ({"error": "not found"}, ""),
+        ({"request_id": "1"}, ""),
+        ([FORM], ""),
+        (b"<html>not found</html>", ""),
+        (b"\xff", ""),
+        (b"[" * 100_000, ""),
+        (b"", ""),
+    ],
+    ids=str,
+)
+def test_the_form_of_an_error_of_the_server(body: object, words: str) -> None:
+    assert own_words(said(body)) == words
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [(FORM, "not found"), ({"error": "a\nb"}, "a b"), ({"error": 5}, ""), ({}, ""), ([1], ""), (b"x", "")],
+    ids=str,
+)
+def test_the_reason_that_anybody_gives(body: object, words: str) -> None:
+    assert reason(said(body)) == words
+
+
+@pytest.mark.parametrize(
+    ("answer", "refuses"),
+    [
+        (said(b"", 401), True),
+        (said(b"", 401, **{"content-type": "text/plain"}), False),
+        (said(b" ", 401), False),
+        (said(FORM, 401), True),
+        (said(FORM, 401, **{"content-type": "application/json"}), True),
+        (said(FORM, 403), True),
+        (said(b"", 403), False),
+        (said(FORM, 400), False),
+        (said(FORM, 404), False),
+        (said({"error": "no"}, 401), False),
+    ],
+    ids=str,
+)
+def test_only_the_server_itself_rejects_a_token(answer: Answer, refuses: bool) -> None:
+    assert refuses_token(answer) is refuses
+
+
+@pytest.mark.parametrize(
+    ("header", "kind"),
+    [
+        ("text/html; charset=utf-8", "text/html"),
+        ("text/html", "text/html"),
+        ("a\nb", "a b"),
+        ("x" * 61, "x" * 60),
+        ("; charset=utf-8", "no content type"),
+    ],
+)
+def test_the_content_type_in_a_message(header: str, kind: str) -> None:
+    assert content_kind(said(b"", **{"content-type": header})) == kind
+    assert content_kind(said(b"")) == "no content type"
+
+
+@pytest.mark.parametrize(
+    ("location", "target"),
+    [
+        ("https://other/a", "https://other/a"),
+        (" https://other/a ", "https://other/a"),
+        ("/b?c=d", "https://s/b?c=d"),
+        ("b", "https://s/dir/b"),
+        ("//other/a", "https://other/a"),
+        ("", ""),
+        (" ", ""),
+        ("ftp://other/a", ""),
+        ("https://[::1", ""),
+        ("https://s/" + "x" * 8182, "https://s/" + "x" * 8182),
+        ("https://s/" + "x" * 8183, ""),
+    ],
+)
+def test_where_a_redirect_leads(location: str, target: str) -> None:
+    assert redirect_target("https://s/dir/a", location) == target
+
+
+@pytest.mark.parametrize(
+    ("url", "name"), [("https://s:1/a:b", "https"), ("HTTP://s", "http"), ("s", "s"), ("", "")]
+)
+def test_the_scheme_of_a_url(url: str, name: str) -> None:
+    assert scheme(url) == name
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "why"),
+    [
+        ("artifact.artifact_name", ..., "its member artifact.artifact_name is missing or not a text"),
+        (
+            "artifact.artifact_name",
+            "",
+            "its member artifact.artifact_name is empty or has control characters",
+        ),
+        (
+            "artifact.artifact_name",
+            "a\n",
+            "its member artifact.artifact_name is empty or has control characters",
+        ),
+        ("artifact.artifact_name", "x" * 8193, "its member artifact.artifact_name has 8193 characters"),
+        ("artifact.source", "uri", "its member artifact.source.uri is missing or not a text"),
+        ("artifact.source.uri", 5, "its member artifact.source.uri is missing or not a text"),
+        ("artifact.source.uri", "ftp://s", "its member artifact.source.uri is not an http or https URL"),
+        ("artifact.id", 5, "its member artifact.id is missing or not a text"),
+        ("artifact.id", "a\n", "its member artifact.id has control characters"),
+        ("artifact.source.expire", 5, "its member artifact.source.expire is missing or not a text"),
+    ],
+)
+def test_a_deployment_that_cannot_be_carried_out_is_named_with_the_reason(
+    path: str, value: Any, why: str
+) -> None:
+    with pytest.raises(Unusable) as caught:
+        instructions(answer(path, value))
+    assert (caught.value.deployment, str(caught.value)) == (UUID, why)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "why"),
+    [
+        ("id", ..., "a member is missing"),
+        ("artifact", ..., "a member is missing"),
+        ("id", "..", "a member has no usable value"),
+        ("artifact", [], "a member has no usable value"),
+    ],
+)
+def test_a_deployment_without_a_name_is_none_at_all(path: str, value: Any, why: str) -> None:
+    with pytest.raises(ValueError, match=why) as caught:
+        instructions(answer(path, value))
+    assert not isinstance(caught.value, Unusable)
+
+
+def test_a_member_of_8192_characters_is_taken() -> None:
+    assert instructions(answer("artifact.id", "x" * 8192)).artifact_id == "x" * 8192
