@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from . import errors, inherited, libraries, logs, settings, syslog
+from . import errors, inherited, libraries, logs, paths, settings, syslog
 from .context import Done, Outcome
 from .deadline import deadline, hard_end
 from .options import Options
@@ -96,7 +96,7 @@ def _exit_code(options: Options, done: list[Done]) -> int:
 
 def _load(options: Options) -> Settings:
     """Load the configuration; `status` and `show-artifact` also run without permission to read it."""
-    places = settings.find_places(options.config, options.fallback_config, options.data)
+    places = paths.find_places(options.config, options.fallback_config, options.data)
     try:
         return settings.load(places)
     except errors.SettingsError as error:
@@ -148,7 +148,7 @@ def _examine(options: Options, output: Output) -> int:
     """Print each finding of `doctor` when it is made; return the exit code of the first problem."""
     from . import doctor  # imports every library
 
-    places = settings.find_places(options.config, options.fallback_config, options.data)
+    places = paths.find_places(options.config, options.fallback_config, options.data)
     trouble: errors.Error | None = None
     try:
         chosen = settings.load(places)

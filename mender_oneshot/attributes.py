@@ -55,9 +55,9 @@ def collect(settings: Settings, known: Mapping[str, str], *, patient: bool) -> I
     merged = _Merged({name: value for name, value in known.items() if name in _OWN})
     for name, value in known.items():
         if name not in _OWN:
-            merged.add(f"{settings.places.conf_dir}/artifact_info", 0, name, value)
+            merged.add(settings.places.artifact_info, 0, name, value)
     merged.reserve(known)
-    for path in _scripts(f"{settings.places.scripts_dir}/inventory", merged.problems):
+    for path in _scripts(settings.places.inventory_scripts, merged.problems):
         try:
             output = scripts.run(settings, path)
         except errors.ScriptFailed as error:

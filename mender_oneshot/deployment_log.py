@@ -14,9 +14,8 @@ from datetime import datetime
 from typing import Any
 
 from . import disk, errors
-from .state import SUB_UPDATER_FILE
+from .paths import DEPLOYMENT_LOG, SUB_UPDATER_LOG
 
-FILE = "deployment.log"
 BODY_LIMIT = 999_744
 """Bytes of the upload; the reference client's figure, under the server's 1 MiB."""
 
@@ -39,7 +38,7 @@ class Handler(logging.Handler):
 
     def __init__(self, directory: str) -> None:
         super().__init__(logging.INFO)
-        self.path = f"{directory}/{FILE}"
+        self.path = f"{directory}/{DEPLOYMENT_LOG}"
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one line; never raises."""
@@ -77,7 +76,7 @@ def reset(log_directory: str, datastore: str) -> None:
 
     What cannot be removed is said and must not hold up the update.
     """
-    for path in (f"{log_directory}/{FILE}", f"{datastore}/{SUB_UPDATER_FILE}"):
+    for path in (f"{log_directory}/{DEPLOYMENT_LOG}", f"{datastore}/{SUB_UPDATER_LOG}"):
         try:
             disk.require_target(os.path.dirname(path))
             disk.remove(path)
@@ -91,8 +90,8 @@ def collect(log_directory: str, datastore: str, at: float, limit: int = BODY_LIM
     Of our own at least a quarter of that, however much the sub-updater wrote: they may tell the reason.
     Lines without a time get the time `at`.
     """
-    ours = _read(f"{log_directory}/{FILE}", _own, at)
-    theirs = _read(f"{datastore}/{SUB_UPDATER_FILE}", _lines, at)
+    ours = _read(f"{log_directory}/{DEPLOYMENT_LOG}", _own, at)
+    theirs = _read(f"{datastore}/{SUB_UPDATER_LOG}", _lines, at)
     if not (ours or theirs):
         ours = [_message(at, "error", "The update failed and left no log.")]
     theirs = fit(theirs, limit - min(_size(ours), limit // 4) - _FRAME)

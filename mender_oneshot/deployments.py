@@ -10,8 +10,9 @@ from typing import TypeVar
 
 from . import disk, errors, plan
 from .context import Context, Outcome
+from .paths import ARTIFACT, PART, PROVIDES
 from .server import DeploymentGone, Server
-from .state import ARTIFACT, PART, PROVIDES, Result, with_final_result
+from .state import Result, with_final_result
 from .transport import host
 
 T = TypeVar("T")

@@ -1,13 +1,13 @@
 """Read the device type and what the installed artifact provides."""
 
-from . import disk, errors, key_values
+from . import disk, errors, key_values, paths
 from .key_values import Values
 from .settings import Settings
 
 
 def device_type(settings: Settings) -> str:
     """Read the device type; raises `errors.SettingsError` if the file or the line in it is missing."""
-    path = settings.device_type_file or settings.places.data("device_type")
+    path = settings.device_type_file or settings.places.data(paths.DEVICE_TYPE)
     values = _read(path)
     if values is None:
         raise errors.SettingsError(
@@ -24,7 +24,7 @@ def provides(settings: Settings) -> dict[str, str]:
 
     Raises `errors.SettingsError` if the file cannot be read.
     """
-    values = _read(f"{settings.places.conf_dir}/artifact_info") or {}
+    values = _read(settings.places.artifact_info) or {}
     return {"artifact_name": "unknown"} | {key: value[-1] for key, value in values.items() if value[-1]}
 
 

@@ -21,6 +21,7 @@ from . import (
     identity,
     liveness,
     network,
+    paths,
     permissions,
     plan,
     scripts,
@@ -94,7 +95,7 @@ def _data_directory(settings: Settings) -> str:
         raise errors.SettingsError(f"There is no data directory {path}; make it, or let a first run do so.")
     if os.statvfs(path).f_flag & os.ST_RDONLY:
         raise disk.failure(f"write to the data directory {path}", OSError(errno.EROFS, ""))
-    for one in (path, settings.places.data(state.LOCK), settings.places.data(state.FILE)):
+    for one in (path, settings.places.data(paths.LOCK), settings.places.data(paths.STATE)):
         if os.path.exists(one) and not os.access(one, os.W_OK):
             raise errors.SettingsError(_not_writable(one))
     free = disk.free(path)
@@ -115,7 +116,7 @@ def _not_writable(path: str) -> str:
 def _known(settings: Settings) -> state.State:
     """Return the state, empty if it cannot be read: that is a finding of its own check."""
     try:
-        return state.load(settings.places.data(state.FILE))
+        return state.load(settings.places.data(paths.STATE))
     except (state.Unreadable, errors.Error):
         return state.State()
 
@@ -128,7 +129,7 @@ def _failing_steps(settings: Settings) -> Iterator[errors.Error]:
 
 
 def _state(settings: Settings) -> str:
-    path = settings.places.data(state.FILE)
+    path = settings.places.data(paths.STATE)
     try:
         known = state.load(path)
     except state.Unreadable as error:
@@ -150,11 +151,11 @@ def _state(settings: Settings) -> str:
 def _update_lock(settings: Settings, known: state.State, deployment: str) -> str:
     name = deployment or "(unknown)"
     if final := state.final_result(known, deployment):
-        return f"Deployment {name} was reported ({final.status}); its {state.UPDATE_LOCK} is removed soon."
+        return f"Deployment {name} was reported ({final.status}); its {paths.UPDATE_LOCK} is removed soon."
     handed_off = known.handoff and known.handoff.deployment == deployment and known.handoff.artifact_name
     if handed_off or liveness.sub_updater_runs(settings):
         return f"Deployment {name} is in the sub-updater's hands."
-    path = settings.places.data(state.UPDATE_LOCK)
+    path = settings.places.data(paths.UPDATE_LOCK)
     raise errors.SettingsError(
         f"{path} names deployment {name}, which was not handed off by this client, and no sub-updater is "
         "running; until it is reported, no update is looked for. If nothing is being installed, do: "
@@ -233,7 +234,7 @@ def _verify_keys(settings: Settings) -> str:
 
 
 def _sub_updater(settings: Settings) -> str:
-    path = f"{settings.places.scripts_dir}/install"
+    path = settings.places.install_script
     disk.require_target(path)
     if obstacle := scripts.obstacle(path):
         raise errors.SettingsError(

@@ -12,7 +12,7 @@ import logging
 import os
 from collections.abc import Mapping
 
-from . import disk, errors, key_values, scripts
+from . import disk, errors, key_values, paths, scripts
 from .settings import Settings
 from .state import State
 
@@ -28,14 +28,9 @@ PLACEHOLDERS = {
 log = logging.getLogger(__name__)
 
 
-def script_path(settings: Settings) -> str:
-    """Return the path of the identity script."""
-    return f"{settings.places.scripts_dir}/identity/mender-device-identity"
-
-
 def read(settings: Settings, known: State) -> Identity:
     """Run the identity script; raises `errors.SettingsError` if it prints no identity."""
-    path, as_list = script_path(settings), format_in_use(settings, known) == "list"
+    path, as_list = settings.places.identity_script, format_in_use(settings, known) == "list"
     disk.require_target(path)
     try:
         output = scripts.run(settings, path).decode()
@@ -86,7 +81,7 @@ def not_unique(settings: Settings, found: Identity) -> str:
     """Return the message about an identity that does not distinguish this device from others."""
     shown = ", ".join(f"{name}={value}" for name, value in found.items())[:200]
     return (
-        f"The identity script {script_path(settings)} printed {shown}, which does not tell this "
+        f"The identity script {settings.places.identity_script} printed {shown}, which does not tell this "
         "device from others; make it print a serial number or the MAC address of a network interface."
     )
 
@@ -146,5 +141,5 @@ def has_traces_of_python_client(settings: Settings) -> bool:
     """
     data = settings.places.data
     # A dangling link counts as well, because its file system may not be mounted yet.
-    ours = os.path.lexists(settings.key_file) and os.path.lexists(data("deployment.log"))
-    return ours and not os.path.lexists(data("mender-store"))
+    ours = os.path.lexists(settings.key_file) and os.path.lexists(data(paths.DEPLOYMENT_LOG))
+    return ours and not os.path.lexists(data(paths.STORE_OF_MENDER_CLIENT))

@@ -8,7 +8,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 
-from . import disk, errors, identity, owner, plan, snapshot, state, steps
+from . import disk, errors, identity, owner, paths, plan, snapshot, state, steps
 from .context import Connection, Context, Done, IdentityScript, Outcome, Progress
 from .deadline import deadline
 from .deployment_log import Handler
@@ -36,7 +36,7 @@ def carry_out(options: Options, settings: Settings, progress: Progress, tell: Ca
 def _context(options: Options, settings: Settings, progress: Progress) -> Iterator[Context]:
     """Hold the lock and the state for the length of an invocation, and save the state whatever happened."""
     disk.ensure_directory(settings.places.datastore)
-    lock = take_lock(settings.places.data(state.LOCK), wait=options.command != "run")
+    lock = take_lock(settings.places.data(paths.LOCK), wait=options.command != "run")
     try:
         store = _open_store(settings, lock)
         context = _new_context(options, settings, store, progress)
@@ -75,7 +75,7 @@ def _open_store(settings: Settings, lock: int) -> Store:
     Nothing is forgotten that matters: an update in the sub-updater's hands has its `update.lock`, and the
     form of the identity, which decides who we are for the server, is noted in the lock file as well.
     """
-    path = settings.places.data(state.FILE)
+    path = settings.places.data(paths.STATE)
     try:
         known = state.load(path)
     except state.Unreadable as error:

@@ -5,7 +5,7 @@ import logging
 import os
 import subprocess
 
-from . import disk, pidfile, state, sub_updater
+from . import disk, paths, pidfile, sub_updater
 from .settings import Settings
 
 UNITS = "mender-sub-updater-*.service"
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 def sub_updater_runs(settings: Settings) -> bool:
     """Say whether a sub-updater is running, of whichever deployment."""
-    if _is_held(settings.places.data(state.SUB_UPDATER_LOCK)):
+    if _is_held(settings.places.data(paths.SUB_UPDATER_LOCK)):
         return True
     return os.path.isdir(sub_updater.SYSTEMD) and os.geteuid() == 0 and _unit_runs()
 

@@ -7,12 +7,11 @@ import contextlib
 import logging
 import os
 
-from . import credentials, deployment_log, disk, errors, identity, plan, state
+from . import credentials, deployment_log, disk, errors, identity, paths, plan, state
 from .context import Context, Outcome
+from .paths import ARTIFACT, PART, PROVIDES, UPDATE_LOCK
 from .snapshot import Snapshot
-from .state import ARTIFACT, PART, PROVIDES, UPDATE_LOCK, Handoff, State
-
-ASIDE = f"{state.FILE}.other-device"
+from .state import Handoff, State
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +55,7 @@ def _set_aside(context: Context, found: str) -> Outcome:
     An identity that is back, as that of a network interface which came up late, gets its own state back.
     """
     store, now = context.store, context.now()
-    aside = context.data(ASIDE)
+    aside = context.data(paths.STATE_OF_OTHER_DEVICE)
     known = _kept_for(found, aside)
     with contextlib.suppress(errors.DiskError, errors.NoSpace):  # only a copy for people
         disk.write_whole(aside, state.to_json(store.state._replace(token=None)))

@@ -3,6 +3,28 @@
 import os
 from typing import NamedTuple
 
+# In the data directory.
+STATE = "mender-oneshot.json"
+STATE_OF_OTHER_DEVICE = f"{STATE}.other-device"
+UNREADABLE = ".unreadable"
+"""The suffix of a copy of a state file that cannot be read."""
+LOCK = "mender-oneshot.lock"
+TERMINAL_LOCK = "mender-oneshot-terminal.lock"
+DEVICE_KEY = "mender-agent.pem"
+DEVICE_TYPE = "device_type"
+PART = "artifact.part"
+ARTIFACT = "artifact.mender"
+PROVIDES = "artifact.provides"
+UPDATE_LOCK = "update.lock"
+DEPLOYMENT_LOG = "deployment.log"
+SUB_UPDATER_LOG = "sub-updater.log"
+SUB_UPDATER_LOCK = "sub-updater.lock"
+STORE_OF_MENDER_CLIENT = "mender-store"
+"""The database of the Go and C++ clients."""
+
+TERMINAL_CONFIG = "mender-connect.conf"
+"""In the data directory and in the directory of the configuration."""
+
 
 class Places(NamedTuple):
     """Where the files are, from the command line, the environment and the defaults."""
@@ -17,6 +39,26 @@ class Places(NamedTuple):
     def data(self, name: str) -> str:
         """Return the path of a file in the data directory."""
         return f"{self.datastore}/{name}"
+
+    @property
+    def artifact_info(self) -> str:
+        """What the installed artifact provides."""
+        return f"{self.conf_dir}/artifact_info"
+
+    @property
+    def identity_script(self) -> str:
+        """The script that prints the identity."""
+        return f"{self.scripts_dir}/identity/mender-device-identity"
+
+    @property
+    def inventory_scripts(self) -> str:
+        """The directory of the scripts that print the inventory."""
+        return f"{self.scripts_dir}/inventory"
+
+    @property
+    def install_script(self) -> str:
+        """The sub-updater."""
+        return f"{self.scripts_dir}/install"
 
 
 def find_places(config: str = "", fallback: str = "", datastore: str = "") -> Places:

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator
 
-from . import disk, errors, identity
+from . import disk, errors, paths
 from .settings import Settings
 
 
@@ -34,20 +34,20 @@ def _paths(settings: Settings) -> Iterator[str]:
     files = [
         places.config,
         places.fallback,
-        f"{places.conf_dir}/mender-connect.conf",
-        f"{places.conf_dir}/artifact_info",
-        places.data("mender-connect.conf"),
-        settings.device_type_file or places.data("device_type"),
+        f"{places.conf_dir}/{paths.TERMINAL_CONFIG}",
+        places.artifact_info,
+        places.data(paths.TERMINAL_CONFIG),
+        settings.device_type_file or places.data(paths.DEVICE_TYPE),
         settings.server_certificate,
         settings.client_certificate,
         settings.client_key,
         settings.key_file,
         *settings.artifact_verify_keys,
-        f"{places.scripts_dir}/install",
-        identity.script_path(settings),
+        places.install_script,
+        places.identity_script,
     ]
     yield places.datastore
-    inventory = f"{places.scripts_dir}/inventory"
+    inventory = places.inventory_scripts
     for path in [path for path in files if path]:
         yield os.path.dirname(path)
         yield path

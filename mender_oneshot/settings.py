@@ -5,10 +5,9 @@ Keys and precedence: device-api.md section 7.
 
 from typing import Any, NamedTuple
 
-from . import config_file, errors
+from . import config_file, errors, paths
 from .config_file import FLAG, TEXT, TEXTS, Key, Kind, Schema, choice, number
-from .paths import Places as Places
-from .paths import find_places as find_places
+from .paths import Places
 from .url import origin, to_ascii
 
 
@@ -44,7 +43,7 @@ class Settings(NamedTuple):
     @property
     def key_file(self) -> str:
         """The path of the device key: the configured one, or `mender-agent.pem` in the data directory."""
-        return self.auth_private_key or self.places.data("mender-agent.pem")
+        return self.auth_private_key or self.places.data(paths.DEVICE_KEY)
 
     @property
     def log_directory(self) -> str:

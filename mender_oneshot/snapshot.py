@@ -6,9 +6,8 @@ import time
 from typing import NamedTuple
 
 from . import disk, errors
+from .paths import ARTIFACT, SUB_UPDATER_LOG, UPDATE_LOCK, Places
 from .pidfile import boot_id
-from .settings import Places
-from .state import ARTIFACT, SUB_UPDATER_FILE, UPDATE_LOCK
 
 
 class Snapshot(NamedTuple):
@@ -30,7 +29,7 @@ def look(places: Places) -> Snapshot:
         boot=boot_id(),
         lock=_update_lock(places.data(UPDATE_LOCK)),
         artifact=_is_regular(places.data(ARTIFACT)),
-        begun=_is_begun(places.data(SUB_UPDATER_FILE)),
+        begun=_is_begun(places.data(SUB_UPDATER_LOG)),
     )
 
 

@@ -11,18 +11,10 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from . import disk, errors
+from . import disk, errors, paths
 from .typed import Reader
 
 SCHEMA = 1
-FILE = "mender-oneshot.json"
-LOCK = "mender-oneshot.lock"
-UPDATE_LOCK = "update.lock"
-PART = "artifact.part"
-ARTIFACT = "artifact.mender"
-PROVIDES = "artifact.provides"
-SUB_UPDATER_FILE = "sub-updater.log"
-SUB_UPDATER_LOCK = "sub-updater.lock"
 LIMIT = 1 << 20
 """Bytes of the largest state that is read, and so of the largest that is written."""
 SPARE = 16384
@@ -159,7 +151,9 @@ def to_json(state: State) -> bytes:
         content = json.dumps(_members(smaller), indent=1).encode() + b"\n"
         if len(content) <= LIMIT:
             return content
-    raise errors.NoSpace(f"The state would be larger than {LIMIT} bytes; remove {FILE} to start afresh.")
+    raise errors.NoSpace(
+        f"The state would be larger than {LIMIT} bytes; remove {paths.STATE} to start afresh."
+    )
 
 
 def _shed(state: State) -> Iterator[State]:
@@ -341,6 +335,6 @@ def quarantine(path: str, corrupt: bytes) -> str:
     The file itself stays until the new state replaces it, so that a power cut in between does not make the
     device look new. An older copy is overwritten.
     """
-    copy = path + ".unreadable"
+    copy = path + paths.UNREADABLE
     disk.write_whole(copy, corrupt)
     return copy

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from . import credentials, device, errors, plan, snapshot, state
+from . import credentials, device, errors, paths, plan, snapshot, state
 from .settings import Settings
 from .state import State
 
@@ -16,7 +16,7 @@ def describe(settings: Settings) -> dict[str, Any]:
     now = snapshot.look(settings.places)
     hidden = False  # the state is root's alone, and this user is another
     try:
-        known, trouble = state.load(settings.places.data(state.FILE)), ""
+        known, trouble = state.load(settings.places.data(paths.STATE)), ""
     except state.Unreadable as error:
         known, trouble = State(), f"the state file is unreadable: {error}"
     except errors.DiskError as error:
@@ -108,7 +108,7 @@ def _read(read: Callable[[Settings], str], settings: Settings) -> tuple[str | No
 
 
 def _size(settings: Settings, now: snapshot.Snapshot) -> int:
-    name = state.ARTIFACT if now.artifact else state.PART
+    name = paths.ARTIFACT if now.artifact else paths.PART
     try:
         return os.stat(settings.places.data(name)).st_size
     except OSError:

@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 from mender_oneshot import keys
 from mender_oneshot.errors import DiskError, SettingsError
 from mender_oneshot.keys import DeviceKey
-from mender_oneshot.settings import Places, Settings
+from mender_oneshot.paths import Places
+from mender_oneshot.settings import Settings
 
 BODY = b'{"id_data":"{\\"mac\\":\\"a\\"}"}'
 PEM = serialization.Encoding.PEM

@@ -15,7 +15,7 @@ from helpers.real_daemon import need
 from helpers.seen import final_status
 from helpers.waiting import until
 
-from mender_oneshot import cli, settings
+from mender_oneshot import cli, paths, settings
 from mender_oneshot.devserver import DevServer
 from mender_oneshot.terminal import settings as terminal
 
@@ -217,7 +217,7 @@ def test_the_examples_of_a_sub_updater_are_ones(
 
 
 def test_the_directories_of_the_environment() -> None:
-    places = settings.find_places()
+    places = paths.find_places()
     defaults = (places.conf_dir, places.scripts_dir, places.datastore)
     written = tags(PROGRAM, "ENVIRONMENT")
     names = ("MENDER_CONF_DIR", "MENDER_DATA_DIR", "MENDER_DATASTORE_DIR")

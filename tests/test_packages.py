@@ -16,8 +16,7 @@ from helpers.debian import need_root, system
 from helpers.device import REPO, Device
 from helpers.machine import Machine
 
-from mender_oneshot import __version__, deployment_log, state
-from mender_oneshot.terminal import readiness
+from mender_oneshot import __version__, paths
 
 PACKAGING = REPO / "docs" / "packaging"
 RECIPE = next((PACKAGING / "yocto").glob("*.bb"))
@@ -152,16 +151,16 @@ def test_built_twice_it_is_the_same(package: Path) -> None:
 
 
 OURS = [
-    state.FILE,
-    f"{state.FILE}.new",
-    f"{state.FILE}.unreadable",
-    state.LOCK,
-    state.UPDATE_LOCK,
-    state.PART,
-    state.ARTIFACT,
-    state.SUB_UPDATER_FILE,
-    deployment_log.FILE,
-    readiness.LOCK,
+    paths.STATE,
+    f"{paths.STATE}.new",
+    f"{paths.STATE}.unreadable",
+    paths.LOCK,
+    paths.UPDATE_LOCK,
+    paths.PART,
+    paths.ARTIFACT,
+    paths.SUB_UPDATER_LOG,
+    paths.DEPLOYMENT_LOG,
+    paths.TERMINAL_LOCK,
 ]
 
 
@@ -220,7 +219,7 @@ def test_a_purge_keeps_the_identity_and_what_is_not_ours(root: Path, package: Pa
         "mender-agent.pem": "key",
         "device_type": "device_type=board",
         "mender.conf": "{}",
-        state.LOCK: "list",
+        paths.LOCK: "list",
     }
     for name, text in kept.items():
         (data / name).write_text(text)
@@ -232,7 +231,7 @@ def test_a_purge_keeps_the_identity_and_what_is_not_ours(root: Path, package: Pa
 def test_a_purge_takes_an_empty_data_directory_along(root: Path, package: Path) -> None:
     install(root, package)
     (root / "var/lib/mender").mkdir()
-    (root / "var/lib/mender" / state.LOCK).write_text("string")
+    (root / "var/lib/mender" / paths.LOCK).write_text("string")
     inside(root, "dpkg", "--purge", "mender-oneshot")
     assert not (root / "var/lib/mender").exists()
 
@@ -381,20 +380,24 @@ def test_purge_takes_what_is_ours_and_passes_by_what_it_cannot_remove(tmp_path: 
     assert script.count("/var/lib/mender\n") == 1
     postrm = tmp_path / "postrm"
     postrm.write_text(script.replace("/var/lib/mender\n", f"{data}\n"))
-    ours = [getattr(state, name) for name in ("FILE", "UPDATE_LOCK", "PART", "ARTIFACT", "SUB_UPDATER_FILE")]
-    ours += [
-        deployment_log.FILE,
-        readiness.LOCK,
-        state.SUB_UPDATER_LOCK,
-        f"{state.FILE}.new",
-        f"{state.FILE}.new1a",
+    ours = [
+        paths.STATE,
+        paths.UPDATE_LOCK,
+        paths.PART,
+        paths.ARTIFACT,
+        paths.SUB_UPDATER_LOG,
+        paths.DEPLOYMENT_LOG,
+        paths.TERMINAL_LOCK,
+        paths.SUB_UPDATER_LOCK,
+        f"{paths.STATE}.new",
+        f"{paths.STATE}.new1a",
     ]
     for directory in (None, *ours):
         shutil.rmtree(data, ignore_errors=True)
         data.mkdir()
         for name in (*ours, "mender-agent.pem"):
             (data / name).mkdir() if name == directory else (data / name).touch()
-        os.mkfifo(data / state.LOCK)
+        os.mkfifo(data / paths.LOCK)
         done = subprocess.run(["sh", str(postrm), "purge"], capture_output=True, check=False)
         assert done.returncode == 0, done.stderr
         assert {path.name for path in data.iterdir()} == {"mender-agent.pem", directory} - {None}

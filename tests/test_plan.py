@@ -8,8 +8,9 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from mender_oneshot import plan
+from mender_oneshot.paths import Places
 from mender_oneshot.plan import backoff, due, next_step, token_is_good
-from mender_oneshot.settings import Places, Settings
+from mender_oneshot.settings import Settings
 from mender_oneshot.snapshot import Snapshot
 from mender_oneshot.state import Deployment, Failure, Handoff, Pause, Result, State, Token
 

@@ -11,7 +11,8 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from mender_oneshot.errors import SettingsError
-from mender_oneshot.settings import Places, Settings, find_places, load, parse
+from mender_oneshot.paths import Places, find_places
+from mender_oneshot.settings import Settings, load, parse
 
 
 def places(directory: Path, *, explicit: bool = False) -> Places:

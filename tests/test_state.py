@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from mender_oneshot import errors, resume
+from mender_oneshot import errors, paths, resume
 from mender_oneshot import state as states
 from mender_oneshot.state import (
     Deployment,
@@ -296,7 +296,7 @@ def test_what_a_newer_version_wrote_into_a_part_stays_with_it() -> None:
     ids=lambda big: next(iter(big)),
 )
 def test_no_more_is_written_than_is_read(big: dict[str, Any], tmp_path: Path) -> None:
-    store = Store(str(tmp_path / states.FILE), State())
+    store = Store(str(tmp_path / paths.STATE), State())
     store.save(store.state._replace(results=FULL.results, handoff=FULL.handoff, **big))
     assert os.path.getsize(store.path) <= states.LIMIT
     known = states.load(store.path)
@@ -304,7 +304,7 @@ def test_no_more_is_written_than_is_read(big: dict[str, Any], tmp_path: Path) ->
 
 
 def test_a_file_that_is_too_large_is_set_aside(tmp_path: Path) -> None:
-    path = tmp_path / states.FILE
+    path = tmp_path / paths.STATE
     path.write_bytes(b" " * states.LIMIT + to_json(FULL))
     with pytest.raises(Unreadable) as caught:
         states.load(str(path))
@@ -372,7 +372,7 @@ def saves(store: Store) -> tuple[int, int]:
 
 
 def test_saving_writes_only_what_changed(tmp_path: Path) -> None:
-    path = tmp_path / states.FILE
+    path = tmp_path / paths.STATE
     store = Store(str(path), State())
     store.save()
     assert json.loads(path.read_bytes()) == {"schema": 1}
@@ -389,11 +389,11 @@ def test_saving_writes_only_what_changed(tmp_path: Path) -> None:
     store.save()
     assert saves(store) != first
     assert states.load(str(path)).form == "v1"
-    assert os.listdir(tmp_path) == [states.FILE]
+    assert os.listdir(tmp_path) == [paths.STATE]
 
 
 def test_a_state_just_read_is_not_written_again(tmp_path: Path) -> None:
-    path = tmp_path / states.FILE
+    path = tmp_path / paths.STATE
     path.write_bytes(to_json(FULL))
     store = Store(str(path), states.load(str(path)))
     first = saves(store)
@@ -402,7 +402,7 @@ def test_a_state_just_read_is_not_written_again(tmp_path: Path) -> None:
 
 
 def test_the_file_is_for_us_alone(tmp_path: Path) -> None:
-    path = tmp_path / states.FILE
+    path = tmp_path / paths.STATE
     before = os.umask(0)
     try:
         Store(str(path), State()).save(State(token=FULL.token))
@@ -413,7 +413,7 @@ def test_the_file_is_for_us_alone(tmp_path: Path) -> None:
 
 def test_a_state_that_cannot_be_saved_is_tried_again(tmp_path: Path) -> None:
     directory = tmp_path / "data"
-    store = Store(str(directory / states.FILE), State())
+    store = Store(str(directory / paths.STATE), State())
     with pytest.raises(errors.DiskError):
         store.save(store.state._replace(form="v1"))
     directory.mkdir()
@@ -422,11 +422,11 @@ def test_a_state_that_cannot_be_saved_is_tried_again(tmp_path: Path) -> None:
 
 
 def test_no_file_is_an_empty_state(tmp_path: Path) -> None:
-    assert states.load(str(tmp_path / states.FILE)) == State()
+    assert states.load(str(tmp_path / paths.STATE)) == State()
 
 
 def test_an_unreadable_file_is_set_aside(tmp_path: Path) -> None:
-    path = tmp_path / states.FILE
+    path = tmp_path / paths.STATE
     for content in (b"first", b"second"):
         path.write_bytes(content)
         with pytest.raises(Unreadable):
@@ -556,7 +556,7 @@ def test_the_answer_to_a_result_is_noted_and_the_result_leaves_the_queue() -> No
 
 
 def test_what_was_written_to_be_sure_is_not_written_again(tmp_path: Path) -> None:
-    store = Store(str(tmp_path / states.FILE), State(form="v1"))
+    store = Store(str(tmp_path / paths.STATE), State(form="v1"))
     store.ensure_writable()
     first = saves(store)
     store.save()
@@ -566,6 +566,6 @@ def test_what_was_written_to_be_sure_is_not_written_again(tmp_path: Path) -> Non
 
 
 def test_a_data_directory_that_is_gone_is_named_before_a_step_begins(tmp_path: Path) -> None:
-    store = Store(str(tmp_path / "gone" / states.FILE), State())
+    store = Store(str(tmp_path / "gone" / paths.STATE), State())
     with pytest.raises(errors.DiskError, match=r"gone/mender-oneshot\.json.*No such file or directory"):
         store.ensure_writable()

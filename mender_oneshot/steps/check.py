@@ -5,8 +5,9 @@ import logging
 from .. import deployment_log, deployments, device, disk, errors, liveness, plan
 from ..answers import Unusable
 from ..context import Context, Outcome
+from ..paths import ARTIFACT, PART, PROVIDES, UPDATE_LOCK
 from ..server import DeviceChanged, Server
-from ..state import ARTIFACT, DELIVERED, PART, PROVIDES, UPDATE_LOCK, Deployment, Result, final_result
+from ..state import DELIVERED, Deployment, Result, final_result
 from ..transport import host
 
 log = logging.getLogger(__name__)

@@ -7,9 +7,10 @@ from itertools import chain
 from .. import deployments, disk, errors, resume
 from ..context import Context, Outcome
 from ..partial_download import PartialDownload, in_words, trusted
+from ..paths import ARTIFACT, PART
 from ..resume import Action, OnDisk
 from ..server import Server
-from ..state import ARTIFACT, PART, Deployment, bounded
+from ..state import Deployment, bounded
 from ..transport import Response, host
 
 LINK_MARGIN = 60.0

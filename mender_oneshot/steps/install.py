@@ -8,18 +8,8 @@ import os
 from .. import acceptance, deployments, device, disk, errors, liveness, plan, provides, scripts, sub_updater
 from ..artifact.verify import Verified
 from ..context import Context, Outcome
-from ..state import (
-    ARTIFACT,
-    PROVIDES,
-    SUB_UPDATER_FILE,
-    SUB_UPDATER_LOCK,
-    UPDATE_LOCK,
-    Deployment,
-    Handoff,
-    Result,
-    bounded,
-    with_final_result,
-)
+from ..paths import ARTIFACT, PROVIDES, SUB_UPDATER_LOCK, SUB_UPDATER_LOG, UPDATE_LOCK
+from ..state import Deployment, Handoff, Result, bounded, with_final_result
 from ..text import shown
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -54,7 +44,7 @@ def run(context: Context, *, paced: bool) -> Outcome:
             "The sub-updater of the last update is still running, and two never run at once; the next run "
             "tries again."
         )
-    program = f"{context.settings.places.scripts_dir}/install"
+    program = context.settings.places.install_script
     sub_updater.check_process()
     try:
         _count(context, deployment)
@@ -210,7 +200,7 @@ def _take_back(context: Context) -> None:
     """Undo a hand-off that started nothing, in an order that lets `tidy` finish it after a power cut."""
     # Without this file nothing can have been started (plan.never_started); nor with a directory in its place.
     with contextlib.suppress(errors.DiskError, errors.NoSpace):
-        disk.remove(context.data(SUB_UPDATER_FILE))
+        disk.remove(context.data(SUB_UPDATER_LOG))
     disk.remove(context.data(UPDATE_LOCK))
     context.store.save(context.store.state._replace(handoff=None))
 
@@ -221,7 +211,7 @@ def _cannot_be_started(program: str, why: str) -> str:
 
 def _start(context: Context, deployment: Deployment, program: str) -> None:
     """Start it, what it says going to `sub-updater.log`."""
-    output = context.data(SUB_UPDATER_FILE)
+    output = context.data(SUB_UPDATER_LOG)
     try:
         os.close(disk.open_own(output))
         # From here on it counts as started (plan.never_started); not even a power cut may take that back.

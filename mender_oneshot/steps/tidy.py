@@ -4,7 +4,8 @@ import logging
 
 from .. import deployments, disk, liveness, plan
 from ..context import Context, Outcome
-from ..state import ARTIFACT, PART, PROVIDES, UPDATE_LOCK, Handoff, Result, final_result, with_final_result
+from ..paths import ARTIFACT, PART, PROVIDES, UPDATE_LOCK
+from ..state import Handoff, Result, final_result, with_final_result
 
 log = logging.getLogger(__name__)
 

@@ -3,21 +3,19 @@
 import errno
 import os
 
-from .. import disk, errors, lock
+from .. import disk, errors, lock, paths
 from ..settings import Settings, no_server
-from . import settings as own_settings
 from .confined_path import Replaceable, Root, hold
 from .process import account, shell_problem
 from .settings import TerminalSettings
 
-LOCK = "mender-oneshot-terminal.lock"
 _PASSING = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ENOSPC)
 """Temporary reasons for no pseudo-terminal; ENOSPC is the kernel's limit of them."""
 
 
 def check(settings: Settings, own: TerminalSettings) -> None:
     """Raise `errors.SettingsError` if the terminal is disabled or cannot work; connects to nothing."""
-    place = f"{settings.places.conf_dir}/{own_settings.FILE}"
+    place = f"{settings.places.conf_dir}/{paths.TERMINAL_CONFIG}"
     if not own.on:
         raise errors.SettingsError(
             f'The remote terminal is disabled; set {{"RemoteTerminal": true}} in {place} to enable it.'
@@ -76,7 +74,7 @@ def take_lock(settings: Settings) -> int:
     """Take the lock of the terminal of this device and return its descriptor; raises `errors.Busy`."""
     disk.ensure_directory(settings.places.datastore)
     try:
-        return lock.take(settings.places.data(LOCK), wait=False)
+        return lock.take(settings.places.data(paths.TERMINAL_LOCK), wait=False)
     except errors.Busy as error:
         raise errors.Busy(
             "Another mender-oneshot terminal is already running for this device; stop it, or use that one."

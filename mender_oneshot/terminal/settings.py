@@ -8,9 +8,7 @@ from typing import Any, NamedTuple
 
 from .. import config_file, errors
 from ..config_file import FLAG, TEXT, TEXTS, Key, Kind, Schema, number
-from ..paths import Places
-
-FILE = "mender-connect.conf"
+from ..paths import TERMINAL_CONFIG, Places
 
 
 class FileLimits(NamedTuple):
@@ -115,7 +113,7 @@ def load(places: Places) -> TerminalSettings:
     """
     warnings: list[str] = []
     values: dict[str, Any] = {}
-    for path in (places.data(FILE), f"{places.conf_dir}/{FILE}"):
+    for path in (places.data(TERMINAL_CONFIG), f"{places.conf_dir}/{TERMINAL_CONFIG}"):
         content = config_file.read(places, path)
         if content is not None:
             values |= config_file.parse(path, content, _SCHEMA, warnings)
@@ -154,6 +152,6 @@ def _is_on(values: dict[str, Any]) -> bool:
     if values.keys() <= _SHARED:
         return False
     raise errors.SettingsError(
-        f'{FILE} does not name the user to run the shell as; put "User": "..." into it, or '
+        f'{TERMINAL_CONFIG} does not name the user to run the shell as; put "User": "..." into it, or '
         '"RemoteTerminal": false.'
     )

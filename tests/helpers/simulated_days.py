@@ -19,7 +19,7 @@ from helpers.device import REPO, Device, Run
 from helpers.readable import readable
 from mender_oneshot import settings, status
 from mender_oneshot.devserver import DevServer
-from mender_oneshot.settings import Places
+from mender_oneshot.paths import Places
 
 TICK = 60.0
 HOUR = 3600.0

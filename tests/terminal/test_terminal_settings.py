@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mender_oneshot import errors
-from mender_oneshot.settings import Places
-from mender_oneshot.terminal.settings import FILE, FileLimits, TerminalSettings, load
+from mender_oneshot.paths import TERMINAL_CONFIG, Places
+from mender_oneshot.terminal.settings import FileLimits, TerminalSettings, load
 
 
 def read(root: Path, main: Any = None, fallback: Any = None) -> TerminalSettings:
@@ -18,7 +18,7 @@ def read(root: Path, main: Any = None, fallback: Any = None) -> TerminalSettings
         directory.mkdir(exist_ok=True)
         if members is not None:
             text = members if isinstance(members, str) else json.dumps(members)
-            (directory / FILE).write_text(text)
+            (directory / TERMINAL_CONFIG).write_text(text)
     return load(Places("", "", False, str(root / "etc"), "/nowhere", str(root / "lib")))
 
 
