@@ -328,7 +328,9 @@ NOW = 1445412480.0  # the same
         pytest.param("Wed, 21 Oct 99999 07:38:00 GMT", SERVERS_NOW, NOW, None, id="a year that is none"),
     ],
 )
-def test_retry_after(value: str, date: str, now: float, seconds: float | None) -> None:
+def test_retry_after_is_read_in_seconds_or_as_a_date(
+    value: str, date: str, now: float, seconds: float | None
+) -> None:
     assert retry_after(value, date, now) == seconds
 
 

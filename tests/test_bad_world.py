@@ -17,7 +17,7 @@ from helpers.silent_server import silent_after
 from mender_oneshot.devserver import DevServer
 
 
-def test_no_configuration_at_all(device: Device) -> None:
+def test_without_a_configuration_a_command_that_needs_the_server_ends_with_78(device: Device) -> None:
     (device.conf / "mender.conf").unlink()
     one_sentence(device.run("auth"), 78, "No server is configured", "ServerURL")
     one_sentence(device.run("run"), 78, "No server is configured")
@@ -40,7 +40,9 @@ def test_no_configuration_at_all(device: Device) -> None:
     ],
     ids=["syntax", "type", "url", "empty", "nul", "deep"],
 )
-def test_a_broken_configuration(device: Device, text: str, words: tuple[str, ...]) -> None:
+def test_each_command_with_a_broken_configuration_ends_with_78(
+    device: Device, text: str, words: tuple[str, ...]
+) -> None:
     (device.conf / "mender.conf").write_text(text)
     for command in ("run", "auth", "report", "status"):
         done = device.run(command, *(["--failure"] if command == "report" else []))
@@ -54,7 +56,7 @@ def test_an_unknown_key_is_a_warning_with_the_nearest_known(accepted: Device) ->
     one_sentence(accepted.run("check-update"), 0, "mender.conf", "did you mean UpdatePollIntervalSeconds?")
 
 
-def test_no_device_type(accepted: Device) -> None:
+def test_without_a_device_type_a_check_ends_with_78_and_the_name_of_the_file(accepted: Device) -> None:
     (accepted.data / "device_type").unlink()
     one_sentence(accepted.run("check-update"), 78, "device_type=", str(accepted.data))
     (accepted.data / "device_type").write_text("board\n")
@@ -76,7 +78,9 @@ def test_no_device_type(accepted: Device) -> None:
     ],
     ids=["missing", "not executable", "fails", "says nothing", "not text", "no interpreter line"],
 )
-def test_a_bad_identity_script(device: Device, text: str | None, mode: int, words: str) -> None:
+def test_auth_with_an_identity_script_that_cannot_be_used_ends_with_78_and_its_name(
+    device: Device, text: str | None, mode: int, words: str
+) -> None:
     script = device.scripts / "identity/mender-device-identity"
     script.unlink()
     if text is not None:
@@ -114,14 +118,14 @@ def test_a_server_that_is_a_web_site(device: Device, server: DevServer) -> None:
     one_sentence(device.run("auth"), 76, "302")
 
 
-def test_no_network(device: Device) -> None:
+def test_without_a_network_auth_ends_with_75_and_the_reason(device: Device) -> None:
     device.configure(ServerURL="https://127.0.0.1:9")
     one_sentence(device.run("auth"), 75, "Connection refused")
     device.configure(ServerURL="https://no-such-host.invalid")
     one_sentence(device.run("auth"), 75, "cannot be looked up")
 
 
-def test_a_certificate_nobody_vouches_for(device: Device, server: DevServer) -> None:
+def test_a_certificate_of_an_unknown_ca_is_rejected(device: Device, server: DevServer) -> None:
     device.settings.pop("ServerCertificate")
     device.configure()
     one_sentence(device.run("auth"), 69, "not trusted", "ServerCertificate")
@@ -140,7 +144,7 @@ def test_skip_verify_is_the_users_word_and_is_said_each_time(device: Device, ser
     assert "SkipVerify" in done.err
 
 
-def test_a_certificate_for_another_name(tmp_path: Path, python: str) -> None:
+def test_a_certificate_for_another_name_is_rejected(tmp_path: Path, python: str) -> None:
     with DevServer(tmp_path / "server") as server:
         device = Device(tmp_path / "device", python)
         # The same address in other words, which the certificate does not have.
@@ -420,7 +424,7 @@ def test_members_of_a_newer_version_survive(accepted: Device) -> None:
 @pytest.mark.parametrize(
     "words", [[], ["frobnicate"], ["run", "--no-such"], ["report"], ["--max-runtime", "x", "run"]]
 )
-def test_wrong_usage(device: Device, words: list[str]) -> None:
+def test_wrong_usage_ends_with_64(device: Device, words: list[str]) -> None:
     assert device.run(*words).code == 64
 
 
@@ -431,7 +435,7 @@ def test_errors_come_as_json_too(device: Device) -> None:
     assert "accept it under" in done.json["error"]
 
 
-def test_nobody_reads_what_we_say(accepted: Device) -> None:
+def test_a_closed_stdout_changes_no_exit_code(accepted: Device) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     import subprocess

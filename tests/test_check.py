@@ -19,7 +19,7 @@ def nexts(server: DevServer) -> list[tuple[str, int]]:
     return [(f"{s.method} {s.path[13:15]}", s.status) for s in server.requests if s.path.endswith("/next")]
 
 
-def test_nothing_and_something(accepted: Device, release: Release) -> None:
+def test_check_update_exits_with_16_only_if_there_is_an_update(accepted: Device, release: Release) -> None:
     assert accepted.run("check-update", "--exit-code").code == 0
     assert accepted.ok("check-update", "--json").json["deployment"] is None
     deployment = release()

@@ -142,7 +142,7 @@ def test_what_the_quick_way_leaves_to_click(line: str) -> None:
 
 
 @pytest.mark.parametrize("command", [command for command in COMMANDS if command != "report"])
-def test_a_command_alone(command: str) -> None:
+def test_a_command_alone_is_read_with_the_defaults(command: str) -> None:
     assert read(command) == Options(command, max_runtime=0 if command == "terminal" else 900)
 
 
@@ -167,7 +167,7 @@ def test_a_command_alone(command: str) -> None:
         ("--log-level=ERROR --log-file=/log run", Options("run", log_level="error", log_file="/log")),
     ],
 )
-def test_what_the_words_mean(line: str, request_: Options) -> None:
+def test_options_are_read_before_and_after_the_command(line: str, request_: Options) -> None:
     assert read(line) == request_
 
 
@@ -264,7 +264,7 @@ def test_the_help_names_commands_and_exit_codes() -> None:
     ],
     ids=str,
 )
-def test_wrong_words(line: list[str], said: str) -> None:
+def test_wrong_options_are_named_in_the_usage_error(line: list[str], said: str) -> None:
     assert said in usage_error(line)
 
 

@@ -179,7 +179,9 @@ def ask_zsh(lines: list[str], directory: Path) -> Answers:
         pytest.param("fish", ask_fish, marks=pytest.mark.real),
     ],
 )
-def test_what_is_offered(shell: str, ask: Callable[[list[str], Path], Answers], tmp_path: Path) -> None:
+def test_the_shell_completes_commands_options_and_values(
+    shell: str, ask: Callable[[list[str], Path], Answers], tmp_path: Path
+) -> None:
     if not shutil.which(shell):
         pytest.skip(f"{shell} is not installed")
     answers = ask(list(WANTED), tmp_path)

@@ -86,7 +86,7 @@ def test_without_any_log_there_is_an_entry_that_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"\n\n", b" \t\n\0\0\0\n", bytes(5000)])
-def test_logs_that_say_nothing(logs: Logs, content: bytes) -> None:
+def test_logs_without_content_become_one_entry(logs: Logs, content: bytes) -> None:
     (only,) = logs.upload(content, content)
     assert only["level"] == "error"
 
@@ -156,7 +156,7 @@ def test_a_time_that_the_server_cannot_read_is_replaced(logs: Logs, timestamp: s
     assert logs.said(line("x", timestamp=timestamp))[0].startswith("unreadable log line: ")
 
 
-def test_unicode(logs: Logs) -> None:
+def test_unicode_is_uploaded_and_bytes_that_are_no_utf_8_are_replaced(logs: Logs) -> None:
     text = "Größe 雪 \U0001f600"
     assert logs.said(line(text), text.encode()) == [text, text]
     assert logs.said(line("half a pair \ud83d")) == ["half a pair \ud83d"]

@@ -165,7 +165,7 @@ def test_a_directory_in_place_of_the_file_is_an_error(tmp_path: Path) -> None:
     ["nowhere/state.json", "data/state.json/x", "x" * 300, "loop/x"],
     ids=["none", "file", "long", "loop"],
 )
-def test_where_nothing_can_be_written(file: Path, where: str) -> None:
+def test_a_path_that_cannot_be_written_is_an_error_and_leaves_the_old_file(file: Path, where: str) -> None:
     (file.parent.parent / "loop").symlink_to("loop")
     path = file.parent.parent / where
     with pytest.raises(DiskError) as caught:
@@ -176,7 +176,7 @@ def test_where_nothing_can_be_written(file: Path, where: str) -> None:
 
 
 @NOT_ROOT
-def test_where_we_may_not_write(file: Path) -> None:
+def test_a_directory_without_write_permission_leaves_the_old_file(file: Path) -> None:
     file.parent.chmod(0o555)
     with pytest.raises(DiskError):
         disk.write_whole(str(file), b"new")

@@ -21,7 +21,7 @@ def files(device: Device) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in device.root.rglob("*") if path.is_file()}
 
 
-def test_a_healthy_device(accepted: Device, server: DevServer) -> None:
+def test_doctor_finds_nothing_wrong_with_a_healthy_device(accepted: Device, server: DevServer) -> None:
     accepted.sub_updater()
     before, asked = files(accepted), len(server.requests)
     done = accepted.ok("doctor")
@@ -36,7 +36,7 @@ def test_a_healthy_device(accepted: Device, server: DevServer) -> None:
     assert question.status == 401
 
 
-def test_a_device_as_it_comes_from_the_factory(device: Device) -> None:
+def test_doctor_lists_all_that_a_fresh_device_lacks(device: Device) -> None:
     for path in (device.data / "device_type", device.conf / "artifact_info"):
         path.unlink()
     (device.scripts / "identity/mender-device-identity").unlink()
@@ -180,7 +180,7 @@ def test_the_one_thing_that_is_wrong(accepted: Device, server: DevServer, case: 
     assert files(accepted) == before
 
 
-def test_no_server_at_all(tmp_path: Path, device: Device) -> None:
+def test_doctor_without_a_server_names_the_setting(tmp_path: Path, device: Device) -> None:
     device.settings = {}
     device.configure()
     device.sub_updater()
@@ -188,7 +188,7 @@ def test_no_server_at_all(tmp_path: Path, device: Device) -> None:
     assert device.run("doctor").code == 78
 
 
-def test_a_wrong_clock(accepted: Device) -> None:
+def test_doctor_reports_a_clock_that_is_two_years_ahead(accepted: Device) -> None:
     accepted.sub_updater()
     if not os.path.exists("/usr/bin/faketime"):
         pytest.skip("faketime is not installed")

@@ -29,7 +29,7 @@ SAYING_SOMETHING = [
 @pytest.mark.parametrize(
     ("value", "says"), [(v, False) for v in SAYING_NOTHING] + [(v, True) for v in SAYING_SOMETHING]
 )
-def test_values_that_tell_devices_apart(value: str, says: bool) -> None:
+def test_an_identity_needs_one_value_that_tells_devices_apart(value: str, says: bool) -> None:
     assert is_unique({"mac": value}) is says
     assert is_unique({"mac": [value, ""]}) is says
     # One value is enough.

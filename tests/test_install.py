@@ -502,7 +502,7 @@ def test_a_server_out_of_reach_does_not_hold_up_what_is_here(downloaded: Device,
     assert server.status(wanted) == "success"
 
 
-def test_nothing_to_install(accepted: Device, release: Release) -> None:
+def test_install_without_a_downloaded_artifact_ends_with_2(accepted: Device, release: Release) -> None:
     assert accepted.run("install").code == 2
     release()
     accepted.ok("check-update")

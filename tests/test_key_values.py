@@ -32,7 +32,9 @@ TABLE: list[tuple[str, Values, Values]] = [
 
 
 @pytest.mark.parametrize(("text", "kept", "stripped"), TABLE, ids=[repr(row[0]) for row in TABLE])
-def test_what_the_lines_mean(text: str, kept: Values, stripped: Values) -> None:
+def test_key_value_lines_are_split_at_the_first_equals_sign(
+    text: str, kept: Values, stripped: Values
+) -> None:
     assert parse(text, strip=False) == kept
     assert parse(text, strip=True) == stripped
 

@@ -212,7 +212,7 @@ def test_what_is_wrong_with_a_key(tmp_path: Path, name: str) -> None:
     assert WORDS[name] in refusal(path)
 
 
-def test_a_certificate_in_place_of_a_key(tmp_path: Path) -> None:
+def test_a_certificate_in_place_of_a_key_is_rejected(tmp_path: Path) -> None:
     path = tmp_path / "key.pem"
     path.write_bytes(CERTIFICATE.pem)
     assert "found: CERTIFICATE" in refusal(path)

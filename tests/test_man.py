@@ -86,7 +86,7 @@ def test_the_options_before_the_command() -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_command_and_its_options(name: str) -> None:
+def test_each_command_and_its_options_are_in_the_man_page(name: str) -> None:
     page = entries(PROGRAM)
     assert page[name, ""].startswith(COMMANDS[name].help or "?")
     written = tags(PROGRAM, name) | tags(PROGRAM, "OPTIONS OF THE COMMANDS")
@@ -104,7 +104,7 @@ def test_no_command_and_no_option_that_is_not_there() -> None:
     assert OF_EVERY_COMMAND - {"-h, --help"} <= set(tags(PROGRAM, "OPTIONS OF THE COMMANDS")) <= some_have
 
 
-def test_the_exit_codes() -> None:
+def test_the_man_page_has_the_exit_codes_of_the_help() -> None:
     said = dict(re.findall(r"^ +(\d+) +(.+)$", cli.EXIT_CODES, re.MULTILINE))
     assert len(said) > 10
     assert tags(PROGRAM, "EXIT STATUS") == said

@@ -237,7 +237,9 @@ def test_a_purge_takes_an_empty_data_directory_along(root: Path, package: Path) 
 
 
 @pytest.mark.real
-def test_under_a_running_systemd(root: Path, package: Path, next_package: Path, tmp_path: Path) -> None:
+def test_under_a_running_systemd_an_upgrade_keeps_the_timers_as_they_were(
+    root: Path, package: Path, next_package: Path, tmp_path: Path
+) -> None:
     for file in (package, next_package):
         shutil.copy(file, root / "opt")  # systemd empties /tmp
     timers = ("mender-oneshot-inventory.timer", "mender-oneshot-update.timer")

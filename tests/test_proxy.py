@@ -225,7 +225,9 @@ CHOICES: list[tuple[str, dict[str, str], str]] = [
 
 
 @pytest.mark.parametrize(("url", "environment", "expected"), CHOICES)
-def test_which_proxy(url: str, environment: dict[str, str], expected: str) -> None:
+def test_the_proxy_is_chosen_from_the_environment_by_scheme_and_no_proxy(
+    url: str, environment: dict[str, str], expected: str
+) -> None:
     assert choose(url, environment) == expected
 
 

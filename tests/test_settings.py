@@ -190,7 +190,9 @@ def several(*urls: str) -> list[dict[str, str]]:
         pytest.param({"ServerURL": ""}, {"ServerURL": OTHER}, (), id="switched off"),
     ],
 )
-def test_the_servers(tmp_path: Path, main: Any, fallback: Any, servers: tuple[str, ...]) -> None:
+def test_servers_of_the_main_file_replace_those_of_the_fallback(
+    tmp_path: Path, main: Any, fallback: Any, servers: tuple[str, ...]
+) -> None:
     found = configured(tmp_path, main, fallback)
     assert found.servers == servers
     assert found.warnings == ()

@@ -66,7 +66,9 @@ def test_a_run_says_its_sentences_there_and_nothing_elsewhere(
     assert syslog.said() == []
 
 
-def test_so_does_one_that_fails(device: Device, syslog: Syslog) -> None:
+def test_a_run_that_fails_writes_one_line_to_the_syslog_and_nothing_elsewhere(
+    device: Device, syslog: Syslog
+) -> None:
     done = device.run("--syslog", "run", "--all", wrapper=syslog.wrapper)
     assert done == Run(77, "", "")
     ((priority, sentence),) = syslog.said()[-1:]
@@ -185,7 +187,7 @@ def test_whatever_ends_it_is_one_line_there(
     assert sentence in done.err
 
 
-def test_so_is_a_bug_with_its_place(accepted: Device, syslog: Syslog) -> None:
+def test_a_bug_is_one_line_in_the_syslog_with_its_place(accepted: Device, syslog: Syslog) -> None:
     spoil(accepted, CRASH)
     done = accepted.run("--syslog", "check-update", wrapper=syslog.wrapper)
     assert done == Run(1, "", "")

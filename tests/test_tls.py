@@ -153,7 +153,9 @@ def unknown(tmp_path: Path, python: str) -> Device:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_chains(unknown: Device, tmp_path: Path, name: str) -> None:
+def test_only_a_complete_and_valid_chain_of_certificates_is_trusted(
+    unknown: Device, tmp_path: Path, name: str
+) -> None:
     case = CASES[name]
     trusted = tmp_path / "trusted.pem"
     trusted.write_bytes(case.trusted.pem if case.trusted else b"")
@@ -200,7 +202,9 @@ def test_a_python_that_is_strict_by_default_changes_nothing(unknown: Device, tmp
     ],
     ids=["1.0", "1.1", "1.2", "1.3"],
 )
-def test_versions_of_tls(unknown: Device, tmp_path: Path, version: ssl.TLSVersion, code: int) -> None:
+def test_tls_1_2_and_1_3_are_accepted_and_older_versions_rejected(
+    unknown: Device, tmp_path: Path, version: ssl.TLSVersion, code: int
+) -> None:
     (tmp_path / "ca.pem").write_bytes(ROOT.pem)
     # A policy of the system may allow old versions to other programs.
     (tmp_path / "openssl.cnf").write_text(

@@ -110,7 +110,9 @@ def test_an_object_cut_short_in_place_is_found_out(offered: Device, server: DevS
     assert not (offered.data / "called").exists()
 
 
-def test_a_body_that_never_ends(offered: Device, server: DevServer, tmp_path: Path) -> None:
+def test_a_body_that_never_ends_fails_the_update_after_three_attempts(
+    offered: Device, server: DevServer, tmp_path: Path
+) -> None:
     """Without a length, for ever: the time limit ends each attempt, and the attempts have an end."""
     endless = tmp_path / "endless"
     endless.write_bytes(b"version")
@@ -193,7 +195,9 @@ def test_a_length_that_was_once_too_large_does_no_harm(
     assert is_whole(offered, tmp_path / "release-2.mender")
 
 
-def test_compressed_on_the_way(offered: Device, server: DevServer, tmp_path: Path) -> None:
+def test_an_artifact_that_a_proxy_compresses_is_rejected_by_name(
+    offered: Device, server: DevServer, tmp_path: Path
+) -> None:
     """A proxy that gzips although we ask for none of it: refused by name, and counted."""
     packed = gzip.compress((tmp_path / "release-2.mender").read_bytes())
     fault: dict[str, Any] = {"status": 200, "body": packed, "headers": {"Content-Encoding": "gzip"}}
@@ -206,7 +210,9 @@ def test_compressed_on_the_way(offered: Device, server: DevServer, tmp_path: Pat
     assert {seen.headers["Accept-Encoding"] for seen in fetched(server)} == {"identity"}
 
 
-def test_compressed_on_the_way_for_ever(offered: Device, server: DevServer) -> None:
+def test_an_artifact_that_a_proxy_always_compresses_fails_in_the_end(
+    offered: Device, server: DevServer
+) -> None:
     server.faults.add(match=STORAGE, count=None, extra_headers={"Content-Encoding": "gzip"})
     assert fails_in_the_end(offered, server, "compresses the artifact") == [76, 76, 69]
 
@@ -255,7 +261,7 @@ def old_server(*answers: bytes) -> Iterator[str]:
             connection.close()
 
 
-def test_a_server_of_http_1_0(offered: Device, tmp_path: Path) -> None:
+def test_a_server_of_http_1_0_can_serve_the_artifact(offered: Device, tmp_path: Path) -> None:
     """No length, no keep-alive, no ranges: the end of the connection is the end of the artifact."""
     content = (tmp_path / "release-2.mender").read_bytes()
     with old_server(b"HTTP/1.0 200 OK\r\n\r\n" + content) as url:

@@ -433,7 +433,7 @@ def test_the_state_is_spoilt_after_the_result_was_taken_down(life: Life, ruin: s
 
 @pytest.mark.parametrize("ruin", some_of(("empty", "all NUL"), "empty"))
 @pytest.mark.parametrize("moment", ["handed off", "reported, lock left"])
-def test_the_lock_is_spoilt(life: Life, moment: str, ruin: str) -> None:
+def test_a_corrupt_lock_after_a_reboot_costs_no_result(life: Life, moment: str, ruin: str) -> None:
     field = life.at(moment)
     field.reboot()
     spoil(field.data / LOCK, RUINS[ruin])
@@ -475,7 +475,7 @@ PARTS: dict[str, Spoil] = {
 
 
 @pytest.mark.parametrize("ruin", some_of(PARTS, "its tail lost", "a megabyte NUL", "longer than the object"))
-def test_the_part_file_is_spoilt(life: Life, ruin: str) -> None:
+def test_a_corrupt_part_file_after_a_reboot_costs_no_update(life: Life, ruin: str) -> None:
     field = life.at("nearly downloaded")
     field.reboot()
     spoil(field.data / PART, PARTS[ruin])
@@ -491,7 +491,9 @@ def test_a_part_file_that_is_too_long_without_a_reboot(life: Life) -> None:
 
 
 @pytest.mark.parametrize("ruin", some_of(("empty", "all NUL", "one byte", "a third", "missing"), "empty"))
-def test_the_artifact_is_spoilt(life: Life, ruin: str) -> None:
+def test_a_corrupt_artifact_fails_the_update_and_a_missing_one_is_fetched_again(
+    life: Life, ruin: str
+) -> None:
     """It was synced before it got its name, so a disk that spoils it all the same has failed the update."""
     field = life.at("downloaded")
     spoil(field.data / ARTIFACT, RUINS[ruin])
@@ -499,7 +501,7 @@ def test_the_artifact_is_spoilt(life: Life, ruin: str) -> None:
     ended_well(field, End("success", 1) if ruin == "missing" else End("failure", 0), [])
 
 
-def test_the_end_of_the_artifact_is_spoilt(life: Life) -> None:
+def test_an_artifact_whose_end_is_corrupt_fails_the_update(life: Life) -> None:
     field = life.at("downloaded")
     spoil(field.data / ARTIFACT, lambda content: content[:-20_000] + bytes(20_000))
     field.life_goes_on()
@@ -507,7 +509,7 @@ def test_the_end_of_the_artifact_is_spoilt(life: Life) -> None:
 
 
 @pytest.mark.parametrize("tail", [b'{"timestamp": "2024-01-01T00:0', bytes(300)], ids=["torn", "NUL"])
-def test_the_log_is_spoilt(life: Life, tail: bytes) -> None:
+def test_a_corrupt_line_of_the_log_costs_no_later_line(life: Life, tail: bytes) -> None:
     """What is written next, here why the update failed, must not get lost in the ruins of a line."""
     field = life.at("damaged")
     with (field.data / "deployment.log").open("ab") as log:

@@ -22,6 +22,11 @@ HEADER_INFO: dict[str, Any] = {
 TYPE_INFO: dict[str, Any] = {"type": "app"}
 
 
+def header_info(**changed: Any) -> dict[str, Any]:
+    """Return the header-info of a good artifact with some of its members changed."""
+    return {**HEADER_INFO, **changed}
+
+
 def header(
     name: bytes,
     size: int = 0,
@@ -169,3 +174,7 @@ class Artifact:
 
     def bytes(self) -> bytes:
         return b"".join(self.members()) + self.end
+
+
+PAYLOAD = member("app", b"content of app\n") + END
+"""The archive of the payload of `Artifact()`."""

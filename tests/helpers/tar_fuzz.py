@@ -188,73 +188,105 @@ def extended(chance: random.Random, name: str, size: int) -> bytes:
     return made.replace(b"x", b"g", 1) if chance.random() < 0.05 else made
 
 
+class Bender:
+    """Makes one structural change to the members of an archive, most of them at one random member."""
+
+    def __init__(self, chance: random.Random, level: Level) -> None:
+        self.chance = chance
+        self.members = list(level.members)
+        self.end = level.end
+        self.at = chance.randrange(len(self.members)) if self.members else 0
+        self.headers, self.body = self.members[self.at] if self.members else (corpus.header(b"x"), b"")
+        self.block, self.before = self.headers[-512:], self.headers[:-512]
+        self.name = self.block[:100].rstrip(b"\0").decode(errors="replace")
+
+    def put(self, headers: bytes, body: bytes | None = None) -> None:
+        """Replace the member."""
+        self.members[self.at : self.at + 1] = [(headers, self.body if body is None else body)]
+
+    def bend_header(self) -> None:
+        """Change a field of its header."""
+        self.put(self.before + bent_header(self.chance, self.block))
+
+    def extend(self) -> None:
+        """Put an extended header before it."""
+        self.put(self.before + extended(self.chance, self.name, len(self.body)) + self.block)
+
+    def give_long_name(self) -> None:
+        """Give it a name, or a link's target, by an extension of GNU tar."""
+        name = self.name
+        long = self.chance.choice([name, "evil", name + "\0evil", "e" * 120, "d/" * 60 + "e"])
+        extension = self.chance.choice(["L", "L", "K"]).encode()
+        block = field(self.block, "magic", self.chance.choice([corpus.GNU, corpus.POSIX]))
+        self.put(
+            corpus.member("././@LongLink", long.encode() + b"\0", kind=extension, magic=corpus.GNU)
+            + field(block, "name", long.encode())
+        )
+
+    def give_two_sizes(self) -> None:
+        """Let the size in its header lead elsewhere than the size in its extended header."""
+        size = len(self.body)
+        wrong = max(0, size + self.chance.choice((-1024, -512, 512, 1024, 2048, -size)))
+        self.put(corpus.pax({"size": str(size)}) + field(self.block, "size", b"%011o\0" % wrong))
+
+    def change_end(self) -> None:
+        """End the archive too early, too late or twice."""
+        ends = [bytes(size) for size in (0, 512, 1031, 1536, 10240)]
+        self.end = self.chance.choice([*ends, bytes(1024) + EVIL, bytes(512) + EVIL, EVIL])
+
+    def insert(self) -> None:
+        """Insert a copy of the member, or an attacker's."""
+        evil = parsed(EVIL).members
+        more = self.chance.choice([self.members[self.at], *evil]) if self.members else evil[0]
+        self.members.insert(self.at, more)
+
+    def shuffle(self) -> None:
+        """Change the order of the members."""
+        self.chance.shuffle(self.members)
+
+    def rewrite_checksum(self) -> None:
+        """Write its checksum in another form: another base, other padding, or a sum of signed bytes."""
+        block = self.block
+        checksum = sum(block) - sum(block[148:156]) + 8 * ord(" ")
+        form = number_forms(self.chance, checksum, 8)
+        if self.chance.random() < 0.3:
+            block = corpus.checksummed(block[:265] + b"\xe9\xe9" + block[267:])
+            plain = block[:148] + b" " * 8 + block[156:]
+            form = b"%06o\0 " % (sum(byte - 256 if byte > 127 else byte for byte in plain) % 2**18)
+        self.put(self.before + block[:148] + form[:8].ljust(8, b"\0") + block[156:])
+
+    def insert_gap(self) -> None:
+        """Insert blocks of zeros, or an attacker's, between two members."""
+        gap = self.chance.choice([bytes(512), bytes(1024), EVIL, b"\1" * 512])
+        self.members.insert(self.at, (gap[:512], gap[512:]))
+
+    def change_padding(self) -> None:
+        """Write other bytes than zeros after its content."""
+        padding = self.chance.choice([b"\1", b"evil"])
+        if self.body and len(self.body) % 512:
+            self.put(self.headers, self.body + bytes(-len(self.body) % 512 - len(padding)) + padding)
+
+
+CHANGES = (
+    *(Bender.bend_header,) * 4,
+    *(Bender.extend,) * 2,
+    Bender.give_long_name,
+    Bender.give_two_sizes,
+    Bender.change_end,
+    Bender.insert,
+    Bender.shuffle,
+    Bender.rewrite_checksum,
+    Bender.insert_gap,
+    Bender.change_padding,
+)
+"""The structural changes; one that is listed more often is made more often."""
+
+
 def bent_level(chance: random.Random, level: Level) -> Level:
-    """One structural change."""
-    members, end = list(level.members), level.end
-    at = chance.randrange(len(members)) if members else 0
-    headers, body = members[at] if members else (corpus.header(b"x"), b"")
-    block, before = headers[-512:], headers[:-512]
-    name = block[:100].rstrip(b"\0").decode(errors="replace")
-
-    def put(headers: bytes, body: bytes = body) -> None:
-        members[at : at + 1] = [(headers, body)]
-
-    match chance.randrange(14):
-        case 0 | 1 | 2 | 3:
-            put(before + bent_header(chance, block))
-        case 4 | 5:
-            put(before + extended(chance, name, len(body)) + block)
-        case 6:
-            long = chance.choice([name, "evil", name + "\0evil", "e" * 120, "d/" * 60 + "e"])
-            extension = chance.choice(["L", "L", "K"]).encode()
-            put(
-                corpus.member("././@LongLink", long.encode() + b"\0", kind=extension, magic=corpus.GNU)
-                + field(
-                    field(block, "magic", chance.choice([corpus.GNU, corpus.POSIX])), "name", long.encode()
-                )
-            )
-        case 7:
-            # The size of the header leads somewhere else than the size of the extended header.
-            wrong = max(0, len(body) + chance.choice((-1024, -512, 512, 1024, 2048, -len(body))))
-            digits = b"%011o\0" % wrong
-            put(corpus.pax({"size": str(len(body))}) + field(block, "size", digits))
-        case 8:
-            end = chance.choice(
-                [
-                    bytes(512),
-                    b"",
-                    bytes(1024) + EVIL,
-                    bytes(512) + EVIL,
-                    bytes(1536),
-                    bytes(10240),
-                    bytes(1031),
-                    EVIL,
-                ]
-            )
-        case 9:
-            members.insert(
-                at,
-                chance.choice([members[at], *parsed(EVIL).members]) if members else parsed(EVIL).members[0],
-            )
-        case 10:
-            chance.shuffle(members)
-        case 11:
-            checksum = sum(block) - sum(block[148:156]) + 8 * ord(" ")
-            form = number_forms(chance, checksum, 8)
-            if chance.random() < 0.3:
-                block = corpus.checksummed(block[:265] + b"\xe9\xe9" + block[267:])
-                plain = block[:148] + b" " * 8 + block[156:]
-                form = b"%06o\0 " % (sum(byte - 256 if byte > 127 else byte for byte in plain) % 2**18)
-            put(before + block[:148] + form[:8].ljust(8, b"\0") + block[156:])
-        case 12:
-            # Blocks of zeros or of an attacker between the members.
-            gap = chance.choice([bytes(512), bytes(1024), EVIL, b"\1" * 512])
-            members.insert(at, (gap[:512], gap[512:]))
-        case _:
-            padding = chance.choice([b"\1", b"evil"])
-            if body and len(body) % 512:
-                put(headers, body + bytes(-len(body) % 512 - len(padding)) + padding)
-    return Level(members, end)
+    """Return an archive with one structural change."""
+    bender = Bender(chance, level)
+    chance.choice(CHANGES)(bender)
+    return Level(bender.members, bender.end)
 
 
 def gzip_forms(chance: random.Random, data: bytes) -> bytes:
