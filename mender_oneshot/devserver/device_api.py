@@ -26,7 +26,10 @@ CONFIGURATION_LIFETIME = 900.0
 
 
 class DeviceApi:
-    """The handlers of the device endpoints; `v2` adds the route that the open source server lacks."""
+    """The handlers of the device endpoints; `v2` adds the route that the open source server lacks.
+
+    They raise HTTPError with the status and the message of the real server.
+    """
 
     def __init__(self, model: Model, storage: StorageApi, base_url: BaseUrl, *, v2: bool) -> None:
         self._model = model

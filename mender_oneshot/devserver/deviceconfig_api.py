@@ -12,7 +12,10 @@ CONFIGURATIONS = "/api/management/v1/deviceconfig/configurations/device"
 
 
 class DeviceConfigApi:
-    """The endpoints of deviceconfig, for devices and for users."""
+    """The endpoints of deviceconfig, for devices and for users.
+
+    The handlers raise HTTPError with the status and the message of the real server.
+    """
 
     def __init__(self, model: Model) -> None:
         self._model = model

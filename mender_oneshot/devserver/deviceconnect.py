@@ -35,7 +35,10 @@ class Limits:
 
 @dataclass
 class DeviceConnect:
-    """The handlers, and the relay between devices and users."""
+    """The handlers, and the relay between devices and users.
+
+    The handlers raise HTTPError with the status and the message of the real server.
+    """
 
     model: Model
     faults: Faults

@@ -149,7 +149,7 @@ class HttpConnection(BaseHTTPRequestHandler):
                 self.connection.unwrap()
 
     def serve(self) -> None:
-        """Serve one request."""
+        """Serve one request; raise `ConnectionBroken` if the connection cannot be used any longer."""
         at = time.time()
         try:
             body = RequestBody(self)

@@ -23,8 +23,8 @@ _DEVICE_STATUSES = ("pending", "accepted", "rejected", "preauthorized", "noauth"
 class ManagementApi:
     """The handlers of these endpoints.
 
-    `user` (name, password) is the only one who can log in; without it, any e-mail address can, with any
-    password.
+    They raise HTTPError with the status and the message of the real server. `user` (name, password) is the
+    only one who can log in; without it, any e-mail address can, with any password.
     """
 
     def __init__(self, model: Model, user: tuple[str, str] | None) -> None:

@@ -21,7 +21,10 @@ _INVALID_DEFINITION = "Invalid deployments definition: "
 
 
 class ManagementDeployments:
-    """The handlers of these endpoints."""
+    """The handlers of these endpoints.
+
+    They raise HTTPError with the status and the message of the real server.
+    """
 
     def __init__(self, model: Model) -> None:
         self._model = model

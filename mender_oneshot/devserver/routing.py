@@ -162,8 +162,9 @@ def not_found_page() -> Response:
 
 
 Handler = Callable[[Request], Response]
+"""Handles a request; raises HTTPError to respond with an error."""
 Gate = Callable[[Request], Response | None]
-"""Checks a request; returns None if it may pass."""
+"""Checks a request; returns None if it may pass, a response to send instead, or raises HTTPError."""
 
 
 @dataclass(frozen=True)
