@@ -24,7 +24,8 @@ PHRASES = {
     r"go(es|ing)? on|went on": "continue, resume",
     r"look(s|ed|ing)? at": "check",
     r"in (the|a|an|its|his|our|their|[\w-]+'s) hands?": "is being installed",
-    r"whoever|somebody|nobody|everybody|anybody": "name the server, the user or the program",
+    # not the user of that name: quoted, or a table's "nobody; cwd /"
+    r"whoever|somebody|(?<![`\"'])nobody(?!;)|everybody|anybody": "name the server, the user or the program",
     r"(is|are|was|were|be|been) told( of)?": "is informed, gets, sees",
     r"shall": "must, will",
     r"withdr[ae]w(s|n|ing)?": "abort",

@@ -10,9 +10,9 @@ from .settings import Settings
 
 
 def verify(settings: Settings, file: BinaryIO, receive: Receive = discard) -> Verified:
-    """Read an artifact once, front to back, and pass each file of its payload to `receive`.
+    """Read an artifact once, from start to end, and pass each payload file to `receive`.
 
-    Nothing that was received may be used before this returns. Raises `errors.ArtifactRejected`,
+    What `receive` gets is **not** verified until this returns. Raises `errors.ArtifactRejected`,
     `errors.SettingsError` for a key or a device type that cannot be read, and `OSError` from the file.
     """
     return verify_artifact(
@@ -25,7 +25,7 @@ def verify(settings: Settings, file: BinaryIO, receive: Receive = discard) -> Ve
 
 
 def _signature_check(settings: Settings) -> Callable[[bytes, bytes], bool] | None:
-    """Return the test of a signature, or None if no key to test with is configured."""
+    """Return a function that verifies a signature, or None if no verify key is configured."""
     paths = settings.artifact_verify_keys
     if not paths:
         return None

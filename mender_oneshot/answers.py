@@ -1,7 +1,7 @@
-"""Reading what a server answered: pure functions of status, headers and body, all of them hostile.
+"""Parse the responses of a server: pure functions of status, headers and body, none of which is trusted.
 
-Only an answer in the Mender server's own form may end a deployment or a token: gateways, firewalls, portals
-and proxies answer in its place with any status and any body (device-api.md section 1.4).
+Only a response in the Mender server's own form may end a deployment or invalidate a token: gateways, captive
+portals and proxies answer in its place, with any status and any body (device-api.md section 1.4).
 """
 
 import json
@@ -17,33 +17,34 @@ from .state import Deployment
 from .text import is_clean
 from .url import origin
 
-LONGEST_WISH = 1e10
+LONGEST_RETRY_AFTER = 1e10
+"""Seconds."""
 LONGEST_MEMBER = 8192
 
 
 class Answer(NamedTuple):
-    """A whole answer, and the request it belongs to in short, such as "PUT .../status"."""
+    """A whole response, and a short name of its request, such as "PUT .../status"."""
 
     request: str
     status: int
     headers: Mapping[str, str]  # names in lower case
     body: bytes
-    proxy: str = ""  # a proxy that may have answered itself
+    proxy: str = ""  # the proxy that may have sent the response itself, or ""
 
 
 class Unusable(ValueError):
-    """The server offers a deployment that cannot be carried out; `deployment` is its id."""
+    """The server offered a deployment that cannot be carried out; `deployment` is its id."""
 
     def __init__(self, deployment: str, why: str) -> None:
         super().__init__(why)
         self.deployment = deployment
 
 
-def own_words(answer: Answer) -> str:
-    """Return the error text of an answer in the Mender server's form, "" for every other answer.
+def mender_error(answer: Answer) -> str:
+    """Return the error text of a response in the Mender server's form, or "" for any other response.
 
-    The form is an object with a text `error` and a text `request_id`. The server's services omit the
-    `request_id` for a path that they do not know, which says nothing of a deployment or a token.
+    The form is a JSON object with strings `error` and `request_id`. The server's services omit `request_id`
+    for an unknown path; such a response means nothing for a deployment or a token.
     """
     members = _members(answer)
     error, request = members.get("error"), members.get("request_id")
@@ -53,19 +54,19 @@ def own_words(answer: Answer) -> str:
 
 
 def reason(answer: Answer) -> str:
-    """Return the `error` text of an answer, whoever sent it, cut to one short line."""
+    """Return the `error` text of a response, from any sender, truncated to one short line."""
     error = _members(answer).get("error")
     return _one_line(error) if isinstance(error, str) else ""
 
 
-def refuses_token(answer: Answer) -> bool:
-    """Say whether the Mender server itself refuses the token that it was shown.
+def rejects_token(answer: Answer) -> bool:
+    """Return whether the Mender server itself rejected the token of a request.
 
-    A token that is revoked, expired or badly signed gets an empty 401 without a content type.
+    For a token that is revoked, expired or badly signed it sends an empty 401 without a content type.
     """
     if answer.status == 401 and not answer.body and "content-type" not in answer.headers:
         return True
-    return answer.status in (401, 403) and bool(own_words(answer))
+    return answer.status in (401, 403) and bool(mender_error(answer))
 
 
 def _members(answer: Answer) -> dict[str, Any]:
@@ -77,28 +78,28 @@ def _members(answer: Answer) -> dict[str, Any]:
 
 
 def _one_line(text: str) -> str:
-    """Make a stranger's text fit for a message."""
+    """Return untrusted text as one printable line of at most 200 characters."""
     text = text[:4096]
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:200]
 
 
 def content_kind(answer: Answer) -> str:
-    """Return the content type, for a message."""
+    """Return the content type of a response, for a message."""
     return _one_line(answer.headers.get("content-type", "").partition(";")[0])[:60] or "no content type"
 
 
 def instructions(members: Any) -> Deployment:
-    """Read the answer of `next`.
+    """Return the deployment in a response of `next`.
 
-    Raises `Unusable` if the deployment can be named but not carried out, and `ValueError` for everything that
-    is no deployment at all. The id becomes part of a path and of a file name; the URI is where we go next.
+    Raises `Unusable` if it has a valid id but cannot be carried out, and `ValueError` if it is not a
+    deployment. Strict, because the id becomes part of URLs and file names, and the URI is requested next.
     """
     try:
         deployment, artifact = members["id"], members["artifact"]
     except (KeyError, TypeError, IndexError) as error:
         raise ValueError("a member is missing") from error
     if not isinstance(deployment, str) or not is_deployment_id(deployment) or not isinstance(artifact, dict):
-        raise ValueError("a member has no usable value")
+        raise ValueError("a member has an invalid value")
     source = artifact.get("source")
     source = source if isinstance(source, dict) else {}
     name: Any = artifact.get("artifact_name")
@@ -113,7 +114,7 @@ def instructions(members: Any) -> Deployment:
     }
     for member, text in texts.items():
         if not isinstance(text, str):
-            raise Unusable(deployment, f"its member {member} is missing or not a text")
+            raise Unusable(deployment, f"its member {member} is missing or not a string")
         if len(text) > LONGEST_MEMBER:
             raise Unusable(deployment, f"its member {member} has {len(text)} characters")
     if not name or not is_clean(name):
@@ -128,24 +129,24 @@ def instructions(members: Any) -> Deployment:
 
 
 def _rfc3339(text: str) -> float:
-    """Read a time such as 2016-03-11T13:03:17.063493443Z as seconds since 1970; 0 if it is none."""
+    """Return a time such as 2016-03-11T13:03:17.063493443Z in seconds since 1970, or 0 if it is invalid."""
     try:
-        # Go writes nanoseconds; Python takes microseconds.
+        # Go writes nanoseconds; Python parses at most microseconds.
         date = datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", text))
-        # Go's "no time" is the year 1.
+        # Go's zero time is in the year 1.
         return max(0.0, (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp())
     except (ValueError, OverflowError):
         return 0
 
 
 def retry_after(value: str, date: str, now: float) -> float | None:
-    """Read `Retry-After` as seconds (RFC 9110 section 10.2.3), None if it says nothing usable.
+    """Return `Retry-After` in seconds (RFC 9110 section 10.2.3), or None if it is missing or invalid.
 
-    A date is measured against the server's own `Date`, for our clock may be wrong.
+    A date is compared with the server's own `Date`, because this device's clock `now` may be wrong.
     """
     value = value.strip()
     if re.fullmatch("[0-9]+", value):
-        return float(value) if len(value) <= 10 else LONGEST_WISH
+        return float(value) if len(value) <= 10 else LONGEST_RETRY_AFTER
     until = http_date(value)
     if until is None:
         return None
@@ -154,17 +155,17 @@ def retry_after(value: str, date: str, now: float) -> float | None:
 
 
 def http_date(text: str) -> float | None:
-    """Read a date of HTTP as seconds since 1970; None if it is none."""
+    """Return an HTTP date in seconds since 1970, or None if it is invalid."""
     try:
         date = parsedate_to_datetime(text[:100])
-        # The oldest of the three forms has no zone; all are GMT (RFC 9110 section 5.6.7).
+        # The oldest of the three formats has no zone; all are GMT (RFC 9110 section 5.6.7).
         return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
 
 
 def redirect_target(base: str, location: str) -> str:
-    """Return where a redirect leads, "" if that is not an http or https URL of a usable length."""
+    """Return the absolute target of a redirect, or "" if it is too long or not an http or https URL."""
     if not location.strip() or len(location) > LONGEST_MEMBER:
         return ""
     try:
@@ -180,5 +181,5 @@ def scheme(url: str) -> str:
 
 
 def is_url(text: str) -> bool:
-    """Say whether a text is an http or https URL that every parser takes apart in the same way."""
+    """Return whether a text is an http or https URL that every parser reads in the same way."""
     return origin(text) is not None

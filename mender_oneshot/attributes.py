@@ -1,7 +1,7 @@
-"""The inventory: what the inventory scripts print, merged and made to fit what a Mender server accepts.
+"""Collect the inventory: run the inventory scripts and merge their output within the limits of the server.
 
-The server rejects a whole inventory for one name that is too long or one attribute too many (device-api.md
-section 2). So what it is known to reject is left out here, and named.
+The server rejects a whole inventory if one name is too long or there is one attribute too many (device-api.md
+section 2), so such lines are left out and reported.
 """
 
 import json
@@ -30,14 +30,14 @@ _JSON_OVERHEAD = 40  # bytes of {"name": , "value": []}, with the separators, an
 
 
 class Inventory(NamedTuple):
-    """The attributes to send, and a sentence about each thing that is left out or changed."""
+    """The attributes to send, and a message for each script or line that was skipped or changed."""
 
     attributes: dict[str, str | list[str]]
     problems: tuple[str, ...]
 
 
 def own(settings: Settings) -> dict[str, str]:
-    """Return the attributes that do not come from scripts; raises `errors.SettingsError`."""
+    """Return the attributes that do not come from scripts; raise `errors.SettingsError` if one is missing."""
     provides = device.provides(settings)
     return {
         "device_type": device.device_type(settings),
@@ -47,10 +47,10 @@ def own(settings: Settings) -> dict[str, str]:
 
 
 def collect(settings: Settings, known: Mapping[str, str], *, patient: bool) -> Inventory:
-    """Run the inventory scripts in order of name and merge what they print with what is known already.
+    """Run the inventory scripts in order of name and merge their output with the attributes `known`.
 
-    Neither a script nor a line spoils the rest. With `patient`, raises `errors.TemporaryError` if a script
-    cannot be started just now.
+    A script that fails or a line that is invalid does not affect the others. With `patient`, raises
+    `errors.TemporaryError` if a script cannot be started now but may be later.
     """
     merged = _Merged({name: value for name, value in known.items() if name in _OWN})
     for name, value in known.items():
@@ -61,44 +61,44 @@ def collect(settings: Settings, known: Mapping[str, str], *, patient: bool) -> I
         try:
             output = scripts.run(settings, path)
         except errors.ScriptFailed as error:
-            merged.problems.append(f"The inventory script {path} is left out: {error}.")
+            merged.problems.append(f"Skipping inventory script {path}: {error}.")
         except errors.TemporaryError as error:
             if patient:
                 raise
-            merged.problems.append(f"The inventory goes without {path}: {error}")
+            merged.problems.append(f"Skipping inventory script {path}: {error}")
         else:
             _read(path, output, merged)
     return merged.inventory()
 
 
 def _scripts(directory: str, problems: list[str]) -> Iterator[str]:
-    """Yield the paths of the scripts to run, and note why the other files are not run."""
+    """Yield the paths of the scripts to run; add a message to `problems` for every other file."""
     disk.require_target(directory)
     try:
         names = sorted(os.listdir(directory))
     except FileNotFoundError:
-        return  # a device need not have any
+        return  # inventory scripts are optional
     except OSError as error:
-        problems.append(f"No inventory scripts: {directory} cannot be read ({error.strerror}).")
+        problems.append(f"Skipping all inventory scripts: {directory} cannot be read ({error.strerror}).")
         return
     for name in names:
         path = f"{directory}/{name}"
         if reason := _excluded(path, name):
-            problems.append(f"The inventory script {path} is left out: {reason}.")
+            problems.append(f"Skipping inventory script {path}: {reason}.")
         else:
             yield path
 
 
 def _excluded(path: str, name: str) -> str:
-    """Return why a file of the inventory directory is not run, "" if it is."""
+    """Return why a file of the inventory directory is not run, or ""."""
     if name.startswith(("#", ".#")) or name.lower().endswith(_LEFTOVERS):
-        # Its values would be added to those of the script itself, and each value become a list.
+        # A copy of a script would double each value of the script and turn it into a list.
         return "its name is that of a backup or of an unfinished installation; remove it"
     if os.path.isdir(path):
         return "it is a directory"
     if not name.startswith(PREFIX):
         return f"its name does not begin with {PREFIX}; rename it, or move it elsewhere"
-    # What else may be wrong with the file, the start will tell.
+    # Any other problem shows when the script is started.
     return "" if os.access(path, os.X_OK) else scripts.obstacle(path) or "it is not executable"
 
 
@@ -111,10 +111,10 @@ def _read(path: str, output: bytes, merged: "_Merged") -> None:
             continue
         found = True
         if "\N{REPLACEMENT CHARACTER}" in text and not _is_utf8(line):
-            merged.note(path, number, "bytes that are not UTF-8 are replaced")
+            merged.note(path, number, "bytes that are not UTF-8 were replaced")
         merged.add(path, number, *pair)
     if not found:
-        merged.problems.append(f"The inventory script {path} adds nothing: it prints no key=value line.")
+        merged.problems.append(f"The inventory script {path} adds nothing: it printed no key=value line.")
 
 
 def _is_utf8(line: bytes) -> bool:
@@ -126,7 +126,7 @@ def _is_utf8(line: bytes) -> bool:
 
 
 class _Merged:
-    """Attributes collected one by one, within the limits of the server."""
+    """Collects attributes one by one, within the limits of the server."""
 
     def __init__(self, known: Mapping[str, str]) -> None:
         self.values: key_values.Values = {name: [value] for name, value in known.items()}
@@ -136,17 +136,17 @@ class _Merged:
         self._size = 2 + sum(_JSON_OVERHEAD + _size(name, value) for name, value in known.items())
 
     def reserve(self, names: Mapping[str, str]) -> None:
-        """Ignore whatever scripts print under these names: it is known better."""
+        """Ignore values that scripts print under these names."""
         self._reserved |= set(names)
 
     def add(self, path: str, number: int, name: str, value: str) -> None:
-        """Add a value from a line of a file, or note why the server would reject it."""
+        """Add a value from line `number` of a file, or note why the server would reject it."""
         if name in self._reserved:
             return
         new = name not in self.values
         size = _JSON_OVERHEAD + _size(name, value) if new else 4 + _size(value)
         if "\0" in name or "\0" in value:
-            self.note(path, number, f"{_LEFT_OUT} it holds a NUL byte")
+            self.note(path, number, f"{_LEFT_OUT} it contains a NUL byte")
         elif len(name.encode()) > NAME_LIMIT:
             self.note(path, number, f"{_LEFT_OUT} its name has more than {NAME_LIMIT} bytes")
         elif new and len(self.values) >= ATTRIBUTE_LIMIT:
@@ -160,11 +160,11 @@ class _Merged:
             self._size += size
 
     def note(self, path: str, number: int, problem: str) -> None:
-        """Note a problem with a line, 0 for a line of unknown number."""
+        """Record a problem with a line; `number` is 0 if it is unknown."""
         self._noted.setdefault((path, problem), []).append(number)
 
     def inventory(self) -> Inventory:
-        """Return what was collected."""
+        """Return the collected attributes, and at most `MOST_PROBLEMS` messages."""
         problems = [
             *self.problems,
             *(f"{path}, {_lines(found)}: {problem}." for (path, problem), found in self._noted.items()),
@@ -182,7 +182,7 @@ def _size(*texts: str) -> int:
 
 
 def _lines(numbers: list[int]) -> str:
-    """Name lines by their numbers, or by how many they are."""
+    """Return "line 3" or "4 lines (1, 2, 3, ...)" for a message."""
     if len(numbers) == 1:
         return f"line {numbers[0]}" if numbers[0] else "a line"
     shown = ", ".join(str(number) for number in numbers[:3] if number)

@@ -1,6 +1,7 @@
-"""Why the certificate of a server was rejected, in words, and what to do about it.
+"""Messages for a rejected server certificate: why it was rejected, and what to do now.
 
-Pure. The numbers are OpenSSL's X509_V_ERR_* (openssl/x509_vfy.h), `SSLCertVerificationError.verify_code`.
+Pure functions. The numbers are OpenSSL's X509_V_ERR_* (openssl/x509_vfy.h), which Python passes on as
+`SSLCertVerificationError.verify_code`.
 """
 
 import ssl
@@ -20,7 +21,7 @@ WRONG_PURPOSE = 26
 NOT_A_CA = (24, 32, 79)
 
 SHOWN = 64
-"""Characters of a name that a message repeats: certificates are strangers' words."""
+"""Maximum number of characters of a name in a message: the content of a certificate is not trusted."""
 NAMES = 5
 NAMES_OF_HOSTS = ("DNS", "IP Address")
 
@@ -32,18 +33,22 @@ class Anchors(NamedTuple):
     """Where the trusted certificates of a connection came from."""
 
     file: str = ""  # ServerCertificate
-    problem: str = ""  # why that file is of no use, "" if it was loaded
-    dangling: bool = False  # it is a link to nothing
-    system: bool = True  # the system has certificates of its own
+    problem: str = ""  # why that file cannot be used, "" if it was loaded
+    dangling: bool = False  # it is a dangling link
+    system: bool = True  # the system has CA certificates
     hosts: tuple[str, ...] = ()  # the hosts, with ports, that ServerURL and Servers name
 
 
 def rejected(
     host: str, code: int, message: str, chain: Sequence[Details], anchors: Anchors, now: float
 ) -> errors.Error:
-    """Say which certificate of a connection to `host` is at fault; `chain` is what was sent, leaf first."""
+    """Return the error for a certificate of a connection to `host`.
+
+    `code` and `message` are OpenSSL's, `chain` is what the host sent (leaf first), `now` is in seconds since
+    1970.
+    """
     certificate = f"The certificate of {host}"
-    address = "correct ServerURL" if host in anchors.hosts else "correct the address that the server names"
+    address = "correct ServerURL" if host in anchors.hosts else "correct the address in the server's answer"
     if code in OTHER_NAME:
         return errors.UntrustedServer(f"{certificate} {_other_name(host, chain)}, or {address}.")
     if code in (NOT_YET_VALID, EXPIRED):
@@ -52,18 +57,18 @@ def rejected(
         return _unknown_issuer(host, code, chain, anchors, address)
     if code in TOO_WEAK:
         return errors.UntrustedServer(
-            f"{certificate}, or of its issuer, is too weak ({message}); another certificate is needed: RSA "
-            "with 2048 bits or more, or ECDSA, signed with SHA-256 or better."
+            f"{certificate} or its issuer is too weak ({message}); issue one with RSA (2048 bits or more) or "
+            "ECDSA, signed with SHA-256 or better."
         )
     if code == WRONG_PURPOSE:
         return errors.UntrustedServer(
-            f"{certificate} is not meant for a server ({message}); issue one with the extended key usage "
+            f"{certificate} is not a server certificate ({message}); issue one with the extended key usage "
             "serverAuth."
         )
     if code in NOT_A_CA:
         return errors.UntrustedServer(
-            f"{certificate} was issued by {_issuer(chain)}, which may not issue certificates ({message}); "
-            "issue one with a proper CA."
+            f"{certificate} was issued by {_issuer(chain)}, which is not a CA ({message}); issue one with a "
+            "valid CA."
         )
     return errors.UntrustedServer(
         f"{certificate} is not valid ({_visible(message, 120)}); issue another one, or {address}."
@@ -71,22 +76,22 @@ def rejected(
 
 
 def _other_name(host: str, chain: Sequence[Details]) -> str:
-    """Say which names the certificate is for."""
+    """Return which names the certificate is valid for, and what to do, as the end of a message."""
     if not chain:
         return "is for another name; issue one for this name"
     named = chain[0].get("subjectAltName", ())
     names = [_visible(str(value)) for kind, value in named if kind in NAMES_OF_HOSTS]
     if not names:
         return (
-            f"has no subjectAltName, and its common name {_subject(chain[0])} does not count; issue one with "
-            "a subjectAltName"
+            f"has no subjectAltName, and its common name {_subject(chain[0])} is ignored; issue one with a "
+            "subjectAltName"
         )
     bare = host.partition("]")[0][1:] if host.startswith("[") else host.partition(":")[0]
     is_address = ":" in bare or not bare.strip("0123456789.")
     if is_address and bare in [str(value).rstrip(".") for kind, value in named if kind == "DNS"]:
         return (
-            f"has the address {bare} as a DNS name, which does not count; issue one that has it as an IP "
-            "address in its subjectAltName"
+            f"has the address {bare} as a DNS name, which is ignored; issue one that has it as an IP address "
+            "in its subjectAltName"
         )
     shown = ", ".join(names[:NAMES]) + (f" and {len(names) - NAMES} more" if len(names) > NAMES else "")
     label, _, domain = host.partition(":")[0].partition(".")
@@ -159,7 +164,7 @@ def _subject(details: Details) -> str:
 
 
 def _common_name(name: Sequence[Sequence[tuple[str, str]]]) -> str:
-    """Return the part of a distinguished name that people know it by."""
+    """Return the most specific name in a distinguished name, quoted."""
     members = {kind: value for part in name for kind, value in part}
     for kind in ("commonName", "organizationalUnitName", "organizationName"):
         if kind in members:
@@ -168,5 +173,5 @@ def _common_name(name: Sequence[Sequence[tuple[str, str]]]) -> str:
 
 
 def _visible(text: str, limit: int = SHOWN) -> str:
-    text = "".join(letter if letter.isprintable() else "?" for letter in text.strip())
+    text = "".join(character if character.isprintable() else "?" for character in text.strip())
     return text if len(text) <= limit else text[:limit] + "..."

@@ -1,4 +1,4 @@
-"""What a token was asked with: the identity, the device key, the tenant token and the tier."""
+"""The credentials of a token: identity, device key, tenant token and device tier."""
 
 import hashlib
 import logging
@@ -12,19 +12,19 @@ from .state import State, Token
 log = logging.getLogger(__name__)
 
 UNREADABLE = "?"
-"""The digest if the key file cannot be read just now."""
+"""Used as the digest if the key file cannot be read."""
 
 
 def token_is_good(token: Token | None, settings: Settings, now: Snapshot) -> bool:
-    """Say whether a token can be used: not at its end, and asked for with the key and settings of now."""
+    """Return whether a token is valid: not expired, and issued for the current key and settings."""
     if token is None or not plan.token_is_good(token, settings.servers, now.time):
         return False
-    # An older version did not write down whose it is.
+    # An older version did not record the credentials.
     return not token.credentials or current(settings) in (token.credentials, UNREADABLE)
 
 
 def current(settings: Settings) -> str:
-    """Return a digest of the key file, the tenant token and the tier of now."""
+    """Return a digest of the current key file, tenant token and device tier, or `UNREADABLE`."""
     try:
         key = disk.read(settings.key_file, 65536) or b""
     except errors.Error:
@@ -34,12 +34,12 @@ def current(settings: Settings) -> str:
 
 
 def is_another_device(settings: Settings, known: State) -> bool:
-    """Run the identity script and say whether the state belongs to another device; False if it fails."""
+    """Run the identity script and return whether the state belongs to another device; False if it fails."""
     if not known.owner:
         return False
     try:
         found = identity.read_unique(settings, known)
     except (errors.SettingsError, errors.TemporaryError) as error:
-        log.warning("Cannot tell whether this is still the same device: %s", error)
+        log.warning("Cannot check whether this is still the same device: %s", error)
         return False
     return identity.mark(found) != known.owner

@@ -1,7 +1,7 @@
-"""`deployment.log`: what happened to this deployment, for the server to show when it failed.
+"""`deployment.log`: the log of the current deployment, which is uploaded if it fails.
 
-Writes JSON lines, and makes what it reads fit the server's rules (device-api.md section 4): every entry has a
-time, a level and a message, none is empty, and the whole stays below 1 MiB by keeping the tail.
+Entries are JSON lines. An upload follows the server's rules (device-api.md section 4): every entry has a
+time, a level and a message, none is empty, and the whole is below 1 MiB; older entries are dropped first.
 """
 
 import json
@@ -17,12 +17,12 @@ from . import disk, errors
 from .paths import DEPLOYMENT_LOG, SUB_UPDATER_LOG
 
 BODY_LIMIT = 999_744
-"""Bytes of the upload; the reference client's figure, under the server's 1 MiB."""
+"""Maximum bytes of the upload; the reference client's value, below the server's limit of 1 MiB."""
 
 _LINE_LIMIT = 16_384
 _FILE_LIMIT = 2 << 20
 _FRAME = 512
-"""Bytes for the frame of the body, and for the entry that tells what is missing."""
+"""Bytes reserved for the braces of the body, and for the entry about dropped entries."""
 
 Message = dict[str, str]
 
@@ -30,10 +30,10 @@ log = logging.getLogger(__name__)
 
 
 class Handler(logging.Handler):
-    """Appends what the program says while it works on a deployment to its log.
+    """Appends log records to the log of the deployment.
 
-    A full disk silences the log, not the update: the failure to write is left to those who write more
-    important things.
+    Failures to write are ignored: a full disk must not stop an update, and other code that writes to the same
+    disk reports it.
     """
 
     def __init__(self, directory: str) -> None:
@@ -41,7 +41,7 @@ class Handler(logging.Handler):
         self.path = f"{directory}/{DEPLOYMENT_LOG}"
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one line; never raises."""
+        """Append one line; never raise an `OSError` or a disk error, and sync nothing."""
         line = json.dumps(_message(record.created, record.levelname.lower(), record.getMessage())) + "\n"
         try:
             descriptor = disk.open_own(self.path, os.O_RDWR)
@@ -50,7 +50,7 @@ class Handler(logging.Handler):
         try:
             size = os.fstat(descriptor).st_size
             if size and os.pread(descriptor, 1, size - 1) != b"\n":
-                line = "\n" + line  # a power cut has torn the last one
+                line = "\n" + line  # a power cut truncated the last line
             if size >= _FILE_LIMIT:
                 descriptor = self._trim(descriptor)
             os.write(descriptor, line.encode())
@@ -60,9 +60,9 @@ class Handler(logging.Handler):
             os.close(descriptor)
 
     def _trim(self, descriptor: int) -> int:
-        """Keep the newer half of the log, since the newest lines tell why an update failed; return it, open.
+        """Drop the older half of the log and return an open descriptor; the newest lines explain a failure.
 
-        The whole is rewritten once in a megabyte, and replaced: a power cut leaves the old log or the new.
+        The file is replaced atomically, once per megabyte.
         """
         kept = _end_of(descriptor, _FILE_LIMIT // 2)
         disk.write_whole(self.path, kept)
@@ -72,9 +72,9 @@ class Handler(logging.Handler):
 
 
 def reset(log_directory: str, datastore: str) -> None:
-    """Begin the log of a new deployment: what the last one left goes.
+    """Start the log of a new deployment: remove the logs of the last one.
 
-    What cannot be removed is said and must not hold up the update.
+    A file that cannot be removed is logged, and must not stop the update.
     """
     for path in (f"{log_directory}/{DEPLOYMENT_LOG}", f"{datastore}/{SUB_UPDATER_LOG}"):
         try:
@@ -85,10 +85,10 @@ def reset(log_directory: str, datastore: str) -> None:
 
 
 def collect(log_directory: str, datastore: str, at: float, limit: int = BODY_LIMIT) -> list[Message]:
-    """Gather the entries to upload, ours and then the sub-updater's, the newest that fit into `limit` bytes.
+    """Return the entries to upload, ours and then the sub-updater's: the newest that fit into `limit` bytes.
 
-    Of our own at least a quarter of that, however much the sub-updater wrote: they may tell the reason.
-    Lines without a time get the time `at`.
+    At least a quarter of the limit is for ours, which may give the reason for the failure. Lines without a
+    time get the time `at`, in seconds since 1970. A log that another user could have written is left out.
     """
     ours = _read(f"{log_directory}/{DEPLOYMENT_LOG}", _own, at)
     theirs = _read(f"{datastore}/{SUB_UPDATER_LOG}", _lines, at)
@@ -102,7 +102,7 @@ def _read(path: str, entries: Callable[[str, float], list[Message]], at: float) 
     try:
         return entries(_tail(path), at)
     except errors.UntrustedFile as error:
-        return [_message(at, "warning", f"{path} is left out: it {error.reason}.")]
+        return [_message(at, "warning", f"{path} was left out because it {error.reason}.")]
 
 
 def _size(messages: list[Message]) -> int:
@@ -110,12 +110,12 @@ def _size(messages: list[Message]) -> int:
 
 
 def fit(messages: list[Message], limit: int = BODY_LIMIT) -> list[Message]:
-    """Keep the newest entries whose JSON body stays within `limit` bytes, and say so where some had to go."""
-    room = limit - _FRAME
+    """Return the newest entries whose JSON fits into `limit` bytes, after a note if some were dropped."""
+    left = limit - _FRAME
     kept: list[Message] = []
     for message in reversed(messages):
-        room -= len(json.dumps(message)) + 2
-        if room < 0:
+        left -= len(json.dumps(message)) + 2
+        if left < 0:
             dropped = len(messages) - len(kept)
             note = f"{dropped} older entries were left out to fit the server's limit."
             kept.append({**message, "level": "warning", "message": note})
@@ -125,7 +125,7 @@ def fit(messages: list[Message], limit: int = BODY_LIMIT) -> list[Message]:
 
 
 def _own(text: str, at: float) -> list[Message]:
-    """Read our JSON lines; one that a power cut spoiled is replaced by an entry that says so."""
+    """Return the entries of our JSON lines; an unreadable line, as after a power cut, becomes a warning."""
     messages: list[Message] = []
     stamp = _stamp(at)
     for line in text.splitlines():
@@ -144,7 +144,7 @@ def _own(text: str, at: float) -> list[Message]:
 
 
 def _entry(line: str) -> Message | None:
-    """Read one line, or say None where the server would refuse it."""
+    """Return the entry of one line, or None if the server would reject it."""
     try:
         entry: Any = json.loads(line)
         stamp, level, message = (entry[key] for key in ("timestamp", "level", "message"))
@@ -159,7 +159,7 @@ def _entry(line: str) -> Message | None:
 
 
 def _lines(text: str, at: float) -> list[Message]:
-    """Make one entry of each line that the sub-updater wrote."""
+    """Return an entry for each line that the sub-updater wrote."""
     lines = (line for line in text.splitlines() if line.strip("\0 \t"))
     return [
         _message(at, "info", line if len(line) <= _LINE_LIMIT else line.strip("\0 \t")[-_LINE_LIMIT:])
@@ -168,9 +168,9 @@ def _lines(text: str, at: float) -> list[Message]:
 
 
 def _tail(path: str) -> str:
-    """Read the end of a log, from the start of a line on; nothing if there is none to be read.
+    """Return the last `BODY_LIMIT` bytes of a log, from the start of a line, or "" if it cannot be read.
 
-    Raises `errors.UntrustedFile` for what somebody else could have put there: it would be uploaded.
+    Raises `errors.UntrustedFile` for a file that another user could have put there: it would be uploaded.
     """
     try:
         descriptor = disk.open_to_read(path)
@@ -185,7 +185,7 @@ def _tail(path: str) -> str:
 
 
 def _end_of(descriptor: int, limit: int) -> bytes:
-    """Return the last bytes of a file, from the start of a line if there is one; raises `OSError`."""
+    """Return the last `limit` bytes of a file, from the start of a line if there is one; raise `OSError`."""
     size = os.fstat(descriptor).st_size
     content = os.pread(descriptor, limit, max(0, size - limit))
     return content if size <= limit else content.partition(b"\n")[2] or content
@@ -196,5 +196,5 @@ def _message(at: float, level: str, message: str) -> Message:
 
 
 def _stamp(at: float) -> str:
-    """Format a time as RFC 3339 in UTC."""
+    """Format seconds since 1970 as RFC 3339 in UTC."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at))

@@ -1,8 +1,8 @@
-"""Files that survive a power cut: written whole or not at all, read with a bound, and the one lock.
+"""Read and write files safely: atomically, durably, and with a limit on their size.
 
-A file of ours that somebody else could have put there, or could still write to, is never used. Knows
-nothing of what the files mean. Paths are plain strings: `pathlib` alone would double the start-up cost of
-the most frequent invocation, the one that finds nothing due.
+A file of this program is never used if another user could have created it or can write to it. This module
+does not interpret the content of files. Paths are plain strings, because importing `pathlib` would double the
+start-up cost of the most frequent invocation, the one that finds nothing due.
 """
 
 import contextlib
@@ -16,14 +16,14 @@ from .oserrors import failure as failure
 from .oserrors import require_file_size as require_file_size
 
 STATE_RESERVE = 1 << 20
-"""Bytes that a download leaves free, so that the state can always be written."""
+"""Bytes that a download leaves free, so that the state can still be written."""
 
 _NO_SYNC = {errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, errno.ENOTTY, errno.EISDIR, 524}
-"""What fsync of a directory answers on file systems that cannot do it; 524 is the kernel's own ENOTSUPP."""
+"""Errors of fsync for directories on file systems that do not support it; 524 is the kernel's ENOTSUPP."""
 
 
 def dangling_link(path: str) -> str:
-    """Return a clause about the symbolic link that keeps a missing path from existing, or ""."""
+    """Return a clause about the dangling link because of which a path does not exist, or ""."""
     while not os.path.lexists(path) and path != os.path.dirname(path):
         path = os.path.dirname(path)
     if os.path.islink(path) and not os.path.exists(path):
@@ -32,26 +32,28 @@ def dangling_link(path: str) -> str:
 
 
 def require_target(path: str) -> None:
-    """Raise `errors.SettingsError` if a path does not exist because a symbolic link leads nowhere.
+    """Raise `errors.SettingsError` if a path does not exist because of a dangling link.
 
-    Its partition may not be mounted, so it must not be treated as a file that was never there.
+    The partition of its target may not be mounted, so the file must not be taken for one that never existed.
     """
     if clause := dangling_link(path):
         raise errors.SettingsError(f"{clause[0].upper()}{clause[1:]}, or correct the link.")
 
 
 def require_data_directory(path: str) -> None:
-    """Raise `errors.DiskError` for a data directory that does not exist because a link leads nowhere.
+    """Raise `errors.DiskError` if the data directory does not exist because of a dangling link.
 
-    Its partition may not be mounted, and with a new key in that place the device would be another one for the
-    server.
+    Its partition may not be mounted, and with a new key the server would see another device.
     """
     if clause := dangling_link(path):
-        raise errors.DiskError(f"There is no data directory {path}: {clause}, or make the directory.")
+        raise errors.DiskError(f"There is no data directory {path}: {clause}, or create the directory.")
 
 
 def ensure_directory(path: str) -> None:
-    """Make the data directory if it is missing; raises `errors.NoSpace` or `errors.DiskError`."""
+    """Create the data directory, mode 0700, and its parents if they are missing.
+
+    Raises `errors.DiskError`, also for a dangling link, or `errors.NoSpace`.
+    """
     require_data_directory(path)
     try:
         os.makedirs(path, 0o700, exist_ok=True)
@@ -60,14 +62,14 @@ def ensure_directory(path: str) -> None:
 
 
 def read(path: str, limit: int = 1 << 20, *, private: bool = False) -> bytes | None:
-    """Return the content of a regular file, at most `limit` bytes, or None if there is no file.
+    """Return the content of a regular file, or None if the file does not exist; follow links.
 
-    Raises `errors.SettingsError` for a link that leads nowhere, and `errors.DiskError` for anything that is
-    not a regular file, is too large or cannot be read; if it is `private`, `errors.UntrustedFile` for a file
-    that another user can write.
+    Raises `errors.SettingsError` for a dangling link, `errors.FileTooLarge` for more than `limit` bytes, and
+    `errors.DiskError` for anything that is not a regular file or cannot be read. With `private`, raises
+    `errors.UntrustedFile` for a file that another user owns or can write to.
     """
     try:
-        # Without O_NONBLOCK a FIFO would block us.
+        # Without O_NONBLOCK, opening a FIFO would block.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     except FileNotFoundError:
         require_target(path)
@@ -88,10 +90,10 @@ def read(path: str, limit: int = 1 << 20, *, private: bool = False) -> bytes | N
 
 
 def read_own(path: str, limit: int = 1 << 20) -> bytes | None:
-    """Read a file that only this program writes; links are not followed.
+    """Return the content of a file that only this program writes, or None if it does not exist.
 
-    Raises `errors.UntrustedFile` if it could be somebody else's, and `errors.DiskError` like `read`, also for
-    a directory: no new file can take its place.
+    Does not follow links. Raises `errors.UntrustedFile` if the file may not be ours (see `is_ours`), and
+    `errors.DiskError` like `read`, also for a directory, because no new file can replace it.
     """
     try:
         if stat.S_ISDIR(os.lstat(path).st_mode):
@@ -122,10 +124,15 @@ def _content(descriptor: int, path: str, limit: int) -> bytes:
 
 
 def write_whole(path: str, content: bytes, mode: int = 0o600) -> None:
-    """Replace a file so that a power cut leaves the old content or the new, never a mixture.
+    """Replace a file atomically and durably; `mode` is the mode of the new file.
 
-    Write beside it, fsync, rename, fsync the directory. Raises `errors.NoSpace` or `errors.DiskError`, and
-    then the old file stands.
+    Writes a new file in the same directory, calls fsync, renames it and calls fsync for the directory. A
+    power cut at any time leaves the old content or the new content, never a mixture; when this returns, the
+    new content survives one.
+
+    Raises `errors.NoSpace` or `errors.DiskError`. Then the old file is unchanged, except if only the last
+    step failed: the new content is in place, but a power cut may bring the old content back. Two processes
+    that write the same path at once are **not** synchronized; hold the lock.
     """
     try:
         beside, descriptor = _create_beside(path, mode)
@@ -146,10 +153,10 @@ def write_whole(path: str, content: bytes, mode: int = 0o600) -> None:
 
 
 def _create_beside(path: str, mode: int = 0o600, flags: int = os.O_WRONLY) -> tuple[str, int]:
-    """Create a new file to be renamed to `path` later; return its name and its descriptor.
+    """Create a file that will be renamed to `path`; return its name and its descriptor.
 
-    Always the same name, so that power cuts leave at most one behind. If what has that name cannot be
-    removed (a directory, say), any other name will do.
+    The name is always the same, so that power cuts leave at most one such file behind. If that name is taken
+    and cannot be removed (by a directory, for example), the name is random.
     """
     beside = path + ".new"
     try:
@@ -166,10 +173,10 @@ def _create_unique(path: str, mode: int = 0o600, flags: int = os.O_WRONLY) -> tu
 
 
 def free(path: str | int) -> int:
-    """Return the bytes that we can still write beside a file (a path or a descriptor); raises `OSError`.
+    """Return the bytes that this user can still write to the file system of a path or descriptor.
 
-    0 if no file can be made for lack of inodes. Some file systems count neither inodes nor blocks; without a
-    count of blocks the answer is a very large number.
+    0 if there is no free inode; a very large number if the file system does not count its blocks. Raises
+    `OSError`.
     """
     room = os.statvfs(path)
     if not room.f_blocks:
@@ -179,9 +186,10 @@ def free(path: str | int) -> int:
 
 
 def create(path: str, mode: int = 0o600, flags: int = os.O_WRONLY) -> int:
-    """Open a new file of ours and return its descriptor; whatever had its name is removed first.
+    """Create a new file and return its descriptor; remove anything that has its name first.
 
-    O_EXCL means that a link or a file that somebody prepared there is never followed, nor its mode inherited.
+    O_EXCL guarantees that a link or file that another user put there is neither followed nor reused. Raises
+    `OSError`, also if the name belongs to a directory. Nothing is synced.
     """
     flags |= os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
@@ -192,14 +200,14 @@ def create(path: str, mode: int = 0o600, flags: int = os.O_WRONLY) -> int:
 
 
 def open_own(path: str, flags: int = os.O_WRONLY) -> int:
-    """Open a file of ours for appending, and make it if it is missing; raises `OSError`.
+    """Open a file of this program for appending, create it if it is missing, and return its descriptor.
 
-    Anything that is not ours alone (see `is_ours`) is replaced by a new, empty file: whoever made it may have
-    it open, and could change what we write.
+    A file that may not be ours (see `is_ours`) is replaced by a new, empty one: another process may have it
+    open, and could change what is written. Raises `OSError`. Nothing is synced.
     """
     flags |= os.O_APPEND
     with contextlib.suppress(FileNotFoundError, PermissionError, errors.UntrustedFile):
-        # Without O_CREAT, which the kernel refuses for a file of somebody else's in a sticky directory.
+        # Without O_CREAT, which the kernel rejects for another user's file in a sticky directory.
         descriptor = _open_regular(path, flags)
         if is_ours(os.fstat(descriptor), path):
             with contextlib.suppress(OSError):  # a file system without modes
@@ -217,8 +225,8 @@ def open_own(path: str, flags: int = os.O_WRONLY) -> int:
 
 
 def _open_regular(path: str, flags: int) -> int:
-    """Open a regular file without following a link or blocking; raises `errors.UntrustedFile`."""
-    # Looked at first, for opening a device can have effects of its own.
+    """Open a regular file without following a link or blocking; raise `errors.UntrustedFile` otherwise."""
+    # Check first, because opening a device file can have side effects.
     if stat.S_ISREG(os.lstat(path).st_mode):
         try:
             return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -229,9 +237,9 @@ def _open_regular(path: str, flags: int) -> int:
 
 
 def open_to_read(path: str) -> int:
-    """Open a file of ours for reading.
+    """Open a file of this program for reading and return its descriptor; do not follow links.
 
-    Raises `errors.UntrustedFile` if it could be somebody else's, `OSError` if it cannot be opened.
+    Raises `errors.UntrustedFile` if it may not be ours (see `is_ours`), and `OSError` if it cannot be opened.
     """
     descriptor = _open_regular(path, os.O_RDONLY)
     try:
@@ -245,7 +253,7 @@ def open_to_read(path: str) -> int:
 
 
 def is_own(path: str) -> bool:
-    """Say whether there is a file of ours, and nobody else's, at a path; raises `errors.DiskError`."""
+    """Return whether a path is a file of ours (see `is_ours`); raise `errors.DiskError` if unreadable."""
     try:
         os.close(open_to_read(path))
     except (FileNotFoundError, errors.UntrustedFile):
@@ -256,7 +264,7 @@ def is_own(path: str) -> bool:
 
 
 def is_anothers(path: str) -> bool:
-    """Say whether another user, and not root, has made what is at a path; False if nothing is there."""
+    """Return whether a path belongs to another user who is not root; False if it does not exist."""
     try:
         found = os.lstat(path)
     except OSError:
@@ -265,7 +273,7 @@ def is_anothers(path: str) -> bool:
 
 
 def not_ours(found: os.stat_result) -> str:
-    """Say why a file may not be ours alone, as the end of a sentence; "" if it is."""
+    """Return why a file may not be ours, as the end of a message, or ""."""
     if not stat.S_ISREG(found.st_mode):
         return "is not a regular file"
     if reason := writable_by_others(found):
@@ -274,17 +282,17 @@ def not_ours(found: os.stat_result) -> str:
 
 
 def writable_by_others(found: os.stat_result) -> str:
-    """Say why another user can change a file, as the end of a sentence; "" if none but root can."""
+    """Return why another user (root excepted) can change a file, as the end of a message, or ""."""
     if found.st_uid not in (os.geteuid(), 0):
         return f"belongs to user {found.st_uid}"
     return "can be written by other users" if _others_write(found) else ""
 
 
 def is_ours(found: os.stat_result, path: str) -> bool:
-    """Say whether a file found at `path` is ours alone: regular, our own, one name, written by nobody else.
+    """Return whether the file found at `path` is ours: regular, one name, owned and writable by us only.
 
-    A file system without owners or modes (vfat, a network share) gives the same to every file. So before a
-    file is rejected, one made just now is compared with it.
+    A file system without owners or modes (vfat, a network share) reports the same ones for every file, so
+    before the file is rejected, it is compared with a new one in the same directory.
     """
     if not not_ours(found):
         return True
@@ -311,11 +319,15 @@ def _others_write(found: os.stat_result) -> bool:
 
 
 def sync_directory(path: str) -> None:
-    """Make renames and removals in a directory durable, as far as its file system can do that."""
+    """Make renames and removals in a directory durable; raise `OSError` if that fails.
+
+    Does nothing, and so guarantees nothing, if the file system does not support it (some network file
+    systems) or the directory may not be listed.
+    """
     try:
         descriptor = os.open(path or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except PermissionError:
-        return  # one that can be written but not listed
+        return  # a directory that can be written to but not listed
     try:
         sync_descriptor(descriptor)
     finally:
@@ -323,7 +335,7 @@ def sync_directory(path: str) -> None:
 
 
 def sync_descriptor(directory: int) -> None:
-    """Do the same for a directory that is open (for reading, not with O_PATH)."""
+    """Do what `sync_directory` does, for an open directory (open for reading, not with O_PATH)."""
     try:
         os.fsync(directory)
     except OSError as error:
@@ -332,17 +344,20 @@ def sync_descriptor(directory: int) -> None:
 
 
 def remove(*paths: str) -> None:
-    """Remove files, durably; a missing one is fine. Raises `errors.DiskError` or `errors.NoSpace`."""
-    gone = False
+    """Remove files of one directory durably; ignore missing ones.
+
+    Raises `errors.DiskError` or `errors.NoSpace` for the first one that cannot be removed; the rest stays.
+    """
+    removed = False
     for path in paths:
         try:
             os.unlink(path)
-            gone = True
+            removed = True
         except FileNotFoundError:
             continue
         except OSError as error:
             raise failure(f"remove {path}", error) from error
-    if gone:
+    if removed:
         try:
             sync_directory(os.path.dirname(paths[0]))
         except OSError as error:

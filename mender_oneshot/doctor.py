@@ -1,6 +1,6 @@
-"""Everything that a working device needs, looked at one after the other: what is wrong, and what to do.
+"""Check everything that a working device needs, and report what is wrong and what to do about it.
 
-Asks the server a question, runs the scripts; changes nothing.
+Sends requests to the server and the artifact storage, and runs the scripts; changes nothing.
 """
 
 import contextlib
@@ -37,10 +37,10 @@ LITTLE_SPACE = 1 << 20
 
 
 def examine(settings: Settings, trouble: errors.Error | None = None) -> Iterator[Finding]:
-    """Look at one thing after the other; what is missing does not keep the others from being looked at.
+    """Run all checks and yield their findings; a check that fails does not stop the others.
 
-    With `trouble`, the configuration cannot be used and the settings are defaults, so nothing is examined
-    that depends on them.
+    With `trouble`, the configuration cannot be used and `settings` are defaults, so checks that depend on the
+    settings are skipped.
     """
     if trouble:
         yield Finding("configuration", str(trouble), trouble)
@@ -48,12 +48,12 @@ def examine(settings: Settings, trouble: errors.Error | None = None) -> Iterator
         yield finding("configuration", _configuration, settings)
     yield finding("data directory", _data_directory, settings)
     yield finding("state", _state, settings)
-    yield from several("steps", _failing_steps, settings, "No step fails again and again.")
+    yield from several("steps", _failing_steps, settings, "No step has failed repeatedly.")
     yield from several(
         "permissions",
         lambda s: map(errors.SettingsError, permissions.problems(s)),
         settings,
-        "Nobody else can change the configuration, the scripts or the data directory.",
+        "Only root and this user can change the configuration, the scripts and the data directory.",
     )
     if not trouble:
         yield finding("device type", lambda s: f"The device type is {device.device_type(s)}.", settings)
@@ -80,11 +80,12 @@ def _configuration(settings: Settings) -> str:
     network.check(settings)
     if settings.skip_verify:
         raise errors.SettingsError(
-            "SkipVerify is set, so anybody on the network can pose as the server; remove it."
+            "SkipVerify disables certificate checks, so anyone on the network can impersonate the server; "
+            "remove it."
         )
-    found = f"mender.conf names {', '.join(settings.servers)}."
+    found = f"Configured server: {', '.join(settings.servers)}."
     if path := permissions.readable_token(settings):
-        found += f" Other users can read the TenantToken in {path}; if they should not, do: chmod 600 {path}"
+        found += f" Other users can read the TenantToken in {path}; to prevent that: chmod 600 {path}"
     return found
 
 
@@ -92,29 +93,29 @@ def _data_directory(settings: Settings) -> str:
     path = settings.places.datastore
     if not os.path.isdir(path):
         disk.require_data_directory(path)
-        raise errors.SettingsError(f"There is no data directory {path}; make it, or let a first run do so.")
+        raise errors.SettingsError(f"The data directory {path} does not exist yet; the first run creates it.")
     if os.statvfs(path).f_flag & os.ST_RDONLY:
         raise disk.failure(f"write to the data directory {path}", OSError(errno.EROFS, ""))
     for one in (path, settings.places.data(paths.LOCK), settings.places.data(paths.STATE)):
         if os.path.exists(one) and not os.access(one, os.W_OK):
             raise errors.SettingsError(_not_writable(one))
     free = disk.free(path)
-    if not free:  # not a byte, or not an inode
+    if not free:  # no bytes or no inodes
         raise disk.failure(f"write to {path}", OSError(errno.ENOSPC, "", f"{path}/"))
     if free < LITTLE_SPACE:
-        raise errors.NoSpace(f"{path} has only {free} bytes left; make room for an artifact.")
+        raise errors.NoSpace(f"{path} has only {free} bytes left; free some space for an artifact.")
     return f"{path} has {free / 1e6:.0f} MB left for an artifact."
 
 
 def _not_writable(path: str) -> str:
     if os.geteuid():
         return f"{path} cannot be written to; run this as root."
-    # Root may write to everything else.
-    return f"{path} has an attribute that keeps even root from writing (lsattr -d); do: chattr -ia {path}"
+    # Nothing but an attribute stops root.
+    return f"{path} has an attribute that prevents writing (lsattr -d); remove it: chattr -ia {path}"
 
 
 def _known(settings: Settings) -> state.State:
-    """Return the state, empty if it cannot be read: that is a finding of its own check."""
+    """Return the state, or an empty one if it cannot be read, which `_state` reports."""
     try:
         return state.load(settings.places.data(paths.STATE))
     except (state.Unreadable, errors.Error):
@@ -134,12 +135,12 @@ def _state(settings: Settings) -> str:
         known = state.load(path)
     except state.Unreadable as error:
         raise errors.DiskError(
-            f"The state {path} cannot be used ({error}); the next run sets it aside and starts afresh."
+            f"The state file {path} is corrupt ({error}); the next run will save a copy and start over."
         ) from error
     if known.damaged:
+        names = ", ".join(known.damaged[:10])
         raise errors.DiskError(
-            f"Members of the state {path} cannot be read ({', '.join(known.damaged[:10])}); the next run "
-            "starts them from their defaults."
+            f"The state file {path} has invalid members ({names}); the next run will use their defaults."
         )
     now = snapshot.look(settings.places)
     if now.lock is not None:
@@ -151,14 +152,14 @@ def _state(settings: Settings) -> str:
 def _update_lock(settings: Settings, known: state.State, deployment: str) -> str:
     name = deployment or "(unknown)"
     if final := state.final_result(known, deployment):
-        return f"Deployment {name} was reported ({final.status}); its {paths.UPDATE_LOCK} is removed soon."
+        return f"Deployment {name} was reported ({final.status}); a run will remove its {paths.UPDATE_LOCK}."
     handed_off = known.handoff and known.handoff.deployment == deployment and known.handoff.artifact_name
     if handed_off or liveness.sub_updater_runs(settings):
-        return f"Deployment {name} is in the sub-updater's hands."
+        return f"Deployment {name} is being installed."
     path = settings.places.data(paths.UPDATE_LOCK)
     raise errors.SettingsError(
-        f"{path} names deployment {name}, which was not handed off by this client, and no sub-updater is "
-        "running; until it is reported, no update is looked for. If nothing is being installed, do: "
+        f"{path} names deployment {name}, which this client did not hand off, and no sub-updater is running; "
+        "there are no update checks until its result is reported. If nothing is being installed: "
         "mender-oneshot report --failure"
     )
 
@@ -167,10 +168,10 @@ def _artifact(settings: Settings) -> str:
     name = device.provides(settings)["artifact_name"]
     if name == "unknown":
         raise errors.SettingsError(
-            "The installed artifact is not known; put a line artifact_name=<release> into "
+            "The name of the installed artifact is not known; put a line artifact_name=<release> into "
             f"{settings.places.conf_dir}/artifact_info."
         )
-    return f"The artifact installed is {name}."
+    return f"The installed artifact is {name}."
 
 
 def _identity(settings: Settings) -> str:
@@ -178,8 +179,8 @@ def _identity(settings: Settings) -> str:
     found = identity.read(settings, known)
     if known.owner not in ("", identity.mark(found)):
         raise errors.SettingsError(
-            "The state belongs to a device with another identity; the next run sets it aside and authorizes "
-            "as a new device. If this is the same device, correct the identity script."
+            "The state belongs to a device with another identity; the next run will save a copy and "
+            "authorize as a new device. If this is the same device, correct the identity script."
         )
     if not identity.is_unique(found):
         raise errors.SettingsError(identity.not_unique(settings, found))
@@ -187,9 +188,9 @@ def _identity(settings: Settings) -> str:
 
 
 def _inventory(settings: Settings) -> Iterator[Finding]:
-    """Run the inventory scripts; yield one finding for each file or line that adds nothing."""
+    """Run the inventory scripts; yield a finding for the whole, and one for each file or line left out."""
     known: dict[str, str] = {}
-    with contextlib.suppress(errors.Error):  # a finding of another check
+    with contextlib.suppress(errors.Error):  # another check reports it
         known = attributes.own(settings)
     problems: tuple[str, ...] = ()
 
@@ -205,17 +206,17 @@ def _inventory(settings: Settings) -> Iterator[Finding]:
 
 
 def _device_key(settings: Settings) -> str:
-    from . import keys  # a library that cannot be used is a finding of this check, not the end of all
+    from . import keys  # here, so that a broken library is a finding and does not stop the other checks
 
     keys.try_out()
     path = settings.key_file
     key = keys.load(path)
     if key is None:
-        return f"There is no device key {path} yet; the first authorization makes it."
+        return f"The device key {path} does not exist yet; the first authorization creates it."
     mode = stat.S_IMODE(os.stat(path).st_mode)
     if mode & 0o077:
-        raise errors.SettingsError(f"Others can read the device key {path}; do: chmod 600 {path}")
-    return f"The device key {path} can be used."
+        raise errors.SettingsError(f"Other users can read the device key {path}; do: chmod 600 {path}")
+    return f"The device key {path} is valid."
 
 
 def _verify_keys(settings: Settings) -> str:
@@ -223,14 +224,12 @@ def _verify_keys(settings: Settings) -> str:
 
     for path in settings.artifact_verify_keys:
         if weakness := keys.weakness(keys.load_verify_key(path)):
-            raise errors.SettingsError(keys.weak_key_sentence(path, weakness))
+            raise errors.SettingsError(keys.weak_key_message(path, weakness))
     count = len(settings.artifact_verify_keys)
     held = _known(settings).deployment
     if held and plan.link_is_open(held, settings):
         raise errors.SettingsError(f"Deployment {held.id}: {plan.OPEN_LINK}")
-    return (
-        f"Artifacts have to be signed, by one of {count} keys." if count else "Artifacts need no signature."
-    )
+    return f"Signatures required (trusted keys: {count})." if count else "Signatures not required."
 
 
 def _sub_updater(settings: Settings) -> str:
@@ -240,7 +239,7 @@ def _sub_updater(settings: Settings) -> str:
         raise errors.SettingsError(
             f"The sub-updater {path} cannot be started: {obstacle}; without it no update can be installed."
         )
-    return f"The sub-updater {path} is there."
+    return f"The sub-updater {path} can be started."
 
 
 def _server(url: str, settings: Settings) -> str:
@@ -254,13 +253,14 @@ def _server(url: str, settings: Settings) -> str:
     apart = abs(clock - time.time()) if clock else 0
     if apart > CLOCK_TOLERANCE:
         raise errors.SettingsError(
-            f"{url} answers, but its clock and ours are {apart / 3600:.0f} hours apart; set the clock."
+            f"{url} is a Mender server, but this device's clock is off by {apart / 3600:.0f} hours; set the "
+            "clock."
         )
-    return f"{url} answers as a Mender server does."
+    return f"{url} is a Mender server."
 
 
 def _link(settings: Settings) -> str:
-    """Return the link of a deployment that is still to be downloaded, or ""."""
+    """Return the link of a deployment whose artifact has not been downloaded yet, or ""."""
     deployment = _known(settings).deployment
     return deployment.uri if deployment and not snapshot.look(settings.places).artifact else ""
 
@@ -271,12 +271,12 @@ def _storage(uri: str, settings: Settings) -> str:
     parts = urlsplit(uri)
     transport = Transport(settings)
     try:
-        # Not the link itself: a download is not for us to begin, and the link may be good for one request.
+        # Not the link itself, which may be valid for one request only.
         with transport.send("GET", f"{parts.scheme}://{parts.netloc}/", None, {}):
-            return f"The storage {host(uri)}, which the server's link names, answers."
+            return f"The artifact storage {host(uri)} is reachable."
     except errors.Error as error:
-        sentence = f"The storage that the server's link names does not answer: {error}"
-        raise errors.TemporaryError(sentence) from error
+        message = f"The artifact storage in the server's link is not reachable: {error}"
+        raise errors.TemporaryError(message) from error
     finally:
         transport.close()
 
@@ -285,10 +285,10 @@ def _authorization(settings: Settings) -> str:
     token = _known(settings).token
     now = snapshot.look(settings.places)
     if not credentials.token_is_good(token, settings, now):
-        why = "has no token"
+        why = "has no valid token"
         if plan.token_is_good(token, settings.servers, now.time):
-            why = "has another key, TenantToken or DeviceTier than its token was issued for"
+            why = "has a token that was issued for another device key, TenantToken or DeviceTier"
         raise errors.NotAccepted(
-            f"The device {why}; run mender-oneshot auth, and accept it under Devices > Pending."
+            f"The device {why}; run mender-oneshot auth, then accept the device under Devices > Pending."
         )
     return "The device is authorized."

@@ -1,4 +1,4 @@
-"""One thing that `doctor` looked at, and what any failure of looking at it means."""
+"""The result of one check of `doctor`, including a check that itself fails."""
 
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -8,20 +8,23 @@ from .settings import Settings
 
 
 class Finding(NamedTuple):
-    """One thing looked at: a stable name, what was found, and the error if something is wrong."""
+    """The result of a check: its stable name, a message, and the error if something is wrong."""
 
     name: str
-    sentence: str
+    message: str
     error: errors.Error | None = None
 
 
 def finding(name: str, check: Callable[[Settings], str], settings: Settings) -> Finding:
-    """Return what a check found; whatever the world does to it becomes a finding."""
+    """Run a check that returns a message; return its finding, also for an error that it raises.
+
+    Exceptions that are bugs of this program are not caught.
+    """
     try:
         return Finding(name, check(settings))
     except errors.Error as error:
         return Finding(name, str(error), error)
-    except OSError as problem:  # a disk may answer no question at all
+    except OSError as problem:  # any system call may fail on a broken disk
         failure = disk.failure(f"examine the {name}", problem)
         return Finding(name, str(failure), failure)
     except BaseException as problem:
@@ -34,7 +37,7 @@ def finding(name: str, check: Callable[[Settings], str], settings: Settings) -> 
 def several(
     name: str, check: Callable[[Settings], Iterator[errors.Error]], settings: Settings, fine: str
 ) -> Iterator[Finding]:
-    """Yield a finding for each problem, or one that says that there is none."""
+    """Yield a finding for each problem that a check yields, or the finding `fine` if there is none."""
     found = False
     for problem in check(settings):
         found = True

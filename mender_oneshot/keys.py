@@ -1,7 +1,6 @@
-"""The device key: create, load, sign; and the keys that artifacts are signed with. The only file that knows
-`cryptography`.
+"""Generate, load and use the device key, and verify signatures of artifacts. The only user of `cryptography`.
 
-Forms of signatures: device-api.md section 1.3 (authorization) and section 11 (artifacts).
+Signature formats: device-api.md section 1.3 (authorization) and section 11 (artifacts).
 """
 
 import logging
@@ -25,13 +24,15 @@ VerifyKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey
 
 
 def make(settings: Settings) -> None:
-    """Make a new device key and write it as PKCS#8 PEM, 0600 from its first byte.
+    """Generate a device key and write it as PKCS#8 PEM with mode 0600, replacing an existing one atomically.
 
-    Raises `errors.SettingsError` where the user configured a key of their own: that one is never made here.
+    Raises `errors.SettingsError` if Security.AuthPrivateKey is set, because the key of the user is never
+    generated, or the key file is a dangling link; `errors.DiskError` or `errors.NoSpace` if it cannot be
+    written.
     """
     if settings.auth_private_key:
         raise errors.SettingsError(
-            f"Security.AuthPrivateKey {settings.auth_private_key} is never made here; put your key there."
+            f"Security.AuthPrivateKey {settings.auth_private_key} is never generated; install your key there."
         )
     key: DeviceKey
     if settings.key_type == "rsa":
@@ -46,20 +47,21 @@ def make(settings: Settings) -> None:
 
 
 def try_out() -> None:
-    """Make a key in memory and sign with it; raises what `cryptography` raises if it does not work here."""
+    """Generate a key in memory and sign with it; raise what `cryptography` raises if it is broken."""
     sign(ed25519.Ed25519PrivateKey.generate(), b"")
 
 
 def load(path: str) -> DeviceKey | None:
-    """Read the device key, or None if there is none.
+    """Return the device key, or None if the file does not exist.
 
-    Raises `errors.SettingsError` for a damaged key, and for one that another user may have put there.
+    Raises `errors.SettingsError` for a key that is corrupt, encrypted, of another format or kind, or that
+    another user owns or can write to; `errors.DiskError` if it cannot be read.
     """
     try:
         content = disk.read(path, 65536, private=True)
     except errors.UntrustedFile as error:
         raise errors.SettingsError(
-            f"The device key {path} {error.reason}; if it is the right key, take it over: "
+            f"The device key {path} {error.reason}; if it is the right key, correct that: "
             f"chown root:root {path} && chmod 600 {path}"
         ) from error
     if content is None:
@@ -69,15 +71,15 @@ def load(path: str) -> DeviceKey | None:
         raise pem.encrypted("The device key", path)
     if block.startswith(b"-----BEGIN OPENSSH"):
         raise errors.SettingsError(
-            f"The device key {path} is in the form of OpenSSH; convert it: ssh-keygen -p -m PEM -f {path}"
+            f"The device key {path} is in OpenSSH format; convert it: ssh-keygen -p -m PEM -f {path}"
         )
     try:
         key = serialization.load_pem_private_key(block, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm, InternalError) as error:
-        # Never replaced automatically: with a new key the server takes this for a new device.
-        why = "is damaged or of an unknown kind" if block else pem.why_none(content, "PRIVATE KEY")
+        # Never replaced automatically: with a new key the server has to accept the device again.
+        why = "is corrupt or of an unknown kind" if block else pem.why_none(content, "PRIVATE KEY")
         raise errors.SettingsError(
-            f"The device key {path} {why}; restore it, or make a new one: mender-oneshot bootstrap --force"
+            f"The device key {path} {why}; restore it, or create a new one: mender-oneshot bootstrap --force"
         ) from error
     if not isinstance(key, DeviceKey):
         raise errors.SettingsError(
@@ -87,13 +89,13 @@ def load(path: str) -> DeviceKey | None:
 
 
 def public_pem(key: DeviceKey) -> str:
-    """Return the public half as PEM, SubjectPublicKeyInfo: the only form that the server takes."""
+    """Return the public key as PEM (SubjectPublicKeyInfo), the only format that the server accepts."""
     encoding, form = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
     return key.public_key().public_bytes(encoding, form).decode()
 
 
 def sign(key: DeviceKey, body: bytes) -> bytes:
-    """Sign the exact bytes of an authorization request."""
+    """Return the raw signature of the exact bytes of an authorization request."""
     if isinstance(key, rsa.RSAPrivateKey):
         return key.sign(body, padding.PKCS1v15(), hashes.SHA256())
     if isinstance(key, ec.EllipticCurvePrivateKey):
@@ -102,19 +104,19 @@ def sign(key: DeviceKey, body: bytes) -> bytes:
 
 
 def load_verify_keys(paths: tuple[str, ...]) -> list[VerifyKey]:
-    """Read the keys that artifacts may be signed with; raises `errors.SettingsError` when one is unusable.
+    """Return the keys that artifacts may be signed with; raise `errors.SettingsError` if one is unusable.
 
-    Warns of a weak one but takes it: rejecting it would cut off a fleet that is already out there.
+    Logs a warning for a weak key but accepts it: rejecting it would cut off fleets in the field.
     """
     keys = [load_verify_key(path) for path in paths]
     for path, key in zip(paths, keys, strict=True):
         if weakness(key):
-            log.warning("%s", weak_key_sentence(path, weakness(key)))
+            log.warning("%s", weak_key_message(path, weakness(key)))
     return keys
 
 
 def load_verify_key(path: str) -> VerifyKey:
-    """Read one key that artifacts may be signed with; raises `errors.SettingsError` when it is unusable."""
+    """Return one key that artifacts may be signed with; raise `errors.SettingsError` if it is unusable."""
     name = f"The ArtifactVerifyKey {path}"
     content = pem.read("The ArtifactVerifyKey", path)
     block = pem.find(content, "PUBLIC KEY")
@@ -132,32 +134,32 @@ def load_verify_key(path: str) -> VerifyKey:
         key = serialization.load_pem_public_key(block)
     except (ValueError, UnsupportedAlgorithm, InternalError) as error:
         raise errors.SettingsError(
-            f"{name} is damaged or of an unknown kind; put an RSA or ECDSA public key there, in PEM."
+            f"{name} is corrupt or of an unknown kind; put an RSA or ECDSA public key there, in PEM."
         ) from error
     if not isinstance(key, VerifyKey):
         raise errors.SettingsError(
-            f"{name} is neither RSA nor ECDSA, and artifacts are signed with no other kind; use one of these."
+            f"{name} is neither RSA nor ECDSA, the only kinds that can sign artifacts; use one of these."
         )
     return key
 
 
 def weakness(key: VerifyKey) -> str:
-    """Say what makes a key easy to forge signatures with, "" if nothing does."""
+    """Return why the signatures of a key can be forged, such as "RSA with 1024 bits", or ""."""
     if isinstance(key, rsa.RSAPublicKey):
         return f"RSA with {key.key_size} bits" if key.key_size < SAFE_RSA_BITS else ""
     return f"ECDSA with {key.key_size} bits" if key.key_size < SAFE_EC_BITS else ""
 
 
-def weak_key_sentence(path: str, weakness: str) -> str:
-    """Say that the signatures of a key can be forged, and what to do."""
+def weak_key_message(path: str, weakness: str) -> str:
+    """Return the message for a weak key that artifacts may be signed with."""
     return (
-        f"The ArtifactVerifyKey {path} is too weak ({weakness}), so signatures can be forged; sign with RSA "
-        f"of {SAFE_RSA_BITS} bits or more, or with ECDSA P-256, and replace it."
+        f"The ArtifactVerifyKey {path} is too weak ({weakness}), so signatures can be forged; replace it by "
+        f"RSA with {SAFE_RSA_BITS} bits or more, or by ECDSA P-256, and sign artifacts with that."
     )
 
 
 def signed_by_one_of(keys: list[VerifyKey], manifest: bytes, signature: bytes) -> bool:
-    """Say whether one of the keys signed the manifest of an artifact."""
+    """Return whether one of the keys signed the manifest of an artifact."""
     return any(_verifies(key, manifest, signature) for key in keys)
 
 
@@ -173,7 +175,7 @@ def _verifies(key: VerifyKey, manifest: bytes, signature: bytes) -> bool:
 
 
 def _der(signature: bytes) -> bytes:
-    """Turn the 64 bytes R|S that mender-artifact writes into DER; anything else is taken as DER already."""
+    """Convert the 64 bytes R|S that mender-artifact writes to DER; return anything else unchanged."""
     if len(signature) != 64:
         return signature
     return encode_dss_signature(int.from_bytes(signature[:32]), int.from_bytes(signature[32:]))

@@ -1,4 +1,4 @@
-"""What keeps a library, Python or the memory from being used, as a sentence in place of a traceback."""
+"""Turn the exception of a missing or broken library, or of a lack of memory, into an error message."""
 
 import sys
 
@@ -9,7 +9,7 @@ _OURS = __name__.partition(".")[0]
 
 
 def unusable(problem: BaseException) -> errors.Error | None:
-    """Return the error that an exception stands for, or None if it is a bug."""
+    """Return the error that an exception means, or None if it is a bug of this program."""
     if isinstance(problem, MemoryError):
         return errors.OutOfMemory()
     module = _module(problem)
@@ -18,14 +18,14 @@ def unusable(problem: BaseException) -> errors.Error | None:
         library = "cryptography"
     absent = isinstance(problem, ModuleNotFoundError) and sys.modules.get(library) is None
     if absent and module == library and _at_fault(problem) != library:
-        return errors.SettingsError(f"The library {library} is missing here; install python3-{library}.")
+        return errors.SettingsError(f"The library {library} is missing; install python3-{library}.")
     if library and (module or _while_importing(problem, library) or _is_broken(problem)):
         return errors.SettingsError(
             f"The library {library} is installed but cannot be used ({_short(problem)}); "
-            f"install python3-{library} again."
+            f"reinstall python3-{library}."
         )
     if module == _OURS:
-        return errors.SettingsError(f"mender-oneshot is damaged ({_short(problem)}); install it again.")
+        return errors.SettingsError(f"mender-oneshot is corrupt ({_short(problem)}); reinstall it.")
     if module in sys.stdlib_module_names:
         return errors.SettingsError(
             f"A part of Python's standard library cannot be used ({_short(problem)}); "
@@ -35,7 +35,7 @@ def unusable(problem: BaseException) -> errors.Error | None:
 
 
 def _module(problem: BaseException) -> str:
-    """Return the top-level name of the module that could not be imported, or ""."""
+    """Return the top-level name of the module that failed to import, or ""."""
     if isinstance(problem, ImportError):
         return (problem.name or "").partition(".")[0]
     if isinstance(problem, SyntaxError):  # a file that a power cut has truncated
@@ -45,7 +45,7 @@ def _module(problem: BaseException) -> str:
 
 
 def _at_fault(problem: BaseException) -> str:
-    """Return the package, a library or ours, whose code ran last."""
+    """Return the package, one of `LIBRARIES` or ours, whose code ran last, or ""."""
     known = [name for name, _ in _frames(problem) if name in LIBRARIES or name == _OURS]
     return known[-1] if known else ""
 
@@ -55,7 +55,7 @@ def _while_importing(problem: BaseException, package: str) -> bool:
 
 
 def _frames(problem: BaseException) -> list[tuple[str, str]]:
-    """Return top-level package and function of each frame, the innermost last."""
+    """Return the top-level package and the function of each frame, innermost last."""
     frames, traceback = [], problem.__traceback__
     while traceback:
         frame = traceback.tb_frame
@@ -66,12 +66,12 @@ def _frames(problem: BaseException) -> list[tuple[str, str]]:
 
 
 def _is_broken(problem: BaseException) -> bool:
-    """Recognize cryptography's report of an OpenSSL that does not work, and a panic of its Rust code."""
+    """Return whether an exception is cryptography's for a broken OpenSSL, or a panic of its Rust code."""
     kind = type(problem)
     internal = (kind.__module__, kind.__name__) == ("cryptography.exceptions", "InternalError")
     return internal or kind.__module__ == "pyo3_runtime"
 
 
 def _short(problem: BaseException) -> str:
-    words = " ".join(str(problem).split())
-    return f"{type(problem).__name__}: {words}"[:200]
+    text = " ".join(str(problem).split())
+    return f"{type(problem).__name__}: {text}"[:200]

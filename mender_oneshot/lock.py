@@ -1,4 +1,4 @@
-"""The lock of the data directory: one invocation at a time, whatever somebody has put under its name."""
+"""The lock of the data directory: one invocation at a time, even if another user created the lock file."""
 
 import contextlib
 import fcntl
@@ -9,16 +9,17 @@ from . import disk, errors
 
 
 def take(path: str, *, wait: bool) -> int:
-    """Take the lock and return its descriptor; closing it, or the end of the process, releases it.
+    """Take the lock and return its descriptor; closing that, or the end of the process, releases the lock.
 
-    Raises `errors.Busy` if another invocation holds it and `wait` is false; with `wait`, only the deadline of
-    the invocation ends the waiting. Raises `errors.DiskError` or `errors.NoSpace` if there can be no lock.
+    With `wait`, blocks until the lock is free; only the deadline of the invocation interrupts that. Otherwise
+    raises `errors.Busy` if another invocation holds it. Raises `errors.DiskError` or `errors.NoSpace` if the
+    file cannot be created or locked.
     """
     try:
         while (descriptor := _try(path, wait)) < 0:
             pass
     except BlockingIOError as error:
-        message = "Another invocation is at work in this data directory; the next run will continue."
+        message = "Another mender-oneshot is already running; try again later."
         raise errors.Busy(message) from error
     except OSError as error:
         raise disk.failure(f"open the lock {path}", error) from error
@@ -26,7 +27,7 @@ def take(path: str, *, wait: bool) -> int:
 
 
 def _try(path: str, wait: bool) -> int:
-    """Take the lock; -1 if the file was replaced meanwhile, so that the next attempt finds another one."""
+    """Take the lock and return its descriptor, or -1 if the file was created or replaced meanwhile: retry."""
     how = fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB)
     try:
         found = os.lstat(path)
@@ -45,7 +46,7 @@ def _try(path: str, wait: bool) -> int:
         if os.path.lexists(path) and os.path.samestat(held, os.lstat(path)):
             if disk.is_ours(held, path):
                 return descriptor
-            # A second name, or a mode that lets others write. Nobody else holds it now.
+            # It has a second name or is writable by others. No other invocation holds it now.
             fresh = _replace(path)
             os.close(descriptor)
             return fresh
@@ -60,17 +61,17 @@ def _make(path: str) -> int:
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     with contextlib.suppress(FileExistsError):
         os.close(os.open(path, flags, 0o600))
-    return -1  # the next attempt locks it, as any other
+    return -1  # the next attempt locks it
 
 
 def _may_be_held(found: os.stat_result, path: str) -> bool:
-    """Say whether another invocation may hold a file as its lock: never one of somebody else's."""
+    """Return whether another invocation may hold a file as its lock; never if another user owns it."""
     regular = stat.S_ISREG(found.st_mode)
     return regular and (found.st_uid in (os.geteuid(), 0) or disk.is_ours(found, path))
 
 
 def _replace_foreign(path: str, how: int) -> int:
-    """Replace what no invocation can hold; the lock of the directory keeps two from doing so at once."""
+    """Replace a file that no invocation can hold; a lock on the directory serializes the replacements."""
     directory = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(directory, how)
@@ -82,7 +83,7 @@ def _replace_foreign(path: str, how: int) -> int:
 
 
 def _replace(path: str) -> int:
-    """Put a new file, locked already, in the place of the lock."""
+    """Replace the lock file by a new file that is already locked; return its descriptor."""
     beside = f"{path}.new{os.urandom(4).hex()}"
     descriptor = disk.create(beside, flags=os.O_RDWR)
     try:

@@ -1,6 +1,6 @@
-"""Whom we trust, and what goes wrong with it, in words: TLS, client certificates, the network.
+"""TLS contexts, client certificates, and messages for network errors.
 
-What `transport` and the remote terminal share. Needs no library but Python's own.
+Shared by `transport` and the remote terminal. Needs only the standard library.
 """
 
 import logging
@@ -17,37 +17,40 @@ from .url import host as host
 
 log = logging.getLogger(__name__)
 
+CONNECTION_LOST = "the connection was lost"
+TIMED_OUT = "the connection timed out"
+
 SECURITY_LEVEL = 2
-"""OpenSSL's: 112 bits, that is RSA and DH from 2048 bits and no SHA-1 in signatures."""
+"""OpenSSL's level 2 is 112 bits: RSA and DH with 2048 bits or more, and no SHA-1 in signatures."""
 
 OTHER_KEY = ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED")
 WEAK = ("EE_KEY_TOO_SMALL", "CA_KEY_TOO_SMALL", "CA_MD_TOO_WEAK")
 
-NO_PROXY = "the proxy does not answer as a proxy does; correct http(s)_proxy"
+NO_PROXY = "the configured proxy is not an HTTP proxy; correct http(s)_proxy"
 
 _ALERTS = {
-    "CERTIFICATE_REQUIRED": "it asks for a client certificate; set HttpsClient",
+    "CERTIFICATE_REQUIRED": "it requires a client certificate; set HttpsClient",
     "UNKNOWN_CA": "it does not trust the certificate in HttpsClient.Certificate",
     "CERTIFICATE_EXPIRED": "the certificate in HttpsClient.Certificate has expired",
     "BAD_CERTIFICATE": "it rejects the certificate in HttpsClient.Certificate",
-    "HANDSHAKE_FAILURE": "no cipher suits both, or its certificate is too weak and another one is needed",
-    "WRONG_VERSION_NUMBER": "it does not speak TLS on this port",
-    "PROTOCOL_VERSION": "it has no TLS 1.2 or newer",
-    "UNSUPPORTED_PROTOCOL": "it has no TLS 1.2 or newer",
+    "HANDSHAKE_FAILURE": "there is no common cipher, or its certificate is too weak and must be replaced",
+    "WRONG_VERSION_NUMBER": "it does not use TLS on this port",
+    "PROTOCOL_VERSION": "it does not support TLS 1.2 or newer",
+    "UNSUPPORTED_PROTOCOL": "it does not support TLS 1.2 or newer",
 }
-"""What a failed handshake means, by the end of OpenSSL's name for it."""
+"""The cause of a failed handshake, by the last part of OpenSSL's name for the error."""
 
 
 def server_name(name: str) -> str:
-    """Return a host as TLS compares it: no brackets, no zone of an address, no dot at the end."""
+    """Return a host name as TLS compares it: without brackets, IPv6 zone and trailing dot."""
     return name.strip("[]").partition("%")[0].rstrip(".")
 
 
 class Rejected(ssl.SSLCertVerificationError):
     """The certificate was rejected.
 
-    `name` is whose certificate was expected, `chain` is what was sent, the leaf first, and `anchors` is what
-    that was compared with.
+    `name` is the host whose certificate was expected, `chain` the certificates that it sent (leaf first), and
+    `anchors` the trusted ones.
     """
 
     name = ""
@@ -56,7 +59,7 @@ class Rejected(ssl.SSLCertVerificationError):
 
 
 class ProxyFailed(OSError):
-    """The proxy is at fault; the text is for people."""
+    """The proxy caused the failure; the text is part of a message."""
 
 
 class Context(ssl.SSLContext):
@@ -76,7 +79,7 @@ class _Socket(ssl.SSLSocket):
 
 
 class _Object(ssl.SSLObject):
-    """The same for TLS in TLS."""
+    """`_Socket` for TLS in TLS."""
 
     def do_handshake(self) -> None:
         try:
@@ -90,17 +93,17 @@ def _rejected(error: ssl.SSLCertVerificationError, connection: Any) -> Rejected:
     found.verify_code, found.verify_message = error.verify_code, error.verify_message
     found.name, found.anchors = connection.server_hostname or "", connection.context.anchors
     try:
-        # Python has no public way before 3.13, and then one that gives bytes only.
+        # The public method came with Python 3.13, and returns DER bytes only.
         found.chain = tuple(one.get_info() for one in connection._sslobj.get_unverified_chain() or ())
     except (AttributeError, TypeError, ValueError, ssl.SSLError):
-        log.debug("This Python does not show the certificates that were rejected.")
+        log.debug("This Python cannot list the certificates that were rejected.")
     return found
 
 
 class ForHost:
-    """A context that checks one name, whatever its caller passes.
+    """A context that always checks one name, and ignores the one that its caller passes.
 
-    urllib3 1.26 hides IP addresses from the context, and then compares by rules of its own.
+    urllib3 1.26 does not pass IP addresses to the context, and compares them by its own rules.
     """
 
     def __init__(self, context: Context, name: str) -> None:
@@ -111,18 +114,19 @@ class ForHost:
         return getattr(self._context, attribute)
 
     def wrap_socket(self, stream: socket.socket, **options: Any) -> ssl.SSLSocket:
-        """Do what `ssl.SSLContext.wrap_socket` does, for this name."""
+        """Call `ssl.SSLContext.wrap_socket` with this name."""
         return self._context.wrap_socket(stream, **(options | {"server_hostname": self._name}))
 
     def wrap_bio(self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, **options: Any) -> ssl.SSLObject:
-        """Do what `ssl.SSLContext.wrap_bio` does, for this name."""
+        """Call `ssl.SSLContext.wrap_bio` with this name."""
         return self._context.wrap_bio(incoming, outgoing, **(options | {"server_hostname": self._name}))
 
 
 def tls_context(settings: Settings) -> Context:
-    """Make the one TLS configuration: the system's CAs and the configured one, the client's certificate.
+    """Return the TLS context: trust the system's CAs and ServerCertificate, and use the client certificate.
 
-    The system's CAs are OpenSSL's, with SSL_CERT_FILE and SSL_CERT_DIR. Raises `errors.SettingsError`.
+    The system's CAs are OpenSSL's, with SSL_CERT_FILE and SSL_CERT_DIR. An unusable ServerCertificate is a
+    warning. Raises `errors.SettingsError` if the client certificate or its key cannot be used.
     """
     context = _policy()
     context.load_default_certs()
@@ -134,30 +138,33 @@ def tls_context(settings: Settings) -> Context:
         hosts=tuple(host(url) for url in settings.servers),
     )
     if context.anchors.problem:
-        # As the reference clients: a leftover line must not cut off a device whose server needs no CA.
+        # As in the reference clients: a leftover setting must not cut off a device whose server has a
+        # certificate of a public CA.
         log.warning("ServerCertificate %s %s", settings.server_certificate, context.anchors.problem)
     if settings.client_certificate:
         _load_client_certificate(context, settings)
     if os.environ.get("SSLKEYLOGFILE"):
-        log.warning("SSLKEYLOGFILE is set and ignored: the keys of a connection are not written to a file.")
+        log.warning("SSLKEYLOGFILE is ignored: TLS session keys are never written to a file.")
     if settings.skip_verify:
-        log.warning("SkipVerify is set: anybody on the network can pose as the server.")
+        log.warning(
+            "SkipVerify disables certificate checks: anyone on the network can impersonate the server."
+        )
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
 
 
 def _policy() -> Context:
-    """Make a configuration that trusts nobody yet.
+    """Return a context without trusted certificates.
 
-    Whatever decides about a connection is set here and not left to Python's defaults, which change from
-    version to version: an update to an image with a newer Python must not cut the device off.
+    Set every option that decides whether a connection is accepted: Python's defaults change between versions,
+    and an update to an image with a newer Python must not cut the device off.
     """
     context = Context(ssl.PROTOCOL_TLS_CLIENT)
     context.sslsocket_class, context.sslobject_class = _Socket, _Object
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    # OpenSSL's own rules, as curl and Go apply them. Python 3.13 and newer are strict about RFC 5280, which
-    # rejects many a private CA. A certificate that the user names is trusted as it is.
+    # OpenSSL's own rules, like curl and Go. Python 3.13 and newer enforce RFC 5280, which rejects many
+    # private CAs. A certificate that the user configures is trusted even if it is not a root.
     context.verify_flags = ssl.VERIFY_X509_TRUSTED_FIRST | ssl.VERIFY_X509_PARTIAL_CHAIN
     context.hostname_checks_common_name = False
     context.set_ciphers(f"DEFAULT@SECLEVEL={max(SECURITY_LEVEL, context.security_level)}")
@@ -165,7 +172,7 @@ def _policy() -> Context:
 
 
 def check(settings: Settings) -> None:
-    """Raise `errors.SettingsError` for a configured certificate or key that is of no use."""
+    """Raise `errors.SettingsError` if a configured certificate or key cannot be used."""
     context = _policy()
     problem = _load_server_certificate(context, settings.server_certificate)
     if problem:
@@ -175,7 +182,7 @@ def check(settings: Settings) -> None:
 
 
 def _has_certificates() -> bool:
-    """Say whether the system has any CA."""
+    """Return whether the system has any CA certificate."""
     paths = ssl.get_default_verify_paths()
     try:
         file = bool(paths.cafile and os.path.getsize(paths.cafile))
@@ -185,7 +192,7 @@ def _has_certificates() -> bool:
 
 
 def _load_server_certificate(context: ssl.SSLContext, path: str) -> str:
-    """Trust the certificates of a file; return what is wrong with it, as the rest of a sentence."""
+    """Trust the certificates in a file; return why it cannot be used, as the end of a message, or ""."""
     if not path:
         return ""
     problem = pem.unreadable(path)
@@ -199,12 +206,12 @@ def _load_server_certificate(context: ssl.SSLContext, path: str) -> str:
     except errors.SettingsError:
         return "cannot be read; put the CA there, in PEM."
     except OSError:
-        return "is damaged; put the CA there again, in PEM."
+        return "is corrupt; put the CA there again, in PEM."
     return ""
 
 
 def _load_client_certificate(context: ssl.SSLContext, settings: Settings) -> None:
-    """Use the client's certificate; raises `errors.SettingsError`, which names the file at fault."""
+    """Use the client certificate; raise `errors.SettingsError`, naming the file, if that is impossible."""
     path, key_path = settings.client_certificate, settings.client_key
     content, key = pem.read("HttpsClient.Certificate", path), pem.read("HttpsClient.Key", key_path)
     if not pem.find(content, "CERTIFICATE"):
@@ -219,22 +226,22 @@ def _load_client_certificate(context: ssl.SSLContext, settings: Settings) -> Non
     if pem.is_encrypted(block):
         raise pem.encrypted("HttpsClient.Key", key_path)
 
-    def refuse() -> str:
-        # Without this OpenSSL would ask at the terminal, and wait.
+    def no_passphrase() -> str:
+        # Without this callback OpenSSL would prompt on the terminal and block.
         raise pem.encrypted("HttpsClient.Key", key_path)
 
     try:
-        context.load_cert_chain(path, key_path, refuse)
+        context.load_cert_chain(path, key_path, no_passphrase)
     except OSError as error:
         raise _unusable(path, key_path, getattr(error, "reason", None) or "") from error
 
 
 def _unusable(path: str, key_path: str, reason: str) -> errors.SettingsError:
-    """Say which of the two files OpenSSL rejects."""
+    """Return the error for the file that OpenSSL rejects, the certificate or the key."""
     if reason in OTHER_KEY:
         return errors.SettingsError(
-            f"HttpsClient.Key {key_path} does not belong to HttpsClient.Certificate {path}; configure "
-            "two that were made together."
+            f"HttpsClient.Key {key_path} does not match HttpsClient.Certificate {path}; configure a matching "
+            "pair."
         )
     if reason in WEAK:
         return errors.SettingsError(
@@ -244,22 +251,25 @@ def _unusable(path: str, key_path: str, reason: str) -> errors.SettingsError:
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
     except OSError:
-        return errors.SettingsError(f"HttpsClient.Certificate {path} is damaged; put it there again, in PEM.")
-    return errors.SettingsError(f"HttpsClient.Key {key_path} is damaged; put it there again, in PEM.")
+        return errors.SettingsError(f"HttpsClient.Certificate {path} is corrupt; put it there again, in PEM.")
+    return errors.SettingsError(f"HttpsClient.Key {key_path} is corrupt; put it there again, in PEM.")
 
 
 def why(error: BaseException) -> str:
-    """Name the root of a failure; never its own text where that could hold a URL and the secret in it."""
+    """Return the cause of a network error, as part of a message.
+
+    Never the text of an exception that could contain a URL, and with it a secret.
+    """
     if isinstance(error, socket.gaierror):
-        return "its name cannot be looked up"
+        return "its name cannot be resolved"
     if isinstance(error, TimeoutError):
-        return "it is silent for too long"
+        return TIMED_OUT
     if isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
-        return "the connection broke off"
+        return CONNECTION_LOST
     if isinstance(error, ssl.SSLError):
         reason = error.reason or "unknown reason"
-        known = next((words for end, words in _ALERTS.items() if reason.endswith(end)), None)
-        return known or f"TLS fails ({reason})"
+        known = next((cause for end, cause in _ALERTS.items() if reason.endswith(end)), None)
+        return known or f"TLS error ({reason})"
     if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno)
     if isinstance(error, ProxyFailed):
@@ -270,22 +280,22 @@ def why(error: BaseException) -> str:
 
 
 def _no_tunnel(text: str) -> str:
-    """Put into words what a proxy answered to CONNECT: "Tunnel connection failed: 403 Forbidden"."""
+    """Return why a proxy rejected CONNECT; `text` is "Tunnel connection failed: 403 Forbidden" or similar."""
     status = next((word for word in text.split() if word.isdigit()), "0")
     if status == "407":
-        return "the proxy does not let us through without a login, or with this one; correct http(s)_proxy"
+        return "the proxy rejected the connection (407): it needs a valid login; correct http(s)_proxy"
     if status == "0":
         return NO_PROXY
-    return f"the proxy does not let us through (it answered {status})"
+    return f"the proxy rejected the connection ({status})"
 
 
 def no_answer(where: str, reason: str) -> errors.TemporaryError:
-    """Say that nothing came from a host, and why."""
-    return errors.TemporaryError(f"No answer from {where}: {reason}; the next run tries again.")
+    """Return the error for a host that did not answer."""
+    return errors.TemporaryError(f"No answer from {where}: {reason}; the next run will retry.")
 
 
 def certificate_error(where: str, error: ssl.SSLCertVerificationError) -> errors.Error:
-    """Say why a certificate was rejected."""
+    """Return the error for a certificate that was rejected."""
     known = error if isinstance(error, Rejected) else Rejected()
     return certificate.rejected(
         where, error.verify_code, error.verify_message, known.chain, known.anchors, time.time()

@@ -68,12 +68,12 @@ class Output:
     def write_finding(self, finding: Finding) -> None:
         """Print one finding of `doctor`, unless the output is JSON."""
         word = "WRONG" if finding.error else "ok"
-        self.write_text([f"{word:<6} {finding.name:<15} {finding.sentence}"])
+        self.write_text([f"{word:<6} {finding.name:<15} {finding.message}"])
 
     def write_findings(self, findings: list[Finding], code: int) -> None:
         """Print all findings of `doctor` as one JSON object, if the output is JSON."""
         checks = [
-            {"name": found.name, "ok": found.error is None, "message": found.sentence} for found in findings
+            {"name": found.name, "ok": found.error is None, "message": found.message} for found in findings
         ]
         self.write_facts({"exit_code": code, "checks": checks}, ())
 

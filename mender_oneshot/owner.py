@@ -1,6 +1,6 @@
-"""Whether the state belongs to this device: the identity, the key and the settings its token was asked with.
+"""Check that the state belongs to this device: its identity, and the key and settings of its token.
 
-A copy of the data directory, as of an SD card or an image, must not act as the device it was copied from.
+A copy of a data directory, such as a cloned SD card or image, must not impersonate the original device.
 """
 
 import contextlib
@@ -17,31 +17,29 @@ log = logging.getLogger(__name__)
 
 
 def confirm(context: Context) -> Outcome | None:
-    """Compare, once per invocation, this device with the one that the state belongs to.
+    """Compare this device with the one that the state belongs to, once per invocation.
 
-    Drops a token that was asked for with another key or other settings. If the identity is another one, sets
-    aside what belongs to the other device and returns an outcome that says so, else None.
+    Discards a token that was issued for another key or other settings. If the identity is a different one,
+    saves a copy of the state, removes what belongs to the other device, and returns an outcome that describes
+    this; otherwise returns None.
     """
     if context.identity.has_run:
         return None
     store, settings = context.store, context.settings
     token = store.state.token
     used = credentials.current(settings)
-    if token and not token.credentials:  # of an older version: whose it is nobody wrote down
+    if token and not token.credentials:  # an older version, which did not record the credentials
         store.state = store.state._replace(token=token._replace(credentials=used))
     elif token and used not in (token.credentials, credentials.UNREADABLE):
-        # Nothing to act on: what is wrong with the new key or settings is the authorization's to say.
-        log.info(
-            "The device key, TenantToken or DeviceTier is not the one that the token was issued for; "
-            "authorizing again."
-        )
+        # Only information: the authorization reports what is wrong with the new key or settings.
+        log.info("The token was issued for another device key, TenantToken or DeviceTier; authorizing again.")
         store.state = store.state._replace(token=None)
     try:
         found = identity.mark(context.identity.result())
     except (errors.SettingsError, errors.TemporaryError) as error:
-        # An authorization ends with this error; other steps continue.
+        # An authorization fails with this error; other steps continue.
         if plan.token_is_good(store.state.token, settings.servers, context.now().time):
-            log.warning("Cannot tell whether this is still the same device: %s", error)
+            log.warning("Cannot check whether this is still the same device: %s", error)
         return None
     if store.state.owner not in ("", found):
         return _set_aside(context, found)
@@ -50,36 +48,37 @@ def confirm(context: Context) -> Outcome | None:
 
 
 def _set_aside(context: Context, found: str) -> Outcome:
-    """Start afresh: token, deployment, results and all else belong to another device.
+    """Start over, because token, deployment, results and everything else belong to another device.
 
-    An identity that is back, as that of a network interface which came up late, gets its own state back.
+    If an earlier identity returns, such as that of a network interface that came up late, its state is
+    restored.
     """
     store, now = context.store, context.now()
     aside = context.data(paths.STATE_OF_OTHER_DEVICE)
     known = _kept_for(found, aside)
-    with contextlib.suppress(errors.DiskError, errors.NoSpace):  # only a copy for people
+    with contextlib.suppress(errors.DiskError, errors.NoSpace):  # the copy is optional
         disk.write_whole(aside, state.to_json(store.state._replace(token=None)))
     if now.lock is None:
         disk.remove(context.data(ARTIFACT), context.data(PART), context.data(PROVIDES))
         deployment_log.reset(context.settings.log_directory, context.settings.places.datastore)
     else:
-        # The sub-updater may be at work: it finishes, but nobody reports for it.
+        # The sub-updater may be running: let it finish, but report nothing for the other device.
         known, lock = _with_lock(known, store.state, now)
         disk.write_whole(context.data(UPDATE_LOCK), lock.encode())
     context.connection.close()
-    starts = "continues with its own" if known.owner else "starts afresh"
+    how = "continues with its own state" if known.owner else "starts over"
     spread = draw_spread() if known.spread < 0 else known.spread
     form = store.state.identity_format
     store.save(known._replace(spread=spread, identity_format=form, owner=found))
     return Outcome(
         "other-device",
-        f"The identity has changed, so the state belongs to another device; this one {starts}, and a copy of "
-        f"the state is {aside}.",
+        f"The identity has changed, so the state belongs to another device; this one {how}, and {aside} is a "
+        "copy of the other state.",
     )
 
 
 def _kept_for(found: str, aside: str) -> State:
-    """Return the state that was set aside for the device with an identity, or an empty one."""
+    """Return the saved state of the device with the identity digest `found`, or an empty state."""
     try:
         known = state.load(aside)
     except (state.Unreadable, errors.DiskError, errors.SettingsError):
@@ -88,15 +87,15 @@ def _kept_for(found: str, aside: str) -> State:
 
 
 def _with_lock(known: State, left: State, now: Snapshot) -> tuple[State, str]:
-    """Say whose `update.lock` it is: return the state with the hand-off, and the deployment for the lock."""
+    """Return the new state, with the hand-off for an existing `update.lock`, and the lock's deployment."""
     if known.handoff:
         return known, known.handoff.deployment
     another = left.handoff and left.handoff.deployment
     if known.last_result and not another:
-        return known, known.last_result.deployment  # it was reported, and the lock not yet removed
+        return known, known.last_result.deployment  # reported, but the lock was not yet removed
     return known._replace(handoff=Handoff("", "", now.boot, now.uptime)), ""
 
 
 def draw_spread() -> float:
-    """Draw this device's place in the fleet, from 0 to 1."""
+    """Return a random number from 0 to 1: this device's offset when a fleet powers up together."""
     return int.from_bytes(os.urandom(4)) / 2**32

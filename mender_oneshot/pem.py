@@ -1,4 +1,4 @@
-"""Files that hold a key or a certificate: read, and what is wrong with them before a library says less."""
+"""Read PEM files, and explain what is wrong with one more precisely than OpenSSL does."""
 
 import os
 
@@ -9,7 +9,11 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 def read(name: str, path: str) -> bytes:
-    """Read the file that the setting `name` points to; raises `errors.SettingsError`."""
+    """Return the content of the file that the setting `name` points to.
+
+    Raises `errors.SettingsError` if the file is missing, is not a regular file, is larger than 1 MiB or
+    cannot be read.
+    """
     if problem := unreadable(path):
         raise errors.SettingsError(f"{name} {path} {problem}")
     try:
@@ -20,10 +24,10 @@ def read(name: str, path: str) -> bytes:
 
 
 def unreadable(path: str) -> str:
-    """Say, as the rest of a sentence that begins with the path, why there is no file; "" if there is one."""
+    """Return why a file cannot be read, as the end of a message that begins with the path, or ""."""
     if clause := disk.dangling_link(path):
         link, _, rest = clause.partition(" is a link to ")
-        place = "is" if link == path else f"is missing, for {link} is"
+        place = "is" if link == path else f"is missing, because {link} is"
         return f"{place} a link to {rest}."
     try:
         os.stat(path)
@@ -55,33 +59,33 @@ def blocks(content: bytes) -> list[tuple[str, bytes]]:
 
 
 def find(content: bytes, wanted: str) -> bytes:
-    """Return the first block whose label ends with `wanted`, or b""."""
+    """Return the first block whose label ends with `wanted`, or b"" if there is none."""
     return next((block for label, block in blocks(content) if label.endswith(wanted)), b"")
 
 
 def is_encrypted(block: bytes) -> bool:
-    """Say whether a private key wants a passphrase, in the form of PKCS#8 or the older one."""
+    """Return whether a private key has a passphrase, in PKCS#8 or the traditional OpenSSL format."""
     return block.startswith(b"-----BEGIN ENCRYPTED ") or b"\nProc-Type: 4,ENCRYPTED" in block
 
 
 def why_none(content: bytes, wanted: str) -> str:
-    """Say, as the rest of a sentence that begins with the path, why a file has no block of a kind."""
+    """Return why a file has no block of a kind, as the middle of a message that begins with the path."""
     labels = [label for label, _ in blocks(content)]
     if labels:
-        shown = "".join(letter if letter.isprintable() else "?" for letter in labels[0])[:40]
-        return f"holds no {wanted.lower()} (found: {shown})"
+        shown = "".join(character if character.isprintable() else "?" for character in labels[0])[:40]
+        return f"contains no {wanted.lower()} (found: {shown})"
     if not content.strip():
         return "is empty"
     if content[:1] == b"\x30":
         return "is DER, not PEM"
     if b"-----BEGIN " in content:
-        return "is damaged"
+        return "is corrupt"
     return "is not PEM"
 
 
 def encrypted(name: str, path: str) -> errors.SettingsError:
-    """Say that a private key has a passphrase, and how to remove it without making another key."""
+    """Return the error for a private key with a passphrase; it shows how to remove that and keep the key."""
     return errors.SettingsError(
-        f"{name} {path} has a passphrase, and nobody is there to type it; remove it: "
+        f"{name} {path} has a passphrase, which cannot be entered here; remove it: "
         f"(umask 077; openssl pkey -in {path} -out {path}.new && mv {path}.new {path})"
     )

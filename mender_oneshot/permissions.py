@@ -1,4 +1,4 @@
-"""Files that decide what root runs and whom it believes, and who else can change them."""
+"""Find files that other users can change although they decide what root runs and trusts."""
 
 import os
 from collections.abc import Iterator
@@ -8,18 +8,18 @@ from .settings import Settings
 
 
 def problems(settings: Settings) -> Iterator[str]:
-    """Yield a sentence about each file or directory that another user can change."""
+    """Yield a message for each file or directory that another user can change."""
     for path in dict.fromkeys(_paths(settings)):
         try:
             found = os.stat(path)
         except OSError:
-            continue  # missing, or not ours to look at: another check says so
+            continue  # missing or unreadable, which another check reports
         if reason := disk.writable_by_others(found):
             yield f"{path} {reason}; do: chown root:root {path} && chmod go-w {path}"
 
 
 def readable_token(settings: Settings) -> str:
-    """Return the path of a configuration file that has the tenant token and that others can read, or ""."""
+    """Return the path of a configuration file with a TenantToken that any user can read, or ""."""
     for path in (settings.places.config, settings.places.fallback):
         try:
             if os.stat(path).st_mode & 0o004 and b"tenanttoken" in (disk.read(path) or b"").lower():

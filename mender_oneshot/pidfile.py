@@ -1,4 +1,4 @@
-"""A note about a process that tells it from every other one, also from a later one with the same number."""
+"""Identify a process by boot, number and start time, so that a reused number is not mistaken for it."""
 
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
@@ -13,26 +13,26 @@ def boot_id() -> str:
 
 
 def note() -> bytes:
-    """Return a note about this process: the boot, its number, its start. It stays true after an exec.
+    """Return the boot id, number and start time of this process as one line; they do not change on exec.
 
-    b"" without /proc.
+    Returns b"" without /proc.
     """
     boot, number = boot_id(), _number()
-    found = _look_up(number)
+    found = _read_stat(number)
     return f"{boot} {number} {found[1]}\n".encode() if boot and found else b""
 
 
 def is_running(note: bytes) -> bool:
-    """Return whether the process of a note is running; False for anything that is no note."""
-    words = note.decode("ascii", "replace").split()
-    if len(words) != 3 or not words[1].isdigit() or words[0] != boot_id():
+    """Return whether the process that `note` describes is running; False if it is not in that format."""
+    fields = note.decode("ascii", "replace").split()
+    if len(fields) != 3 or not fields[1].isdigit() or fields[0] != boot_id():
         return False
-    found = _look_up(words[1])
-    return found is not None and found[0] not in "ZX" and found[1] == words[2]
+    found = _read_stat(fields[1])
+    return found is not None and found[0] not in "ZX" and found[1] == fields[2]
 
 
 def _number() -> str:
-    """Return our process number as /proc has it, which may be that of another namespace than ours."""
+    """Return the number of this process in /proc, which may be mounted for another PID namespace."""
     try:
         with open("/proc/self/stat", "rb") as file:
             return file.read().split(b" ", 1)[0].decode("ascii", "replace")
@@ -40,11 +40,11 @@ def _number() -> str:
         return ""
 
 
-def _look_up(number: str) -> tuple[str, str] | None:
-    """Return the state of a process, and the time of its start; None if there is no such process."""
+def _read_stat(number: str) -> tuple[str, str] | None:
+    """Return the state and the start time of a process, or None if it does not exist."""
     try:
         with open(f"/proc/{number}/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()  # the name before it may hold anything
+            fields = file.read().rpartition(b")")[2].split()  # the name before it may contain anything
     except (OSError, ValueError):
         return None
     return (fields[0].decode("ascii"), fields[19].decode("ascii")) if len(fields) > 19 else None

@@ -1,4 +1,4 @@
-"""Proxies: which one the environment names for a URL, and how it is addressed."""
+"""Select the proxy for a URL from the environment, and parse its address."""
 
 import os
 from collections.abc import Mapping
@@ -17,15 +17,15 @@ class Proxy(NamedTuple):
 
 
 def proxy_for(target: str) -> str:
-    """Return the proxy that the environment names for a URL, "" for none."""
+    """Return the proxy that the process's environment sets for a URL, or ""."""
     return choose(target, os.environ)
 
 
 def choose(target: str, environment: Mapping[str, str]) -> str:
-    """Return the proxy that an environment names for a URL, "" for none.
+    """Return the proxy that an environment sets for a URL, or "".
 
-    Small letters come before capitals, as everywhere. HTTP_PROXY is left out if it may be a header of a
-    request to a web server that started us (CGI).
+    Lower-case names override upper-case ones, as in curl. HTTP_PROXY is ignored in a CGI program
+    (REQUEST_METHOD is set), because there a client's `Proxy` header could set it.
     """
     where = url.origin(target)
     if where is None or not any(name.lower().endswith("_proxy") for name in environment):
@@ -41,10 +41,10 @@ def choose(target: str, environment: Mapping[str, str]) -> str:
 
 
 def is_direct(host: str, port: int, listed: str) -> bool:
-    """Say whether a host is on a list like `no_proxy`, separated by commas or blanks.
+    """Return whether a list in the format of `no_proxy` covers a host; commas or spaces separate entries.
 
-    As curl and Go read it: a name stands for itself and what is below it, with or without a dot before it;
-    an address, or a network (10.0.0.0/8, fd00::/8), for addresses; each may have a port; * is everything.
+    As in curl and Go: a name, with or without a leading dot, covers itself and its subdomains; an address or
+    a network (10.0.0.0/8, fd00::/8) covers addresses; each may have a port; * covers everything.
     """
     host = host.partition("%")[0].rstrip(".").lower()
     return any(_covers(entry.lower(), host, port) for entry in listed.replace(",", " ").split())
@@ -70,7 +70,7 @@ def _covers(entry: str, host: str, port: int) -> bool:
 
 
 def _without_port(entry: str) -> tuple[str, str]:
-    """Split the port off; an address of IPv6 that is to have one is in brackets."""
+    """Return an entry and its port, or ""; an IPv6 address with a port is in brackets."""
     if entry.startswith("["):
         inside, _, rest = entry[1:].partition("]")
         return inside + (rest if rest.startswith("/") else ""), rest[1:] if rest.startswith(":") else ""
@@ -81,14 +81,18 @@ def _without_port(entry: str) -> tuple[str, str]:
 
 
 def read_proxy(proxy: str) -> Proxy:
-    """Take the address of a proxy apart; raises `errors.SettingsError`, which does not repeat it."""
+    """Parse the address of a proxy.
+
+    Raises `errors.SettingsError` if it is not an http or https URL; the message does not contain it, because
+    of the password.
+    """
     scheme, _, rest = proxy.partition("://") if "://" in proxy else ("http", "", proxy)
-    # A password may hold anything, escaped or not.
+    # A password may contain any character, escaped or not.
     login, _, address = rest.rpartition("@")
     address = address.partition("/")[0]
     if scheme.lower() not in url.PORTS:
         raise errors.SettingsError(
-            "The proxy in the environment is neither of the kind http:// nor https://; correct http(s)_proxy."
+            "The proxy in the environment is neither http:// nor https://; correct http(s)_proxy."
         )
     if url.origin(f"{scheme}://{address}") is None:
         raise not_a_proxy()
@@ -96,5 +100,5 @@ def read_proxy(proxy: str) -> Proxy:
 
 
 def not_a_proxy() -> errors.SettingsError:
-    """Say that the proxy in the environment is no URL."""
+    """Return the error for a proxy in the environment that is not a URL."""
     return errors.SettingsError("The proxy in the environment is not a URL; correct http(s)_proxy.")

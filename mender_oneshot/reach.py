@@ -1,4 +1,4 @@
-"""Connecting to a host that has several addresses, some of which may be dead."""
+"""Connect to a host that has several addresses, some of which may be unreachable."""
 
 import errno
 import os
@@ -10,14 +10,14 @@ from collections.abc import Sequence
 from typing import Any
 
 STAGGER_SECONDS = 0.25
-"""How long one address has before the next is tried beside it (RFC 8305 section 5)."""
+"""Delay before the next address is tried in parallel (RFC 8305 section 5)."""
 
 Target = tuple[int, Any]
-"""The family of `socket`, and the address as it wants it."""
+"""An address family and an address, both as `socket` takes them."""
 
 
 def alternate(targets: Sequence[Target]) -> list[Target]:
-    """Put the families one after the other by turns, for one of them may be dead as a whole."""
+    """Interleave the address families, because all addresses of one family may be unreachable."""
     first = [target for target in targets if target[0] == targets[0][0]]
     others = [target for target in targets if target[0] != targets[0][0]]
     both = min(len(first), len(others))
@@ -26,9 +26,10 @@ def alternate(targets: Sequence[Target]) -> list[Target]:
 
 
 def connect(targets: Sequence[Target], seconds: float) -> socket.socket:
-    """Connect to the address that answers first and return the socket; raises `OSError`.
+    """Return a socket that is connected to the first address that answers.
 
-    A dead address costs a quarter of a second, not the time of the others. The time limit is for all.
+    An unreachable address delays the next one by `STAGGER_SECONDS` only. Raises `TimeoutError` after
+    `seconds` in all, or the `OSError` of the last address that failed. Every other socket is closed.
     """
     end = time.monotonic() + seconds
     waiting = deque(alternate(targets))
@@ -68,7 +69,7 @@ def connect(targets: Sequence[Target], seconds: float) -> socket.socket:
 
 
 def _begin(target: Target) -> socket.socket:
-    """Start to connect; raises `OSError` if that fails at once."""
+    """Start connecting and return the socket; raise `OSError` if that fails immediately."""
     stream = socket.socket(target[0], socket.SOCK_STREAM)
     try:
         stream.setblocking(False)

@@ -1,7 +1,8 @@
-"""Reading the head of an HTTP answer within limits that hold for the whole of it.
+"""Read HTTP response heads within limits that apply to the whole head.
 
-`http.client` limits each line and the number of lines in a block. It skips no interim answer except 100,
-though a client must skip them all (RFC 9110 section 15.2). It reads those and trailers without end.
+`http.client` limits only the length of a line and the number of lines in a block. It skips only the interim
+response 100, although a client must skip all of them (RFC 9110 section 15.2), and it puts no limit on the
+number of interim responses and trailers.
 """
 
 import http.client
@@ -15,11 +16,11 @@ FIRST_FINAL = 200
 
 
 class HeadTooLarge(http.client.HTTPException):
-    """The head of an answer, with its interim answers, or its trailers exceed the limit."""
+    """The head of a response, including interim responses, or its trailers are over the limit."""
 
 
 class _Head:
-    """A stream that yields lines, up to a number of bytes and of seconds in all."""
+    """A stream of lines that is limited to `HEAD_BYTES` bytes and `HEAD_SECONDS` seconds in all."""
 
     def __init__(self, stream: Any) -> None:
         self.stream = stream
@@ -27,10 +28,13 @@ class _Head:
         self._end = time.monotonic() + HEAD_SECONDS
 
     def readline(self, limit: int) -> bytes:
-        """Return the next line, its first `limit` bytes, or b"" at the end."""
+        """Return the next line, or its first `limit` bytes, or b"" at the end.
+
+        Raises `HeadTooLarge` or `TimeoutError` when the limits of the stream are exceeded.
+        """
         line = b""
         while len(line) < limit and not line.endswith(b"\n"):
-            ahead = self.stream.peek(1)  # waits for one packet at most, so that the clock is looked at
+            ahead = self.stream.peek(1)  # blocks for one packet at most, so that the time limit is checked
             piece: bytes = self.stream.read(min(ahead.find(b"\n") + 1 or len(ahead), limit - len(line)))
             if not piece:
                 break
@@ -43,7 +47,7 @@ class _Head:
         return line
 
     def flush(self) -> None:
-        """Do nothing: what is read needs no flush."""
+        """Do nothing: `http.client` calls this, but the stream is only read."""
 
     def close(self) -> None:
         """Close the stream."""
@@ -51,7 +55,7 @@ class _Head:
 
 
 class Reply(http.client.HTTPResponse):
-    """An answer whose interim answers are skipped, to a server's request and to a proxy's CONNECT."""
+    """A response that skips interim responses, for requests and for a proxy's CONNECT."""
 
     fp: Any
 
@@ -60,7 +64,7 @@ class Reply(http.client.HTTPResponse):
         self.fp = _Head(self.fp)
 
     def begin(self) -> None:
-        """Read the head; what follows is read from the stream itself."""
+        """Read the head with the limits of `_Head`; read the body from the stream itself."""
         try:
             super().begin()
         finally:

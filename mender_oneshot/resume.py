@@ -1,8 +1,9 @@
-"""What to do with the answer to a request for an artifact: append, start over, or something else.
+"""Decide what to do with the response to a request for an artifact: append it, start over, or fail.
 
-Pure: functions of the headers and of what is on disk. Bytes are joined as long as nothing speaks against it:
-the artifact has checksums of its own, and what was joined without a strong validator and fails them is
-fetched anew, once. RFC 9110: sections 8.8.3 (ETag), 13.1.5 (If-Range), 14.4 (Content-Range).
+Pure functions of the headers and of what is on disk. A partial download is continued unless the response
+contradicts it: the artifact has its own checksums, and if they fail after it was continued without a strong
+validator, it is downloaded again, once. RFC 9110: sections 8.8.3 (ETag), 13.1.5 (If-Range), 14.4
+(Content-Range).
 """
 
 import re
@@ -14,11 +15,11 @@ MAX_SIZE = 1 << 50
 LONGEST_VALUE = 512
 ENOUGH = 32768
 MAGIC = b"version"
-"""How an artifact begins: with the name of its first member."""
+"""The first bytes of every artifact: the name of its first member."""
 
 
 class Answer(NamedTuple):
-    """The part of an HTTP answer that matters; header values as sent, "" where absent."""
+    """The parts of a response that the decision needs: header values as sent, "" if absent."""
 
     status: int
     length: str = ""
@@ -29,7 +30,7 @@ class Answer(NamedTuple):
 
 
 def answer(status: int, headers: Mapping[str, str]) -> Answer:
-    """Pick what matters out of an answer's headers, their names in lower case.
+    """Return the `Answer` for a status and headers, whose names are in lower case.
 
     Transfer-Encoding overrides Content-Length (RFC 9112 section 6.3).
     """
@@ -39,49 +40,49 @@ def answer(status: int, headers: Mapping[str, str]) -> Answer:
 
 
 def _one_line(value: str) -> str:
-    """Return a header's value if it is a short line; a folded, long or unprintable one counts as absent."""
+    """Return a header value, or "" (absent) if it is folded, too long or not printable."""
     value = value.strip(" \t")
     return value if len(value) <= LONGEST_VALUE and value.isprintable() else ""
 
 
 class OnDisk(NamedTuple):
-    """What we have: the bytes on disk, and what was remembered of the object they came from."""
+    """A partial download: the number of bytes on disk, and what is known of the object they are from."""
 
     offset: int = 0
-    size: int = -1
+    size: int = -1  # of the whole object in bytes; -1: unknown
     etag: str = ""
     last_modified: str = ""
-    refused: int = 0  # conditions, the strongest first, that this object's hosts have not honoured
+    refused: int = 0  # how many conditions, strongest first, the hosts of this object have ignored
 
 
 class Action(Enum):
     """What to do next."""
 
-    APPEND = "write the body behind the bytes on disk"
-    FRESH = "write the body from the first byte on"
-    AGAIN = "forget the bytes on disk and ask for the whole object"
-    WEAKER = "ask for the rest again, under the next condition"
+    APPEND = "append the body to the bytes on disk"
+    FRESH = "write the body from the first byte"
+    AGAIN = "discard the bytes on disk and request the whole object"
+    WEAKER = "request the rest again, with the next condition"
     COMPLETE = "everything is on disk"
-    EXPIRED = "ask the server for a new link"
-    ENCODED = "something on the way changed the body's encoding"
-    REFUSED = "nothing that an artifact could come from"
+    EXPIRED = "request a new link from the server"
+    ENCODED = "a proxy changed the encoding of the body"
+    REFUSED = "the response contains no artifact"
 
 
 class Decision(NamedTuple):
-    """A move, the size of the whole object in bytes (-1: unknown), and the part of it that the body is."""
+    """An action, the size of the whole object, and the part of it that the body contains, in bytes."""
 
     move: Action
-    size: int = -1
+    size: int = -1  # -1: unknown
     start: int = 0
     end: int = -1  # the byte after the last one; -1: unknown
 
 
 def conditions(known: OnDisk) -> list[str]:
-    """Return what `If-Range` may hold, the strongest first; "" is a range without a condition.
+    """Return the possible values of `If-Range`, strongest first; "" means a range without a condition.
 
-    A strong ETag, the date, nothing. Nodes of a CDN have ETags of their own, and some answer 200 to any ETag,
-    so each is tried in turn; the artifact's own checksums decide in the end. Without a condition only the
-    length tells one object from another, so it has to be known.
+    They are a strong ETag, the date, and nothing, and are tried in turn: nodes of a CDN have different ETags,
+    and some answer 200 to any ETag. The artifact's own checksums decide in the end. A range without a
+    condition requires that the size is known, because only the size then tells one object from another.
     """
     found = []
     if known.etag.startswith('"') and known.etag.endswith('"') and len(known.etag) > 1:
@@ -94,20 +95,20 @@ def conditions(known: OnDisk) -> list[str]:
 
 
 def condition(known: OnDisk) -> str | None:
-    """Return the condition that comes next, None if the rest cannot be asked for."""
+    """Return the next condition to try, or None if the rest cannot be requested."""
     left = conditions(known)[known.refused :]
     return left[0] if known.offset > 0 and left else None
 
 
 def can_resume(known: OnDisk) -> bool:
-    """Say whether asking for the rest makes sense."""
+    """Return whether the rest of the object can be requested."""
     return condition(known) is not None
 
 
 def still_refused(known: OnDisk, size: int, answer: Answer) -> int:
-    """Return how many conditions need no second try, now that the object is fetched from its first byte.
+    """Return the new `refused` of an object that is downloaded from its first byte again.
 
-    A host that ignored them all is next asked under the last one only: its 200 is then of use at once.
+    If a host ignored all conditions for an object of the same size, only the last one is tried next time.
     """
     if not known.offset or size != known.size:
         return 0
@@ -115,29 +116,29 @@ def still_refused(known: OnDisk, size: int, answer: Answer) -> int:
 
 
 def is_strong(known: OnDisk) -> bool:
-    """Say whether the next condition is a strong ETag, by which two objects cannot be mixed up."""
+    """Return whether the next condition is a strong ETag, which identifies the object."""
     return bool(known.etag) and condition(known) == known.etag
 
 
 def is_certain(answer: Answer, known: OnDisk) -> bool:
-    """Say whether the answer to a range is about the object on disk: it repeats the strong ETag asked for.
+    """Return whether a range is certainly of the object on disk: the answer repeats its strong ETag.
 
-    A host that does not know `If-Range` sends the rest of whatever it has now, often without an ETag.
+    A host that does not support `If-Range` sends the rest of any newer object, often without an ETag.
     """
     return is_strong(known) and answer.etag == known.etag
 
 
 def is_progress(brought: int, size: int) -> bool:
-    """Say whether an attempt brought enough bytes to count: a hundredth of the object, or 32 KiB.
+    """Return whether an attempt downloaded enough to count as progress: 1 % of the object, or 32 KiB.
 
-    A host that gives one byte to each attempt, or an object of unknown size that never ends, would else hold
-    a deployment for good.
+    `brought` and `size` are in bytes. Without this limit, a host that sends one byte per attempt, or an
+    endless object of unknown size, would keep a deployment in progress forever.
     """
     return size >= 0 and brought >= min(ENOUGH, max(1, size // 100))
 
 
 def decide(answer: Answer, known: OnDisk) -> Decision:
-    """Decide what to do with an answer; `known.offset` is 0 where the whole object was asked for."""
+    """Decide what to do with a response; `known.offset` is 0 if the whole object was requested."""
     if answer.status in (400, 401, 403, 404, 410):
         return Decision(Action.EXPIRED)
     if answer.status == 416 and known.offset:
@@ -148,20 +149,35 @@ def decide(answer: Answer, known: OnDisk) -> Decision:
     if answer.encoding.lower() not in ("", "identity"):
         return Decision(Action.ENCODED)
     if answer.status != 206:
-        size = content_length(answer.length)
-        if known.offset and size == known.size >= 0 and _has_weaker(known):
-            return Decision(Action.WEAKER)
-        return Decision(Action.FRESH, size, 0, size)
+        return _decide_whole(answer, known)
+    return _decide_rest(answer, known) if known.offset else _decide_first_part(answer)
+
+
+def _decide_whole(answer: Answer, known: OnDisk) -> Decision:
+    """Decide about a 200 or 203: the whole object, perhaps in answer to a range."""
+    size = content_length(answer.length)
+    if known.offset and size == known.size >= 0 and _has_weaker(known):
+        return Decision(Action.WEAKER)
+    return Decision(Action.FRESH, size, 0, size)
+
+
+def _decide_first_part(answer: Answer) -> Decision:
+    """Decide about a 206 although the whole object was requested; its first bytes are of use."""
     span = content_range(answer.content_range)
     if span is None:
-        return Decision(Action.AGAIN if known.offset else Action.REFUSED)
+        return Decision(Action.REFUSED)
     first, last, size = span
-    if not known.offset:
-        return (
-            Decision(Action.FRESH, size, 0, last + 1)
-            if first == 0 and size >= 0
-            else Decision(Action.REFUSED)
-        )
+    if first or size < 0:
+        return Decision(Action.REFUSED)
+    return Decision(Action.FRESH, size, 0, last + 1)
+
+
+def _decide_rest(answer: Answer, known: OnDisk) -> Decision:
+    """Decide about a 206 in answer to a range."""
+    span = content_range(answer.content_range)
+    if span is None:
+        return Decision(Action.AGAIN)
+    first, last, size = span
     if not _fits(answer, known, first, last, size):
         return Decision(Action.AGAIN)
     if not _agrees(answer, known):
@@ -174,14 +190,14 @@ def _has_weaker(known: OnDisk) -> bool:
 
 
 def _agrees(answer: Answer, known: OnDisk) -> bool:
-    """Say whether what the condition was about has the same value in the answer, if the answer has it."""
+    """Return whether the validator that was sent as condition is unchanged or missing in the answer."""
     asked = condition(known)
     theirs = answer.etag if is_strong(known) else answer.last_modified
     return not asked or not theirs or asked == theirs
 
 
 def _fits(answer: Answer, known: OnDisk, first: int, last: int, size: int) -> bool:
-    """Say whether a 206 joins the bytes on disk; it may begin earlier, and end before the object does."""
+    """Return whether a 206 joins the bytes on disk; it may overlap them, and end before the object does."""
     total = known.size if known.size >= 0 else size
     if first > known.offset or last < known.offset or not last < total or size not in (-1, total):
         return False
@@ -189,9 +205,9 @@ def _fits(answer: Answer, known: OnDisk, first: int, last: int, size: int) -> bo
 
 
 def content_length(text: str) -> int:
-    """Read `Content-Length`; -1 for anything that is not a plausible number of bytes.
+    """Return `Content-Length` in bytes, or -1 if it is missing, invalid or larger than `MAX_SIZE`.
 
-    The same number several times, as a list, is that number (RFC 9110 section 8.6).
+    A list that repeats one number is that number (RFC 9110 section 8.6).
     """
     values = {value.strip() for value in text.split(",")}
     text = values.pop()
@@ -201,9 +217,9 @@ def content_length(text: str) -> int:
 
 
 def content_range(text: str) -> tuple[int, int, int] | None:
-    """Read `Content-Range: bytes first-last/size` as three numbers, -1 for an unknown size ("*").
+    """Return first, last and size of `Content-Range: bytes first-last/size`; -1 for an unknown size ("*").
 
-    The spellings that curl accepts: "bytes=", and no unit. None for anything else.
+    Accepts the spellings that curl accepts: "bytes=", and no unit. Returns None for anything else.
     """
     pattern = r"(?:bytes)?[\s:=]*([0-9]{1,19})\s*-\s*([0-9]{1,19})\s*/\s*([0-9]{1,19}|\*)"
     found = re.fullmatch(pattern, text.strip(), re.IGNORECASE)
@@ -215,6 +231,6 @@ def content_range(text: str) -> tuple[int, int, int] | None:
 
 
 def unsatisfied_range(text: str) -> int:
-    """Read the size in `Content-Range: bytes */size` of a 416; -1 for anything else."""
+    """Return the size in `Content-Range: bytes */size` of a 416, or -1 for anything else."""
     found = re.fullmatch(r"(?:bytes)?[\s:=]*\*\s*/\s*([0-9]{1,19})", text.strip(), re.IGNORECASE)
     return int(found[1]) if found else -1

@@ -77,7 +77,7 @@ def run(settings: Settings, path: str) -> bytes:
         why = explain(path, error)
         if is_temporary(error):
             raise errors.TemporaryError(
-                f"The script {path} cannot be started just now ({why}); the next run tries again."
+                f"The script {path} cannot be started just now ({why}); the next run will retry."
             ) from error
         raise errors.ScriptFailed(f"it cannot be started: {why}") from error
     with process:
@@ -128,7 +128,7 @@ def _read_output(
 
 
 def is_temporary(error: OSError) -> bool:
-    """Return whether the same start may succeed later."""
+    """Return whether a later attempt to start the program may succeed."""
     return error.errno not in PERMANENT
 
 
@@ -155,7 +155,7 @@ def _obstacle(path: str, depth: int) -> str:
         if not os.access(path, os.X_OK):
             return _not_executable(path)
         with open(path, "rb") as file:
-            head = file.read(256)  # as much as the kernel looks at
+            head = file.read(256)  # the number of bytes that the kernel reads
     except OSError as error:
         return _unreadable(path, error)
     if head.startswith(b"#!"):
@@ -165,16 +165,16 @@ def _obstacle(path: str, depth: int) -> str:
     if not head:
         return "it is empty"
     if head.startswith(b"\xef\xbb\xbf"):
-        return "it begins with a byte order mark, so its first line does not count; save it without one"
-    return "its first line does not begin with #!; put the interpreter there, such as #!/bin/sh"
+        return "it begins with a byte order mark, so its first line is ignored; save it without that"
+    return "its first line does not begin with #!; add the interpreter, such as #!/bin/sh"
 
 
 def _interpreter_obstacle(head: bytes, depth: int) -> str:
     line = head[2:].split(b"\n", 1)[0]
-    words = line.strip(b" \t").replace(b"\t", b" ").split(b" ", 1)
-    interpreter = os.fsdecode(words[0])
+    fields = line.strip(b" \t").replace(b"\t", b" ").split(b" ", 1)
+    interpreter = os.fsdecode(fields[0])
     if line.endswith(b"\r"):
-        return "it has Windows line endings; convert it: sed -i 's/\\r$//' on the file"
+        return "it has Windows line endings; convert them: sed -i 's/\\r$//' on the file"
     if not interpreter:
         return "its first line names no interpreter after #!"
     found = _obstacle(interpreter, depth - 1) if depth else ""
@@ -188,13 +188,13 @@ def _interpreter_obstacle(head: bytes, depth: int) -> str:
 def _not_executable(path: str) -> str:
     if os.stat(path).st_mode & 0o111 and os.statvfs(path).f_flag & os.ST_NOEXEC:
         return "its file system is mounted noexec"
-    return "it is not executable; make it so: chmod +x"
+    return "it is not executable; change that: chmod +x"
 
 
 def _unreadable(path: str, error: OSError) -> str:
     if error.errno == errno.ENOENT and os.path.islink(path):
         return f"it is a link to {os.readlink(path)}, which does not exist"
     if error.errno == errno.ENOENT:
-        return "there is no such file"
+        return "it does not exist"
     # A program that cannot be read may still be executable.
     return "" if error.errno == errno.EACCES and os.access(path, os.X_OK) else os.strerror(error.errno or 0)

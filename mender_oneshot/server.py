@@ -1,7 +1,7 @@
-"""The Mender server: one method per endpoint.
+"""Client of the Mender server's device API: one method per endpoint.
 
-Only here does a status code mean something; what comes out is values, or errors that are sentences. The
-endpoints: device-api.md, and the server's OpenAPI files. Reading the answers: `answers`.
+Only this module interprets status codes; callers get values, or errors with a complete message. The endpoints
+are described in device-api.md and the server's OpenAPI files; `answers` parses the responses.
 """
 
 import json
@@ -27,7 +27,7 @@ Attributes = dict[str, str | list[str]]
 
 
 class DeploymentGone(Exception):
-    """The deployment is not ours any more: the server has aborted it (409), or does not know it (404)."""
+    """The server no longer accepts reports for the deployment: it was aborted (409) or is unknown (404)."""
 
     def __init__(self, reason: str, *, aborted: bool) -> None:
         super().__init__(reason)
@@ -35,7 +35,7 @@ class DeploymentGone(Exception):
 
 
 class DeviceChanged(Exception):
-    """`next` answered 409: the reported data changed, and the server has just failed the deployment."""
+    """`next` returned 409: the reported data changed, so the server has just failed the deployment."""
 
 
 class TooLarge(Exception):
@@ -43,7 +43,7 @@ class TooLarge(Exception):
 
 
 class Server:
-    """Connections to one Mender server, and to the hosts its artifacts lie on."""
+    """Connections to one Mender server, and to the hosts that store its artifacts."""
 
     def __init__(self, settings: Settings, url: str) -> None:
         self.url = url
@@ -64,21 +64,22 @@ class Server:
             self._opened.close()
 
     def greet(self) -> float | None:
-        """Ask for a deployment without a token, which a Mender server refuses (401).
+        """Check that this is a Mender server, which rejects a request without a token (401).
 
-        Returns what its clock says, in seconds since 1970, or None where the answer has no date.
+        Returns the time on its clock in seconds since 1970, or None if the response has no date. Raises an
+        `errors.Error` if it is not a Mender server or cannot be reached.
         """
         answer = self._ask("GET", f"{_DEVICES}{_NEXT}", token=False)
-        if answer.status != 401 or not answers.refuses_token(answer):
-            raise self._unexpected(answer, "the refusal of a request without a token")
+        if answer.status != 401 or not answers.rejects_token(answer):
+            raise self._unexpected(answer, "a 401 to a request without a token")
         return answers.http_date(answer.headers.get("date", ""))
 
     def authorize(self, body: bytes, signature: str) -> str:
-        """Ask for a token (POST auth_requests); raises `errors.NotAccepted` if the Mender server says 401."""
+        """Request a token (POST auth_requests); raise `errors.NotAccepted` if the device is not accepted."""
         headers = {"Content-Type": "application/json", "X-MEN-Signature": signature}
         answer = self._ask("POST", f"{_DEVICES}/authentication/auth_requests", body, headers, token=False)
-        if answer.status == 401 and answers.own_words(answer):
-            raise _not_accepted(self.url, answers.own_words(answer))
+        if answer.status == 401 and answers.mender_error(answer):
+            raise _not_accepted(self.url, answers.mender_error(answer))
         self._expect(answer, 200)
         token = answer.body.decode("ascii", "replace").strip()
         if len(token) > TOKEN_LIMIT or not re.fullmatch(r"[\w-]+\.[\w-]+\.[\w-]*", token, re.ASCII):
@@ -86,38 +87,42 @@ class Server:
         return token
 
     def put_inventory(self, attributes: Attributes) -> None:
-        """Replace the inventory; PATCH only where PUT is not known (405)."""
+        """Replace the inventory by PUT, or update it by PATCH if the server does not support PUT (405).
+
+        Raises `errors.ServerRejected` if the inventory is invalid or too large.
+        """
         body = _json([{"name": name, "value": value} for name, value in attributes.items()])
         path = f"{_DEVICES}/inventory/device/attributes"
         answer = self._ask("PUT", path, body)
         if answer.status == 405:
             answer = self._ask("PATCH", path, body)
-        if answer.status in (400, 413) and answers.own_words(answer):
+        if answer.status in (400, 413) and answers.mender_error(answer):
             raise errors.ServerRejected(
-                f"{self._said(answer)}; this inventory has {len(attributes)} attributes and {len(body)} "
-                "bytes; a Mender server takes 100 and 1048576, so print less in the inventory scripts."
+                f"{self._summary(answer)}; this inventory has {len(attributes)} attributes and {len(body)} "
+                "bytes, and the limits are 100 and 1048576; print less in the inventory scripts."
             )
         self._expect(answer, 200)
-        if answer.body.strip():  # the server's own answer is empty
+        if answer.body.strip():  # a Mender server sends an empty body
             raise self._unexpected(answer, "an acknowledgement")
 
     def next_deployment(self, provides: dict[str, str], form: str) -> tuple[Deployment | None, str]:
-        """Ask for the next deployment; return it, or None, and the form of the question that worked.
+        """Return the next deployment, or None, and the API version that worked ("v1" or "v2").
 
-        The newer form first, the older on 404 only; a `form` that is given is the only one: the server fails
-        a deployment about which it is asked in two forms. Raises `DeviceChanged` on 409.
+        Tries v2 first, and v1 only if v2 answers 404. If `form` is "v1" or "v2", uses only that version,
+        because the server fails a deployment that is requested in both. Raises `DeviceChanged` on 409, and
+        `answers.Unusable` for a deployment that cannot be carried out.
         """
         given = form
         if form != "v1":
             answer = self._ask("POST", f"/api/devices/v2{_NEXT}", _json({"device_provides": provides}))
             form = "v2"
             if answer.status == 404 and given == "v2":
-                raise self._stranger(answer)
+                raise self._not_mender(answer)
         if form == "v1" or answer.status == 404:
             query = urlencode({key: provides[key] for key in ("artifact_name", "device_type")})
             answer = self._ask("GET", f"{_DEVICES}{_NEXT}?{query}")
             form = "v1"
-        if answer.status == 409 and answers.own_words(answer):
+        if answer.status == 409 and answers.mender_error(answer):
             raise DeviceChanged
         self._expect(answer, 200, 204)
         return (None if answer.status == 204 else self._instructions(answer)), form
@@ -131,38 +136,39 @@ class Server:
             raise self._unexpected(answer, "deployment instructions") from error
 
     def put_status(self, deployment: str, status: str) -> None:
-        """Report a status; raises `DeploymentGone` if the deployment is aborted or unknown."""
+        """Report a status; raise `DeploymentGone` if the deployment is aborted or unknown."""
         self._report(self._of(deployment, "status"), {"status": status})
 
     def put_log(self, deployment: str, messages: list[dict[str, str]]) -> None:
-        """Replace the deployment log; raises `DeploymentGone`, or `TooLarge` on 413."""
+        """Replace the deployment log; raise `DeploymentGone` like `put_status`, and `TooLarge` on 413."""
         self._report(self._of(deployment, "log"), {"messages": messages}, large=True)
 
     def _report(self, path: str, what: object, *, large: bool = False) -> None:
-        """Tell the server something of a deployment.
+        """Send a report about a deployment.
 
-        Its answer can end a deployment, so it has to be its own: a gateway answers 404 as well while what is
-        behind it restarts, and a portal answers anything.
+        The response can end the deployment, so it counts only in the Mender server's form: a gateway answers
+        404 as well while the server behind it restarts, and a captive portal can answer anything.
         """
         answer = self._ask("PUT", path, _json(what))
         if answer.status == 204:
             return
         if large and answer.status == 413:  # a gateway's limit counts as well
             raise TooLarge
-        if not answers.own_words(answer):
-            raise self._stranger(answer)
+        if not answers.mender_error(answer):
+            raise self._not_mender(answer)
         if answer.status in (404, 409):
-            raise DeploymentGone(answers.own_words(answer), aborted=answer.status == 409)
+            raise DeploymentGone(answers.mender_error(answer), aborted=answer.status == 409)
         self._expect(answer, 204)
 
     def _of(self, deployment: str, what: str) -> str:
         return f"{_DEVICES}/deployments/device/deployments/{deployment}/{what}"
 
     def open_artifact(self, uri: str, known: resume.OnDisk) -> Response:
-        """Ask for an artifact, from `known.offset` on where that makes sense; never sends the token.
+        """Request an artifact, from `known.offset` if it can be resumed; never send the token.
 
-        Follows at most 5 redirects, none of them from https to http; raises `errors.TemporaryError` or
-        `errors.InvalidResponse`. What the answer means is left to `resume.decide`.
+        Returns the response, whatever its status; `resume.decide` interprets it. Follows at most `REDIRECTS`
+        redirects, none of them from https to http. Raises `errors.TemporaryError`, and
+        `errors.InvalidResponse` for an invalid redirect.
         """
         headers = {"Accept-Encoding": "identity"}
         condition = resume.condition(known)
@@ -179,26 +185,28 @@ class Server:
                 target = answers.redirect_target(uri, response.headers.get("location", ""))
             if not target:
                 raise errors.InvalidResponse(
-                    f"The artifact's link at {host(uri)} redirects to no http(s) URL; it is not followed."
+                    f"The artifact's link at {host(uri)} redirects to something that is not an http(s) URL; "
+                    "check the artifact storage."
                 )
             if answers.scheme(uri) == "https" and answers.scheme(target) != "https":
                 raise errors.InvalidResponse(
-                    f"The artifact's link at {host(uri)} redirects away from https; it is not followed."
+                    f"The artifact's link at {host(uri)} redirects from https to http, which is insecure; "
+                    "check the artifact storage."
                 )
             uri = target
         raise errors.InvalidResponse(
-            f"The artifact's link redirects more than {REDIRECTS} times; look at the storage."
+            f"The artifact's link redirects more than {REDIRECTS} times; check the artifact storage."
         )
 
     def artifact_error(self, uri: str, response: Response) -> errors.Error:
-        """Put an answer that no artifact can come from into words; a pause is one of the link's own host."""
+        """Return the error for a response without an artifact; a Retry-After applies to the host of `uri`."""
         if response.status == 407 and response.proxy:
-            return errors.TemporaryError(_login_wanted(response.proxy))
-        said = f"{host(response.url)} answered {response.status} instead of the artifact"
+            return errors.TemporaryError(_login_needed(response.proxy))
+        summary = f"{host(response.url)} answered {response.status} instead of the artifact"
         if response.status in (408, 429) or response.status >= 500:
-            then, wish = _waiting(response.headers)
-            return errors.TemporaryError(f"{said}; {then}", wish, host(uri))
-        return errors.InvalidResponse(f"{said}; check the artifact storage.")
+            advice, retry_after = _waiting(response.headers)
+            return errors.TemporaryError(f"{summary}; {advice}", retry_after, host(uri))
+        return errors.InvalidResponse(f"{summary}; check the artifact storage.")
 
     def _ask(
         self,
@@ -209,7 +217,7 @@ class Server:
         *,
         token: bool = True,
     ) -> Answer:
-        """Send one request to the server.
+        """Send one request to the server and return the response.
 
         Raises `errors.InvalidToken` if the server rejects the token, `errors.TemporaryError` for 408, 429 and
         5xx; the caller interprets every other status.
@@ -223,55 +231,55 @@ class Server:
         short = f"{method} .../{path.partition('?')[0].rpartition('/')[2]}"
         answer = Answer(short, response.status, response.headers, content, response.proxy)
         if len(content) > ANSWER_LIMIT:
-            raise self._unexpected(answer, "an answer of a sensible size")
-        if token and answers.refuses_token(answer):
+            raise self._unexpected(answer, f"at most {ANSWER_LIMIT} bytes")
+        if token and answers.rejects_token(answer):
             raise errors.InvalidToken(
-                f"{self._said(answer)}, although it has authorized this device; see the server's own log.",
+                f"{self._summary(answer)}, although it has authorized this device; see the server's log.",
                 forbidden=answer.status == 403,
             )
         if answer.status in (408, 429) or answer.status >= 500:
-            trouble = errors.ServerError if answer.status >= 500 else errors.TemporaryError
-            then, wish = _waiting(answer.headers)
-            raise trouble(f"{self._said(answer)}; {then}", wish, host(self.url))
+            failure = errors.ServerError if answer.status >= 500 else errors.TemporaryError
+            advice, retry_after = _waiting(answer.headers)
+            raise failure(f"{self._summary(answer)}; {advice}", retry_after, host(self.url))
         return answer
 
     def _expect(self, answer: Answer, *statuses: int) -> None:
         if answer.status not in statuses:
-            raise self._unexpected(answer, "what was asked for")
+            raise self._unexpected(answer, "the expected answer")
 
     def _unexpected(self, answer: Answer, expected: str) -> errors.Error:
-        """Return the error for an answer that the endpoint has no use for."""
+        """Return the error for a response that the endpoint must not have."""
         if answer.status >= 400 and len(answer.body) <= ANSWER_LIMIT:
             if answer.status in (404, 405):
-                return errors.ServerRejected(f"{self._said(answer)}; check ServerURL.")
-            if not answers.own_words(answer):
-                return self._stranger(answer)
-            return errors.ServerRejected(f"{self._said(answer)}; see the server's own log.")
+                return errors.ServerRejected(f"{self._summary(answer)}; check ServerURL.")
+            if not answers.mender_error(answer):
+                return self._not_mender(answer)
+            return errors.ServerRejected(f"{self._summary(answer)}; see the server's log.")
         redirect = self._redirect(answer)
         if redirect:
             return errors.InvalidResponse(f"{redirect}.")
         return errors.InvalidResponse(
             f"{host(self.url)} answered {answer.status} with {len(answer.body)} bytes of "
-            f"{answers.content_kind(answer)!r}, not {expected}; check that ServerURL is a Mender server and "
-            "that no portal is in between."
+            f"{answers.content_kind(answer)!r} instead of {expected}; check that ServerURL is a Mender "
+            "server and that no captive portal intercepts the connection."
         )
 
-    def _stranger(self, answer: Answer) -> errors.NotAMenderServer:
-        """Return the error for an answer that is not in the form of a Mender server."""
+    def _not_mender(self, answer: Answer) -> errors.NotAMenderServer:
+        """Return the error for a response that is not in the form of a Mender server."""
         if answer.status == 407 and answer.proxy:
-            return errors.NotAMenderServer(_login_wanted(answer.proxy), None, host(self.url))
+            return errors.NotAMenderServer(_login_needed(answer.proxy), None, host(self.url))
         redirect = self._redirect(answer)
         if redirect:
-            return errors.NotAMenderServer(f"{redirect}; the next run tries again.", None, host(self.url))
+            return errors.NotAMenderServer(f"{redirect}; the next run will retry.", None, host(self.url))
         return errors.NotAMenderServer(
-            f"{self._said(answer)} to {answer.request}, but not in the form of a Mender server; check the "
-            "gateway, firewall or portal in between.",
+            f"{self._summary(answer)} to {answer.request}, which is not the answer of a Mender server; check "
+            "any gateway, firewall or captive portal in between.",
             None,
             host(self.url),
         )
 
     def _redirect(self, answer: Answer) -> str:
-        """Say where a redirect leads, by scheme and host only; "" if it leads nowhere else."""
+        """Return a message about a redirect to another host, by scheme and host only, or ""."""
         if not 300 <= answer.status < 400:
             return ""
         target = answers.redirect_target(self.url + "/", answer.headers.get("location", ""))
@@ -279,18 +287,19 @@ class Server:
             return ""
         there = f"{host(self.url)} redirects ({answer.status}) to {_origin(target)}; "
         if _bare(target) == _bare(self.url):
-            return f"{there}write that into ServerURL"
-        return f"{there}if that is your Mender server, write it into ServerURL, else a portal is in between"
+            return f"{there}set ServerURL to that"
+        return f"{there}if that is your Mender server, set ServerURL to it, else check for a captive portal"
 
-    def _said(self, answer: Answer) -> str:
-        words = answers.reason(answer)
+    def _summary(self, answer: Answer) -> str:
+        """Return the begin of a message: the host, the status, the reason and the proxy."""
+        reason = answers.reason(answer)
         through = f" through the proxy {answer.proxy}" if answer.proxy else ""
-        return f"{host(self.url)} answered {answer.status}" + (f" ({words})" if words else "") + through
+        return f"{host(self.url)} answered {answer.status}" + (f" ({reason})" if reason else "") + through
 
 
 def _not_accepted(url: str, reason: str) -> errors.NotAccepted:
     if "signature" in reason:
-        message = f"{host(url)} does not take this device's signature ({reason}); check the device key."
+        message = f"{host(url)} rejected this device's signature ({reason}); check the device key."
     else:
         message = (
             f"{host(url)} has not accepted this device yet ({reason}); accept it under "
@@ -299,10 +308,8 @@ def _not_accepted(url: str, reason: str) -> errors.NotAccepted:
     return errors.NotAccepted(message)
 
 
-def _login_wanted(proxy: str) -> str:
-    return (
-        f"The proxy {proxy} asks for a login (407); put it into http_proxy, as http://user:password@{proxy}."
-    )
+def _login_needed(proxy: str) -> str:
+    return f"The proxy {proxy} requires a login (407); set http_proxy to http://user:password@{proxy}."
 
 
 def _bare(url: str) -> str:
@@ -319,9 +326,9 @@ def _origin(url: str) -> str:
 
 
 def _waiting(headers: Mapping[str, str]) -> tuple[str, float | None]:
-    """Return the end of a sentence about an answer that may change, and the pause asked for in seconds."""
+    """Return the end of a message about a temporary failure, and the Retry-After in seconds, if any."""
     now = time.time()
-    wish = answers.retry_after(headers.get("retry-after", ""), headers.get("date", ""), now)
-    if not wish:
-        return "the next run tries again.", wish
-    return f"it asks for a pause of {plan.until(wish, now)}.", wish
+    retry_after = answers.retry_after(headers.get("retry-after", ""), headers.get("date", ""), now)
+    if not retry_after:
+        return "the next run will retry.", retry_after
+    return f"it asked to wait {plan.until(retry_after, now)}.", retry_after

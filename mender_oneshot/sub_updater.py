@@ -11,7 +11,7 @@ from typing import NamedTuple
 from . import disk, errors, pidfile
 
 SYSTEMD = "/run/systemd/system"
-"""Exists if systemd is the first process (sd_booted(3))."""
+"""Exists if systemd is the init process (sd_booted(3))."""
 
 ANSWER_SECONDS = 60.0
 
@@ -22,13 +22,13 @@ log = logging.getLogger(__name__)
 
 
 class Launch(NamedTuple):
-    """What to start: the name of its unit, its command line, and the files for its output and its lock.
+    """What to start: the unit's name, the command line, and the paths of its output and its lock.
 
-    Everybody may read `environment`; `private_environment` may hold a proxy's password.
+    Any user may be able to read `environment`; `private_environment` may contain a proxy's password.
     """
 
     unit: str
-    words: list[str]
+    command: list[str]
     environment: Mapping[str, str]
     private_environment: Mapping[str, str]
     output: str
@@ -36,19 +36,22 @@ class Launch(NamedTuple):
 
 
 def check_process() -> None:
-    """Raise `errors.SettingsError` if whatever is started here would end with this process."""
+    """Raise `errors.SettingsError` if every process started here would end with this one."""
     if os.getpid() == 1:
         raise errors.SettingsError(
-            "mender-oneshot is process 1 of a container, so the sub-updater would be killed when it ends; "
-            "start the container with an init (docker run --init)."
+            "mender-oneshot is process 1 of a container, so the sub-updater would be killed when it exits; "
+            "start the container with an init process (docker run --init)."
         )
 
 
 def start(launch: Launch) -> None:
-    """Start it: under systemd as a unit of its own, elsewhere in a session of its own.
+    """Start the sub-updater: under systemd as a separate unit, elsewhere in a new session.
 
-    A child of our unit would end with it and live in its sandbox. If it was not started, raises `OSError`,
-    `errors.ServerRejected`, or `errors.TemporaryError` if it may be possible later.
+    As a child of our unit it would be killed with the unit and run in its sandbox. Raises `OSError` or
+    `errors.ServerRejected` if it cannot be started, `errors.TemporaryError` if a later attempt may succeed,
+    and `errors.DiskError` or `errors.NoSpace` if one of its files cannot be written.
+
+    Returning does **not** guarantee that it runs: systemd may not have answered in time.
     """
     if os.path.isdir(SYSTEMD) and os.geteuid() == 0:
         _start_unit(launch)
@@ -67,9 +70,9 @@ def _start_session(launch: Launch) -> None:
         raise disk.failure(f"open {launch.output if output < 0 else launch.lock}", error) from error
 
     def hold_lock() -> None:
-        # A record lock belongs to the process: it survives the exec, is not shared with the daemons that the
-        # sub-updater starts, and goes when the sub-updater ends, however it ends. It goes early if the
-        # process closes all that it inherits, so the file also names the process.
+        # A record lock belongs to the process: it survives the exec, is not inherited by the daemons that the
+        # sub-updater starts, and is released when the sub-updater exits or is killed. It is released early if
+        # the process closes all inherited descriptors, so the file also names the process.
         with contextlib.suppress(OSError):
             os.ftruncate(lock, 0)
             os.write(lock, pidfile.note())
@@ -77,18 +80,18 @@ def _start_session(launch: Launch) -> None:
 
     try:
         process = subprocess.Popen(
-            launch.words,
+            launch.command,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
             cwd="/",
-            umask=0o022,  # as systemd starts it
+            umask=0o022,  # the same as under systemd
             env={**launch.environment, **launch.private_environment},
             start_new_session=True,
             pass_fds=(lock,),
             preexec_fn=hold_lock,  # safe: there are no threads here
         )
-        # Nobody waits for it; without this, Python would complain of that when we end.
+        # No code waits for it; without this, Python would warn about that at exit.
         process.returncode = 0
     finally:
         os.close(output)
@@ -96,26 +99,26 @@ def _start_session(launch: Launch) -> None:
 
 
 def _open_lock(path: str) -> int:
-    """Open the lock file under a number that no shell script uses for files of its own (`exec 9>file`)."""
+    """Open the lock file with a descriptor number that shell scripts do not use (`exec 9>file`)."""
     opened = disk.open_own(path, os.O_RDWR)
     try:
         moved = fcntl.fcntl(opened, fcntl.F_DUPFD_CLOEXEC, 20)
-    except OSError:  # so high a number is not allowed here (ulimit -n)
+    except OSError:  # the limit on open files does not allow that number (ulimit -n)
         return opened
     os.close(opened)
     return moved
 
 
 def _start_unit(launch: Launch) -> None:
-    """Have systemd start it, and wait until its program runs (Type=exec).
+    """Start the sub-updater by systemd-run, and wait until its program has been executed (Type=exec).
 
-    Its output goes to the file, which survives a reboot, and when it has ended to the journal as well.
-    What it has put into the background stays (KillMode=process), as under mender-python-client.
-    Everybody can read the properties of a unit, so its private environment goes through a file.
+    Its output goes to the file, which survives a reboot, and to the journal after it exits. Its background
+    processes keep running (KillMode=process), as under mender-python-client. Any user can read the properties
+    of a unit, so its private environment is passed in a file.
     """
     private = f"{launch.output}.env"
     environment = {**launch.environment, "MENDER_SUB_UPDATER_LOG": launch.output}
-    words = [
+    command = [
         "systemd-run",
         "--quiet",
         "--collect",
@@ -124,17 +127,17 @@ def _start_unit(launch: Launch) -> None:
         f"--unit={launch.unit}",
         "--description=Mender sub-updater",
         f"--property=StandardOutput=append:{launch.output}",
-        # "-": it is needed for the start only, and removed after it.
+        # "-": the file is removed after the start, and may then be missing.
         f"--property=EnvironmentFile=-{private}",
         "--property=ExecStopPost=-systemd-cat --identifier=mender-sub-updater cat ${MENDER_SUB_UPDATER_LOG}",
         *(f"--setenv={name}={value}" for name, value in environment.items()),
         "--",
-        *launch.words,
+        *launch.command,
     ]
     _write_environment(private, launch.private_environment)
     try:
         done = subprocess.run(
-            words,
+            command,
             cwd="/",
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -145,20 +148,22 @@ def _start_unit(launch: Launch) -> None:
     except FileNotFoundError as error:
         raise errors.ServerRejected("systemd-run is missing") from error
     except (subprocess.TimeoutExpired, errors.DeadlineExceeded):
-        # It may have been started all the same: wait for its report, as for any other.
-        log.warning("systemd does not say whether it has started %s; waiting for a report.", launch.unit)
+        # It may have been started nevertheless, so wait for its report.
+        log.warning(
+            "systemd-run timed out, so %s may have been started; waiting for its report.", launch.unit
+        )
         return
     finally:
         disk.remove(private)
     if done.returncode:
-        said = " ".join(done.stderr.decode("utf-8", "replace").split()) or f"exit code {done.returncode}"
-        # A systemd that executes itself anew may lose the connection after it has started the unit.
-        if said.startswith(_NO_BUS) or not _is_running(launch.unit):
-            raise errors.TemporaryError(f"systemd-run: {said}")
+        why = " ".join(done.stderr.decode("utf-8", "replace").split()) or f"exit code {done.returncode}"
+        # While systemd re-executes itself, the connection may be lost after the unit was started.
+        if why.startswith(_NO_BUS) or not _is_running(launch.unit):
+            raise errors.TemporaryError(f"systemd-run: {why}")
 
 
 def _is_running(unit: str) -> bool:
-    """Return whether anything of a unit runs, be it only in the background, without asking systemd."""
+    """Return whether any process of a unit is running; reads the cgroup and does not need systemd."""
     for cgroup in _CGROUPS:
         try:
             with open(f"{cgroup}/{unit}.service/cgroup.procs", "rb") as processes:
@@ -170,7 +175,7 @@ def _is_running(unit: str) -> bool:
 
 
 def _write_environment(path: str, environment: Mapping[str, str]) -> None:
-    """Write variables for systemd alone to read (systemd.exec(5), EnvironmentFile=)."""
+    """Write variables to a file with mode 0600 in the format of EnvironmentFile= (systemd.exec(5))."""
     lines = []
     for name, value in environment.items():
         for special in '\\"$`':

@@ -1,8 +1,7 @@
-"""Connections: TLS, proxies, time limits, and what can go wrong with them, in words. The only file that knows
-`urllib3`.
+"""HTTP connections: TLS, proxies, timeouts, and messages for what fails. The only user of `urllib3`.
 
-Nobody above sees a library's exception or an errno of the network, also not while a body is being read. Knows
-nothing of Mender.
+Callers get `errors.Error` only, never an exception of a library or a network errno, not even while they read
+a body. Contains nothing specific to Mender.
 """
 
 import base64
@@ -29,12 +28,12 @@ from .settings import Settings
 CONNECT_SECONDS = 30.0
 READ_SECONDS = 60.0
 WHOLE_SECONDS = 300.0
-"""How long a whole answer of the API may take, however steadily it comes."""
+"""Time limit for reading a whole response of the API, even if data arrives steadily."""
 PIECE = 65536
 
-# A clock that is wrong is told of by the certificate, where it matters, and in our own words.
+# The message about a certificate that is not valid yet, or has expired, names the clock.
 urllib3.disable_warnings(urllib3.exceptions.SystemTimeWarning)
-# SkipVerify is reported once, and in our own words.
+# `network.tls_context` logs SkipVerify once.
 urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
 
 _TOO_MUCH = (HeadTooLarge, http.client.LineTooLong)
@@ -45,15 +44,15 @@ log = logging.getLogger(__name__)
 
 
 class Response:
-    """An answer whose body has not been read yet; a context manager that closes what is left of it."""
+    """A response whose body has not been read yet; a context manager that discards the unread rest."""
 
     def __init__(self, url: str, response: Any, name: str = "", way: str = "") -> None:
         self.url = url
         self.name = name or host(url)
         self.proxy = way
-        """The proxy that may have answered itself, for there is no tunnel through it; "" for none."""
+        """The proxy that may have sent the response itself, because it is used without a tunnel; or ""."""
         self._end = time.monotonic() + WHOLE_SECONDS
-        # urllib3 2 has a base class that 1.26 lacks, so there is no type that holds in both worlds.
+        # urllib3 1.26 lacks the base class of urllib3 2, so no type is correct for both.
         self._response = response
         self.status: int = response.status
         self.headers: dict[str, str] = {name.lower(): value for name, value in response.headers.items()}
@@ -67,10 +66,13 @@ class Response:
         self._response.close()
 
     def read(self, limit: int) -> bytes:
-        """Return the whole body, or its first `limit` bytes, and free the connection for the next request.
+        """Return the whole body, or its first `limit` bytes.
 
-        Read in pieces: a body in chunks of one byte would else become as many objects.
+        A body that was read to its end frees the connection for the next request. Raises
+        `errors.TemporaryError` if the connection is lost, the body is shorter than its Content-Length, or
+        reading takes more than `WHOLE_SECONDS`.
         """
+        # In pieces: urllib3 would keep one object for each chunk, and a chunk may have one byte.
         content = bytearray()
         for piece in self.pieces():
             content += piece
@@ -79,29 +81,29 @@ class Response:
             if time.monotonic() > self._end:
                 raise network.no_answer(self.name, f"it takes more than {WHOLE_SECONDS:.0f} s")
         if self._is_short(len(content)):
-            raise network.no_answer(self.name, "the connection broke off")
+            raise network.no_answer(self.name, network.CONNECTION_LOST)
         self._response.release_conn()
         return bytes(content)
 
     def _is_short(self, size: int) -> bool:
-        """Say whether a body has fewer bytes than its head promised; urllib3 1.26 does not look."""
+        """Return whether a body is shorter than its Content-Length; urllib3 1.26 does not check that."""
         promised = self.headers.get("content-length", "")
         if "transfer-encoding" in self.headers or self.status in (204, 304) or not promised.isdecimal():
             return False
         return len(promised) < 20 and size < int(promised)
 
     def pieces(self) -> Iterator[bytes]:
-        """Yield the body as it comes in, at most 64 KiB at once, without waiting for a piece to fill.
+        """Yield the body as it arrives, in pieces of at most 64 KiB that need not be full.
 
-        Raises `errors.TemporaryError` when the link breaks.
+        Raises `errors.TemporaryError` if the connection is lost or times out.
         """
-        # urllib3 1.26 has no read1; there the object below, http.client's own, does the same.
+        # urllib3 1.26 has no read1, but the object of http.client that it wraps does.
         read1 = getattr(self._response, "read1", None) or self._response._fp.read1
         while True:
             try:
                 piece: bytes = read1(PIECE)
             except _FAILURES as error:
-                raise in_words(self.url, error, self.name) from error
+                raise translate(self.url, error, self.name) from error
             if not piece:
                 return
             yield piece
@@ -122,9 +124,11 @@ class Transport:
     def send(
         self, method: str, url: str, body: bytes | None, headers: Mapping[str, str], name: str = ""
     ) -> Response:
-        """Send one request, redirects not followed; raises an `errors.Error` if no answer comes.
+        """Send one request and return the response, whatever its status; redirects are not followed.
 
-        `name` is what messages call the host of the URL.
+        `name` is the host's name in messages. Raises `errors.TemporaryError` if there is no response,
+        `errors.InvalidResponse` if it is not HTTP, `errors.UntrustedServer` or another error for a rejected
+        certificate, and `errors.SettingsError` for an unusable proxy.
         """
         log.debug("%s %s", method, url.partition("?")[0])
         named = proxy.proxy_for(url)
@@ -144,18 +148,18 @@ class Transport:
                 decode_content=False,
             )
         except _FAILURES as error:
-            raise in_words(url, error, name) from error
+            raise translate(url, error, name) from error
         plain = bool(named) and not url.lower().startswith("https:")
         return Response(url, response, name, proxy.read_proxy(named).address if plain else "")
 
 
 class _Connecting:
-    """Our way to a host in place of urllib3's: several addresses share the time, and a proxy is named."""
+    """Connects in place of urllib3: addresses share the timeout, and errors tell a proxy from a server."""
 
     def _new_conn(self) -> socket.socket:
         connection: Any = self
         try:
-            # The name as it was written: urllib3's own takes the dot at the end away.
+            # The name as it was written: urllib3's `host` drops the trailing dot.
             found = socket.getaddrinfo(
                 connection._dns_host.strip("[]"), connection.port, type=socket.SOCK_STREAM
             )
@@ -177,7 +181,9 @@ class _Connecting:
                 raise
             self.close()  # type: ignore[attr-defined]
             broken = isinstance(error, (http.client.RemoteDisconnected, OSError))
-            reason = f"the proxy opens no tunnel: {network.why(error)}" if broken else network.NO_PROXY
+            reason = (
+                f"the proxy failed to open a tunnel: {network.why(error)}" if broken else network.NO_PROXY
+            )
             raise network.ProxyFailed(reason) from error
 
 
@@ -198,7 +204,7 @@ class _SecurePool(urllib3.HTTPSConnectionPool):
 
 
 def _connect_through(named: str, url: str, context: network.Context) -> urllib3.PoolManager:
-    """Make the connections to the host of a URL, straight ("") or through the proxy named."""
+    """Return the connections to the host of a URL, direct if `named` is "", else through that proxy."""
     manager = _manager(named, url, context)
     manager.pool_classes_by_scheme = {"http": _PlainPool, "https": _SecurePool}
     return manager
@@ -207,15 +213,15 @@ def _connect_through(named: str, url: str, context: network.Context) -> urllib3.
 def _manager(named: str, url: str, context: network.Context) -> urllib3.PoolManager:
     parts = urlsplit(url)
     checked: Any = network.ForHost(context, parts.hostname or "")
-    # urllib3 1.26 would put its own verify_mode into the context, were it not told the same twice.
-    # Debian's would load its bundle of CAs a second time, and fail where a device has but a CA of its own.
+    # Without cert_reqs, urllib3 1.26 would replace the context's verify_mode. Without ca_certs, Debian's
+    # would load the system's CA bundle again, and fail on a device that has none.
     options: Any = {"cert_reqs": context.verify_mode, "ca_certs": None}
     if not named:
         return urllib3.PoolManager(ssl_context=checked, **options)
     scheme, address, login = proxy.read_proxy(named)
     for_proxy: Any = network.ForHost(context, urlsplit(f"//{address}").hostname or "")
     if parts.scheme.lower() != "https":
-        checked = for_proxy  # no tunnel: the proxy is all there is to check
+        checked = for_proxy  # without a tunnel only the proxy has a certificate to check
     try:
         coded = base64.b64encode(login.encode("utf-8", "surrogateescape")).decode()
         headers = {"Proxy-Authorization": f"Basic {coded}"} if login else None
@@ -230,19 +236,22 @@ def _manager(named: str, url: str, context: network.Context) -> urllib3.PoolMana
         raise proxy.not_a_proxy() from error
 
 
-def in_words(url: str, error: BaseException, name: str = "") -> errors.Error:
-    """Put a failure of the network or of TLS into words."""
+def translate(url: str, error: BaseException, name: str = "") -> errors.Error:
+    """Return our error for an exception of urllib3, `http.client`, `ssl` or `socket`.
+
+    `name` is the host's name in the message, "" for the host of the URL.
+    """
     where = name or host(url)
     for _ in range(20):
         if isinstance(error, _TOO_MUCH) or type(error) is http.client.HTTPException:
             return errors.InvalidResponse(
-                f"{where} answered with more or longer header lines than a client accepts; check the server, "
-                "and what is in between."
+                f"{where} sent too many or too long header lines; check the server and any proxy or gateway "
+                "in between."
             )
         if isinstance(error, _NO_HTTP) or type(error) is http.client.BadStatusLine:
             return errors.InvalidResponse(
-                f"{where} answered something that is not valid HTTP/1.1; check the scheme and the port of "
-                "its URL, and what is in between."
+                f"{where} sent a response that is not valid HTTP/1.1; check the scheme and the port of its "
+                "URL, and any proxy or gateway in between."
             )
         if isinstance(error, ssl.SSLCertVerificationError):
             return network.certificate_error(_whose(url, error), error)
@@ -256,29 +265,29 @@ def in_words(url: str, error: BaseException, name: str = "") -> errors.Error:
 
 
 def _whose(url: str, error: ssl.SSLCertVerificationError) -> str:
-    """Name the host whose certificate was rejected: the server, or a proxy before it."""
+    """Return the name of the host whose certificate was rejected, the server or a proxy."""
     name = getattr(error, "name", "")
     same = name in ("", network.server_name(urlsplit(url).hostname or ""))
     return host(url) if same else f"the proxy {name}"
 
 
 def _why(error: BaseException) -> str:
-    """Name the root of a failure of urllib3; the rest is named where no library is known."""
+    """Return the cause of a network error; extends `network.why` by the exceptions of urllib3."""
     if isinstance(error, urllib3.exceptions.TimeoutError):
-        return "it is silent for too long"
+        return network.TIMED_OUT
     if isinstance(error, (http.client.HTTPException, urllib3.exceptions.ProtocolError)):
-        return "the connection broke off"
+        return network.CONNECTION_LOST
     return network.why(error)
 
 
 def _cause(error: BaseException) -> BaseException | None:
-    """Go one step towards the root: urllib3 hangs the reason on the exception, Python on the chain.
+    """Return the cause of an exception, or None; urllib3 keeps it in an attribute, Python in the chain.
 
-    Not as far as what we were at when it happened: that is one of ours.
+    Our own errors are not a cause: they were being handled when the exception was raised.
     """
     context = None if error.__suppress_context__ else error.__context__
     if isinstance(error, http.client.HTTPException) and isinstance(context, ValueError):
-        return None  # a chunk without a length: how `http.client` notices a broken connection
+        return None  # http.client parsed a chunk without a length, which means that the connection was lost
     for candidate in (getattr(error, "reason", None), *error.args, error.__cause__, context):
         ours = isinstance(candidate, errors.Error)
         if isinstance(candidate, BaseException) and candidate is not error and not ours:

@@ -1,4 +1,4 @@
-"""Reading JSON values of stated types: one that has another type costs no other."""
+"""Read JSON values of given types; a value of a wrong type does not affect the others."""
 
 from typing import Any, TypeVar
 
@@ -6,13 +6,16 @@ _T = TypeVar("_T")
 
 
 class Reader:
-    """Reads values of stated types, and keeps the names of those that have another one."""
+    """Reads values of given types, and collects the names of those that have another type."""
 
     def __init__(self) -> None:
         self.damaged: list[str] = []
 
     def part(self, kind: type[_T], name: str, value: object) -> _T | None:
-        """Read a named tuple; None if a member that it cannot do without is not readable."""
+        """Return a named tuple read from an object, or None if a member without a default is invalid.
+
+        Unknown members go into the field `more`, if the tuple has one.
+        """
         members = self.typed(dict, name, value)
         if members is None:
             return None
@@ -30,11 +33,11 @@ class Reader:
         return kind(**known)
 
     def typed(self, kind: type[_T], name: str, value: Any) -> _T | None:
-        """Return a value if it is of a type; a time may be written without a fraction."""
+        """Return the value if it has the type `kind`, or None; an int is a valid float."""
         if kind in (int, float) and isinstance(value, (int, float)) and not isinstance(value, bool):
-            largest = 2**53 if kind is int else 1e15  # NaN and infinity are no times
+            largest = 2**53 if kind is int else 1e15  # rejects NaN and infinity
             if abs(value) < largest and (kind is float or isinstance(value, int)):
-                return value  # type: ignore[return-value]  # an int is as good as a float
+                return value  # type: ignore[return-value]  # an int is a valid float
         elif isinstance(value, kind) and (kind is bool) == isinstance(value, bool):
             return value
         self.damaged.append(name)

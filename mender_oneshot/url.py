@@ -1,6 +1,6 @@
-"""URLs of servers, artifacts and proxies, read by one strict rule: the host named is the host asked.
+"""Parse the URLs of servers, artifacts and proxies strictly, so that every library connects to the same host.
 
-Without `urllib.parse`, which would import `re` in every run that finds nothing due.
+Does not use `urllib.parse`, which would import `re` in every run that finds nothing due.
 """
 
 from typing import NamedTuple
@@ -8,13 +8,13 @@ from typing import NamedTuple
 _LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-._~")
 _ADDRESS = frozenset("abcdef0123456789:.")
 _DEVIATING = "ßς\u200c\u200d"
-"""Characters that the old IDNA, Python's, and the new one turn into different names."""
+"""Characters that IDNA 2003 (Python's) and IDNA 2008 encode differently."""
 
 PORTS = {"http": 80, "https": 443}
 
 
 class Origin(NamedTuple):
-    """Where a URL leads: the scheme and the host in small letters; the host of IPv6 without brackets."""
+    """The scheme, host and port of a URL: scheme and host in lower case, an IPv6 address without brackets."""
 
     scheme: str
     host: str
@@ -22,9 +22,9 @@ class Origin(NamedTuple):
 
 
 def origin(url: str) -> Origin | None:
-    """Return where an http(s) URL leads, or None if programs could read it differently.
+    """Return the origin of an http(s) URL, or None if it is not one or parsers could disagree about its host.
 
-    A backslash ends the host for some programs and belongs to the login for others.
+    For example, a backslash ends the host in some parsers and is part of the login in others.
     """
     scheme, separator, rest = url.partition("://")
     scheme = scheme.lower()
@@ -44,7 +44,7 @@ def origin(url: str) -> Origin | None:
 
 
 def host(url: str) -> str:
-    """Return host and port for a message; never the login or the query, which can hold secrets."""
+    """Return host and port for a message; never the login or the query, which can contain secrets."""
     return _authority(url.partition("://")[2]).rpartition("@")[2] or "the server"
 
 
@@ -73,18 +73,18 @@ def _host_and_port(address: str) -> tuple[str, str] | None:
 
 
 def to_ascii(url: str) -> str:
-    """Return a URL with the name of its host in the form of DNS (xn--); "" if that is not certain."""
+    """Return a URL with its host name in ASCII (xn--), or "" if the conversion is ambiguous or impossible."""
     if url.isascii():
         return url
     scheme, separator, rest = url.partition("://")
     authority = _authority(rest)
     login, at, address = authority.rpartition("@")
     host, colon, port = address.partition(":")
-    if any(letter in host for letter in _DEVIATING):
+    if any(character in host for character in _DEVIATING):
         return ""
     try:
         name = host.encode("idna").decode("ascii")
     except UnicodeError:
         return ""
-    made = f"{scheme}{separator}{login}{at}{name}{colon}{port}{rest[len(authority) :]}"
-    return made if made.isascii() else ""
+    ascii_url = f"{scheme}{separator}{login}{at}{name}{colon}{port}{rest[len(authority) :]}"
+    return ascii_url if ascii_url.isascii() else ""

@@ -11,15 +11,15 @@ from hypothesis import strategies as st
 
 from mender_oneshot import state
 from mender_oneshot.answers import (
-    LONGEST_WISH,
+    LONGEST_RETRY_AFTER,
     Answer,
     Unusable,
     content_kind,
     instructions,
-    own_words,
+    mender_error,
     reason,
     redirect_target,
-    refuses_token,
+    rejects_token,
     retry_after,
     scheme,
 )
@@ -364,7 +364,7 @@ def test_no_retry_after_breaks_us(value: str, date: str, now: float) -> None:
     assert wait is None or 0 <= wait < 1e15
 
 
-@pytest.mark.parametrize(("value", "seconds"), [("9" * 10, 9_999_999_999), ("9" * 11, LONGEST_WISH)])
+@pytest.mark.parametrize(("value", "seconds"), [("9" * 10, 9_999_999_999), ("9" * 11, LONGEST_RETRY_AFTER)])
 def test_a_retry_after_of_more_than_ten_digits_is_cut(value: str, seconds: float) -> None:
     assert retry_after(value, SERVERS_NOW, NOW) == seconds
 
@@ -404,7 +404,7 @@ FORM = {"error": "not found", "request_id": "1"}
     ids=str,
 )
 def test_the_form_of_an_error_of_the_server(body: object, words: str) -> None:
-    assert own_words(said(body)) == words
+    assert mender_error(said(body)) == words
 
 
 @pytest.mark.parametrize(
@@ -433,7 +433,7 @@ def test_the_reason_that_anybody_gives(body: object, words: str) -> None:
     ids=str,
 )
 def test_only_the_server_itself_rejects_a_token(answer: Answer, refuses: bool) -> None:
-    assert refuses_token(answer) is refuses
+    assert rejects_token(answer) is refuses
 
 
 @pytest.mark.parametrize(
@@ -447,7 +447,7 @@ def test_only_the_server_itself_rejects_a_token(answer: Answer, refuses: bool) -
     ],
 )
 def test_the_content_type_in_a_message(header: str, kind: str) -> None:
-    assert content_kind(said(b"", **{"content-type": header})) == kind
+    assert content_kind(said(b"")._replace(headers={"content-type": header})) == kind
     assert content_kind(said(b"")) == "no content type"
 
 
@@ -481,7 +481,7 @@ def test_the_scheme_of_a_url(url: str, name: str) -> None:
 @pytest.mark.parametrize(
     ("path", "value", "why"),
     [
-        ("artifact.artifact_name", ..., "its member artifact.artifact_name is missing or not a text"),
+        ("artifact.artifact_name", ..., "its member artifact.artifact_name is missing or not a string"),
         (
             "artifact.artifact_name",
             "",
@@ -493,12 +493,12 @@ def test_the_scheme_of_a_url(url: str, name: str) -> None:
             "its member artifact.artifact_name is empty or has control characters",
         ),
         ("artifact.artifact_name", "x" * 8193, "its member artifact.artifact_name has 8193 characters"),
-        ("artifact.source", "uri", "its member artifact.source.uri is missing or not a text"),
-        ("artifact.source.uri", 5, "its member artifact.source.uri is missing or not a text"),
+        ("artifact.source", "uri", "its member artifact.source.uri is missing or not a string"),
+        ("artifact.source.uri", 5, "its member artifact.source.uri is missing or not a string"),
         ("artifact.source.uri", "ftp://s", "its member artifact.source.uri is not an http or https URL"),
-        ("artifact.id", 5, "its member artifact.id is missing or not a text"),
+        ("artifact.id", 5, "its member artifact.id is missing or not a string"),
         ("artifact.id", "a\n", "its member artifact.id has control characters"),
-        ("artifact.source.expire", 5, "its member artifact.source.expire is missing or not a text"),
+        ("artifact.source.expire", 5, "its member artifact.source.expire is missing or not a string"),
     ],
 )
 def test_a_deployment_that_cannot_be_carried_out_is_named_with_the_reason(
@@ -514,8 +514,8 @@ def test_a_deployment_that_cannot_be_carried_out_is_named_with_the_reason(
     [
         ("id", ..., "a member is missing"),
         ("artifact", ..., "a member is missing"),
-        ("id", "..", "a member has no usable value"),
-        ("artifact", [], "a member has no usable value"),
+        ("id", "..", "a member has an invalid value"),
+        ("artifact", [], "a member has an invalid value"),
     ],
 )
 def test_a_deployment_without_a_name_is_none_at_all(path: str, value: Any, why: str) -> None:

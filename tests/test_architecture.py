@@ -76,7 +76,7 @@ def test_a_missing_library_is_said_in_a_sentence(accepted: Device, library: str,
     done = subprocess.run(
         [accepted.python, "-c", probe], env=accepted.env(), capture_output=True, text=True, check=False
     )
-    sentence = f"The library {library} is missing here; install python3-{library}.\n"
+    sentence = f"The library {library} is missing; install python3-{library}.\n"
     assert (done.returncode, done.stdout, done.stderr) == (78, "", sentence)
     assert accepted.state == before
 

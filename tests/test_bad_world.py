@@ -69,7 +69,7 @@ def test_without_a_device_type_a_check_ends_with_78_and_the_name_of_the_file(acc
 @pytest.mark.parametrize(
     ("text", "mode", "words"),
     [
-        (None, 0, "cannot be started: there is no such file"),
+        (None, 0, "cannot be started: it does not exist"),
         ("#!/bin/sh\necho mac=1\n", 0o644, "it is not executable"),
         ("#!/bin/sh\necho broken >&2\nexit 4\n", 0o755, "it exited with status 4 (broken)"),
         ("#!/bin/sh\necho no pair\n", 0o755, "printed no key=value"),
@@ -122,7 +122,7 @@ def test_without_a_network_auth_ends_with_75_and_the_reason(device: Device) -> N
     device.configure(ServerURL="https://127.0.0.1:9")
     one_sentence(device.run("auth"), 75, "Connection refused")
     device.configure(ServerURL="https://no-such-host.invalid")
-    one_sentence(device.run("auth"), 75, "cannot be looked up")
+    one_sentence(device.run("auth"), 75, "its name cannot be resolved")
 
 
 def test_a_certificate_of_an_unknown_ca_is_rejected(device: Device, server: DevServer) -> None:
@@ -374,7 +374,7 @@ def test_a_full_disk_loses_nothing(accepted: Device, tmp_path: Path) -> None:
     kept = tmp_path / "kept.json"
     wrapper = ("unshare", "-m", "sh", "-c", script, str(kept))
     done = accepted.run("check-update", wrapper=wrapper)
-    one_sentence(done, 73, "No space left on device", "make room, the next run tries again")
+    one_sentence(done, 73, "No space left on device", "free some space, and the next run will retry")
     assert json.loads(kept.read_text()) == before
 
 

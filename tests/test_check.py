@@ -414,7 +414,7 @@ def test_a_link_that_nothing_protects_is_named(accepted: Device, server: DevServ
     [
         (
             "https://127.0.0.1:1/login?secret=topsecret",
-            "redirects (302) to https://127.0.0.1:1; write that into",
+            "redirects (302) to https://127.0.0.1:1; set ServerURL to that",
         ),
         (
             "https://portal.example/?secret=topsecret",

@@ -34,7 +34,7 @@ def mount(device: Device, place: Path) -> None:
 def tells(done: Run, code: int, link: Path, target: Path) -> None:
     """One sentence names the link, its target and the remedy, besides a warning about the identity."""
     assert done.code == code, done
-    said = [line for line in done.err.splitlines() if not line.startswith("warning: Cannot tell whether")]
+    said = [line for line in done.err.splitlines() if not line.startswith("warning: Cannot check whether")]
     assert len(said) == 1, done.err
     assert f"{link} is a link to {target}, which does not exist; mount its partition" in done.err
 
@@ -143,7 +143,7 @@ def test_a_data_directory_that_is_not_mounted(device: Device, server: DevServer,
         tells(device.run(*words), 74, path, place)
     doctor = device.run("doctor")
     assert f"There is no data directory {device.root}/lib/mender: {path} is a link to {place}" in doctor.out
-    assert "make it, or let a first run do so" not in doctor.out
+    assert "the first run creates it" not in doctor.out
     assert device.ok("show-artifact").out == "release-1\n"
     assert server.devices == []
     assert os.listdir(place.parent) == []

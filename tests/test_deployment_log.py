@@ -319,7 +319,7 @@ def test_what_is_no_file_is_no_log(tmp_path: Path, which: str, make: Callable[[P
     make(tmp_path / which)
     with within(5):
         (only,) = accepted(collect(str(tmp_path), str(tmp_path), AT))
-    assert only["message"] == f"{tmp_path}/{which} is left out: it is not a regular file."
+    assert only["message"] == f"{tmp_path}/{which} was left out because it is not a regular file."
 
 
 def test_a_log_beyond_reach_is_no_log(tmp_path: Path) -> None:

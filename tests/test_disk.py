@@ -231,9 +231,9 @@ def test_a_full_file_system_leaves_the_old_file(tmp_path: Path) -> None:
         'os.remove("filler")',
         'said(disk.write_whole, "state.json", b"new")',
     ) == [
-        "NoSpace 73 make room",
+        "NoSpace 73 free some space",
         "old ['state.json']",
-        "NoSpace 73 make room",
+        "NoSpace 73 free some space",
         "old ['filler', 'state.json']",
         "done",
         "new ['state.json']",
@@ -248,7 +248,7 @@ def test_a_file_system_without_room_for_another_name_leaves_the_old_file(tmp_pat
         'for n in range(6): open(str(n), "w")',
         'said(disk.write_whole, "state.json", b"new")',
     )
-    assert full == "NoSpace 73 it has no free inodes"
+    assert full == "NoSpace 73 delete files to free inodes"
     assert listing.startswith("old ")
 
 
@@ -390,21 +390,21 @@ def test_a_file_in_place_of_the_data_directory_is_an_error(file: Path) -> None:
 
 # An error of the system, its exit code, and what to do about it.
 WORDS = [
-    ("ENOSPC", 73, "make room"),
+    ("ENOSPC", 73, "free some space"),
     ("EDQUOT", 73, "raise the disk quota"),
     ("EROFS", 73, "mount it read-write"),
     ("EFBIG", 73, "ulimit -f"),
     ("EIO", 74, "dmesg"),
     ("EMFILE", 74, "ulimit -n"),
-    ("ENFILE", 74, "too many files are open"),
-    ("ENOMEM", 74, "out of memory"),
+    ("ENFILE", 74, "too many files open"),
+    ("ENOMEM", 74, "free some memory"),
     ("ENAMETOOLONG", 74, "choose a shorter path"),
     ("ENOENT", 74, "create its directory"),
     ("ENOTDIR", 74, "part of the path is a file"),
     ("EISDIR", 74, "remove the directory"),
     ("ELOOP", 74, "form a loop"),
-    ("ENOLCK", 74, "its file system has no locks"),
-    ("EOPNOTSUPP", 74, "its file system cannot do that"),
+    ("ENOLCK", 74, "its file system does not support locks"),
+    ("EOPNOTSUPP", 74, "its file system does not support that"),
     ("ESTALE", 74, "mount the network file system again"),
     ("EACCES", 74, "security modules" if os.geteuid() == 0 else "run this as root"),
     ("EPERM", 74, "chattr -i" if os.geteuid() == 0 else "run this as root"),

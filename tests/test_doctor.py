@@ -77,7 +77,7 @@ CASES: dict[str, tuple[Break, str, str, int]] = {
     ),
     "no CA": (lambda device, server: device.configure(ServerCertificate=""), "server", "certificate", 69),
     "another web server": (other_server, "server", "check ServerURL", 69),
-    "SkipVerify": (lambda device, server: device.configure(SkipVerify=True), "configuration", "anybody", 78),
+    "SkipVerify": (lambda device, server: device.configure(SkipVerify=True), "configuration", "anyone", 78),
     "misspelt key": (
         lambda device, server: device.configure(ServreURL="x"), "configuration", "did you mean ServerURL", 78,
     ),
@@ -98,7 +98,7 @@ CASES: dict[str, tuple[Break, str, str, int]] = {
     "sub-updater": (
         lambda device, server: (device.scripts / "install").chmod(0o644), "sub-updater", "not executable", 78,
     ),
-    "state": (bad_state, "state", "starts afresh", 74),
+    "state": (bad_state, "state", "start over", 74),
     "not accepted": (
         lambda device, server: device.forget_token(), "authorization", "mender-oneshot auth", 77,
     ),
@@ -231,7 +231,7 @@ def test_what_even_root_cannot_write(accepted: Device, name: str) -> None:
     finally:
         subprocess.run(["chattr", "-i", path], check=True)
     assert set(found) == {"data directory"}
-    assert f"do: chattr -ia {accepted.data}" in found["data directory"]
+    assert f"remove it: chattr -ia {accepted.data}" in found["data directory"]
 
 
 BROKEN: dict[str, tuple[str, str]] = {
@@ -260,7 +260,7 @@ def test_a_token_that_others_can_read_is_remarked(accepted: Device) -> None:
     accepted.configure(TenantToken="secret-token")
     (accepted.conf / "mender.conf").chmod(0o644)
     done = accepted.run("doctor")
-    assert f"do: chmod 600 {accepted.conf}/mender.conf" in done.out
+    assert f"to prevent that: chmod 600 {accepted.conf}/mender.conf" in done.out
     assert "secret-token" not in done.out
     (accepted.conf / "mender.conf").chmod(0o600)
     assert "chmod 600" not in accepted.run("doctor").out
@@ -282,6 +282,6 @@ def test_the_storage_of_a_deployment_in_hand(
     (found,) = [check for check in done.json["checks"] if check["name"] == "storage"]
     assert found["ok"] is there
     assert done.code == (0 if there else 75)
-    assert "server's link names" in found["message"]
+    assert "artifact storage" in found["message"]
     assert "secret" not in done.out
     assert not [one for one in server.requests[asked:] if "/download" in one.path or "signature" in one.path]

@@ -82,8 +82,8 @@ def test_once_handed_off_never_again(downloaded: Device, server: DevServer) -> N
 @pytest.mark.parametrize(
     ("text", "mode", "why"),
     [
-        (None, 0, "there is no such file"),
-        ("#!/bin/sh\n", 0o644, "not executable; make it so: chmod +x"),
+        (None, 0, "it does not exist"),
+        ("#!/bin/sh\n", 0o644, "not executable; change that: chmod +x"),
         ("#!/no/such/interpreter\n", 0o755, "the interpreter /no/such/interpreter, which cannot be used"),
         ("#! /etc/passwd -e\n", 0o755, "/etc/passwd, which cannot be used: it is not executable"),
         ("#!/bin/sh\r\nexit 0\r\n", 0o755, "it has Windows line endings"),

@@ -314,7 +314,7 @@ def test_a_timer_that_ticks_meanwhile_finds_one_version_or_the_other(tmp_path: P
             ticks.wait_for_more()
     assert len(ticks.ends) > 5
     assert set(ticks.ends) == {
-        (75, "No answer from 127.0.0.1:9: Connection refused; the next run tries again.\n")
+        (75, "No answer from 127.0.0.1:9: Connection refused; the next run will retry.\n")
     }
     print(f"{len(ticks.ends)} ticks")
 

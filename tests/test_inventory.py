@@ -103,7 +103,7 @@ def test_what_editors_and_packages_leave_behind_is_not_run(accepted: Device, ser
     said = problems(accepted.ok("send-inventory"))
     assert attributes(server)["also"] == "3"
     assert all("its name is that of a backup" in line for line in said)
-    assert all(any(f" {path} " in line for line in said) for path in paths)
+    assert all(any(f" {path}: " in line for line in said) for path in paths)
     assert len(said) == len(paths)
 
 

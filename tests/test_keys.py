@@ -198,9 +198,9 @@ WORDS = {
     "text": "is not PEM",
     "NULs": "is not PEM",
     "DER, not PEM": "is DER, not PEM",
-    "public half": "holds no private key (found: PUBLIC KEY)",
-    "RSA without an end": "is damaged",
-    "RSA, a line lost": "is damaged",
+    "public half": "contains no private key (found: PUBLIC KEY)",
+    "RSA without an end": "is corrupt",
+    "RSA, a line lost": "is corrupt",
     "X25519": "neither RSA, ECDSA nor Ed25519",
 }
 
@@ -416,8 +416,8 @@ BAD_FOR_ARTIFACTS: dict[str, tuple[bytes, str]] = {
     "DER": (P256.public_key().public_bytes(serialization.Encoding.DER, SPKI), "is DER, not PEM"),
     "private half": (RSA_PEM, "keep that key off the device"),
     "certificate": (CERTIFICATE.pem, "openssl x509 -in"),
-    "cut short": (public(RSA)[:200], "is damaged"),
-    "a line lost": (public(RSA).replace(public(RSA).splitlines(keepends=True)[2], b""), "is damaged"),
+    "cut short": (public(RSA)[:200], "is corrupt"),
+    "a line lost": (public(RSA).replace(public(RSA).splitlines(keepends=True)[2], b""), "is corrupt"),
     "Ed25519": (public(ED25519), "neither RSA nor ECDSA"),
     "Ed448": (public(ED448), "neither RSA nor ECDSA"),
 }
@@ -462,7 +462,7 @@ def test_a_weak_key_for_artifacts_is_taken_with_a_warning(
     assert weakness in done.err
     wrong = [check for check in accepted.run("doctor", "--json").json["checks"] if not check["ok"]]
     assert [check["message"] for check in wrong if check["name"] == "verify keys"] == (
-        [keys.weak_key_sentence(str(path), weakness)] if weakness else []
+        [keys.weak_key_message(str(path), weakness)] if weakness else []
     )
 
 

@@ -312,7 +312,7 @@ def test_a_log_of_somebody_elses_is_not_uploaded(
     log = json.dumps(server.log(deployment))
     assert SECRET not in log
     if name == THEIRS:
-        assert f"{path} is left out: it " in log
+        assert f"{path} was left out because it " in log
 
 
 @pytest.mark.parametrize("make", [a_hard_link, a_strangers_file, a_link, writable_by_all])

@@ -46,7 +46,7 @@ def test_a_step_keeps_its_own_pause(offered: Device, server: DevServer, step: st
     server.faults.add(match=match, status=503, headers={"Retry-After": "3600"})
     first = offered.run(*words)
     assert first.code == 75
-    assert "asks for a pause of 60 min 0 s (until " in first.err
+    assert "asked to wait 60 min 0 s (until " in first.err
     before = len(server.requests)
     is_paused(offered.run(*words), step)
     assert "artifact" not in asked(server, before)

@@ -51,18 +51,18 @@ def test_no_proxy_by_blanks_or_commas(
 REFUSALS = {
     "407": (
         b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n",
-        "does not let us through without a login",
+        "the proxy rejected the connection (407)",
     ),
     "403": (
         b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n",
-        "does not let us through (it answered 403)",
+        "the proxy rejected the connection (403)",
     ),
     "502": (
         b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n",
-        "does not let us through (it answered 502)",
+        "the proxy rejected the connection (502)",
     ),
-    "garbage": (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "does not answer as a proxy does"),
-    "silence and an end": (b"", "opens no tunnel"),
+    "garbage": (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "the configured proxy is not an HTTP proxy"),
+    "silence and an end": (b"", "the proxy failed to open a tunnel"),
 }
 
 
@@ -75,7 +75,7 @@ def test_a_proxy_that_says_no(device: Device, name: str) -> None:
         device.environment["PYTHONWARNINGS"] = "error,ignore::ResourceWarning"
         done = device.run("auth")
     assert done.code == 75
-    assert f"the proxy {words}" in done.err
+    assert words in done.err
     assert "p@ss" not in done.err
     assert "p%40ss" not in done.err
     assert len(done.err.splitlines()) == 1

@@ -131,9 +131,9 @@ ENDLESS: dict[str, tuple[Callable[[], Iterable[bytes]], int, str]] = {
     "trailers": (lambda: endless(CHUNKED + b"0\r\n", b"A: b\r\n" * 100), 76, "header lines"),
     "a body in chunks of a byte": (lambda: endless(CHUNKED, b"1\r\nx\r\n" * 1000), 76, "sensible size"),
     "a body": (lambda: endless(b"HTTP/1.1 200 OK\r\n\r\n", b"x" * 65_536), 76, "sensible size"),
-    "a chunk that never comes": (lambda: (CHUNKED + b"5\r\nhello\r\n",), 75, "the connection broke off"),
+    "a chunk that never comes": (lambda: (CHUNKED + b"5\r\nhello\r\n",), 75, "the connection was lost"),
     "a body cut short": (
-        lambda: (b"HTTP/1.1 401 No\r\nContent-Length: 100\r\n\r\n{",), 75, "the connection broke off",
+        lambda: (b"HTTP/1.1 401 No\r\nContent-Length: 100\r\n\r\n{",), 75, "the connection was lost",
     ),
 }  # fmt: skip
 
@@ -170,9 +170,7 @@ def test_an_answer_that_is_no_http_is_not_called_a_broken_connection(alone: Devi
         alone.configure(ServerURL=f"http://{address}")
         done = alone.run("auth")
     assert (done.code, done.err.count("\n")) == (76, 1), done
-    assert (
-        f"{address} answered something that is not valid HTTP/1.1; check the scheme and the port" in done.err
-    )
+    assert f"{address} sent a response that is not valid HTTP/1.1; check the scheme and the port" in done.err
 
 
 @pytest.mark.parametrize("answer", NO_HTTP.values(), ids=NO_HTTP)
@@ -188,7 +186,7 @@ def test_a_storage_that_does_not_speak_http_costs_no_bytes(
         accepted.change_link(f"http://{address}/a?secret=topsecret")
         done = accepted.run("download")
     assert done.code == 76, done
-    assert f"{address}, the storage in the server's link answered something that is not valid" in done.err
+    assert f"{address}, the storage in the server's link sent a response that is not valid" in done.err
     assert "topsecret" not in done.err
     assert (accepted.data / "artifact.part").stat().st_size == 50_000
 
@@ -219,4 +217,4 @@ def test_a_proxy_that_wants_a_login_for_plain_http(alone: Device) -> None:
         alone.environment["http_proxy"] = f"http://{address}"
         done = alone.run("auth")
     assert done.code == 75
-    assert f"The proxy {address} asks for a login (407)" in done.err
+    assert f"The proxy {address} requires a login (407)" in done.err

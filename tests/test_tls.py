@@ -110,26 +110,26 @@ CASES: dict[str, Case] = {
         leaf(ROOT, names=("\x1b]0;x\x07" + "a" * 200,)), ROOT, 69, ("?]0;x?aaa",),
     ),
     "for no name, only a common name": Case(
-        leaf(ROOT, names=()), ROOT, 69, ('no subjectAltName, and its common name "server" does not count',),
+        leaf(ROOT, names=()), ROOT, 69, ('no subjectAltName, and its common name "server" is ignored',),
     ),
     "for an address in the common name": Case(
         lambda: (issue("127.0.0.1", ROOT),), ROOT, 69, ("no subjectAltName",),
     ),
     "for an address written as a name": Case(
         lambda: (issue("server", ROOT, names=("127.0.0.1.",)),), ROOT, 69,
-        ("has the address 127.0.0.1 as a DNS name, which does not count", "as an IP address in its"),
+        ("has the address 127.0.0.1 as a DNS name, which is ignored", "as an IP address in its"),
     ),
-    "for clients only": Case(leaf(ROOT, purpose=CLIENT), ROOT, 69, ("not meant for a server", "serverAuth")),
+    "for clients only": Case(leaf(ROOT, purpose=CLIENT), ROOT, 69, ("server certificate", "serverAuth")),
     "issued by no CA": Case(
-        lambda: (issue("server", NO_CA, names=LOOPBACK), NO_CA), ROOT, 69, ("which may not issue",),
+        lambda: (issue("server", NO_CA, names=LOOPBACK), NO_CA), ROOT, 69, ("which is not a CA",),
     ),
     "RSA 512": Case(
         lambda: (issue("server", ROOT, names=LOOPBACK, key=weak_key(512)),), ROOT, 75,
-        ("too weak and another one is needed",),
+        ("too weak and must be replaced",),
     ),
     "RSA 1024": Case(
         lambda: (issue("server", ROOT, names=LOOPBACK, key=weak_key(1024)),), ROOT, 69,
-        ("too weak", "another certificate is needed"),
+        ("too weak", "issue one with RSA"),
     ),
 }  # fmt: skip
 
@@ -221,7 +221,7 @@ def test_tls_1_2_and_1_3_are_accepted_and_older_versions_rejected(
         )
         done = unknown.run("auth")
     assert done.code == code, done
-    assert code == 77 or "it has no TLS 1.2 or newer" in done.err
+    assert code == 77 or "it does not support TLS 1.2 or newer" in done.err
 
 
 # Names.
@@ -329,10 +329,10 @@ USELESS: dict[str, tuple[Callable[[Path], object], int, str]] = {
     "DER": (
         lambda path: path.write_bytes(ROOT.certificate.public_bytes(Encoding.DER)), 69, "is DER, not PEM",
     ),
-    "a key": (lambda path: path.write_bytes(ROOT.key_pem), 69, "holds no certificate (found: PRIVATE KEY)"),
+    "a key": (lambda path: path.write_bytes(ROOT.key_pem), 69, "no certificate (found: PRIVATE KEY)"),
     "text": (lambda path: path.write_text("hello"), 69, "is not PEM"),
-    "cut short": (lambda path: path.write_bytes(ROOT.pem[:300]), 69, "is damaged"),
-    "damaged": (lambda path: path.write_bytes(ROOT.pem.replace(ROOT.pem[100:130], b"")), 69, "is damaged"),
+    "cut short": (lambda path: path.write_bytes(ROOT.pem[:300]), 69, "is corrupt"),
+    "damaged": (lambda path: path.write_bytes(ROOT.pem.replace(ROOT.pem[100:130], b"")), 69, "is corrupt"),
     "a directory": (lambda path: path.mkdir(), 69, "is not a regular file"),
     "a FIFO": (os.mkfifo, 69, "is not a regular file"),
 }  # fmt: skip
@@ -404,20 +404,20 @@ PAIRS: dict[str, tuple[bytes | None, bytes | None, str, str]] = {
     "key empty": (CLIENT_PAIR.pem, b"", "Key", "is empty"),
     "certificate in DER": (CERTIFICATE_DER, CLIENT_PAIR.key_pem, "Certificate", "is DER, not PEM"),
     "key in DER": (CLIENT_PAIR.pem, KEY_DER, "Key", "is DER, not PEM"),
-    "exchanged": (CLIENT_PAIR.key_pem, CLIENT_PAIR.pem, "Certificate", "holds no certificate"),
-    "public key": (CLIENT_PAIR.pem, PUBLIC_HALF, "Key", "holds no private key (found: PUBLIC KEY)"),
-    "certificate for key": (CLIENT_PAIR.pem, CLIENT_PAIR.pem, "Key", "holds no private key"),
+    "exchanged": (CLIENT_PAIR.key_pem, CLIENT_PAIR.pem, "Certificate", "contains no certificate"),
+    "public key": (CLIENT_PAIR.pem, PUBLIC_HALF, "Key", "contains no private key (found: PUBLIC KEY)"),
+    "certificate for key": (CLIENT_PAIR.pem, CLIENT_PAIR.pem, "Key", "contains no private key"),
     "certificate damaged": (
         CLIENT_PAIR.pem.replace(CLIENT_PAIR.pem[100:130], b""), CLIENT_PAIR.key_pem, "Certificate",
-        "is damaged",
+        "is corrupt",
     ),
     "key damaged": (
-        CLIENT_PAIR.pem, CLIENT_PAIR.key_pem.replace(CLIENT_PAIR.key_pem[50:80], b""), "Key", "is damaged",
+        CLIENT_PAIR.pem, CLIENT_PAIR.key_pem.replace(CLIENT_PAIR.key_pem[50:80], b""), "Key", "is corrupt",
     ),
-    "certificate cut": (CLIENT_PAIR.pem[:200], CLIENT_PAIR.key_pem, "Certificate", "is damaged"),
-    "key cut": (CLIENT_PAIR.pem, CLIENT_PAIR.key_pem[:100], "Key", "is damaged"),
-    "other key": (CLIENT_PAIR.pem, OTHER.key_pem, "Key", "does not belong to HttpsClient.Certificate"),
-    "key of another kind": (CLIENT_PAIR.pem, WEAK_PAIR.key_pem, "Key", "does not belong to"),
+    "certificate cut": (CLIENT_PAIR.pem[:200], CLIENT_PAIR.key_pem, "Certificate", "is corrupt"),
+    "key cut": (CLIENT_PAIR.pem, CLIENT_PAIR.key_pem[:100], "Key", "is corrupt"),
+    "other key": (CLIENT_PAIR.pem, OTHER.key_pem, "Key", "does not match HttpsClient.Certificate"),
+    "key of another kind": (CLIENT_PAIR.pem, WEAK_PAIR.key_pem, "Key", "does not match"),
     "weak": (WEAK_PAIR.pem, WEAK_PAIR.key_pem, "Certificate", "is too weak"),
     "passphrase": (CLIENT_PAIR.pem, sealed(PrivateFormat.PKCS8), "Key", "has a passphrase"),
     "passphrase, older form": (
@@ -496,7 +496,7 @@ def test_a_server_that_asks_for_a_client_certificate(unknown: Device, tmp_path: 
         )
         done = unknown.run("auth")
         assert done.code == 75, done
-        assert "asks for a client certificate; set HttpsClient" in done.err
+        assert "requires a client certificate; set HttpsClient" in done.err
         both = placed(tmp_path / "both.pem", CLIENT_PAIR.key_pem + CLIENT_PAIR.pem)
         unknown.configure(HttpsClient={"Certificate": both, "Key": both})
         assert unknown.run("auth", "--fresh").code == 77
@@ -543,4 +543,4 @@ def test_the_storage_is_judged_alike(
     assert done.code == 69, done
     assert not storage.requests
     assert f"127.0.0.1:{storage.port} is for storage.example" in done.err
-    assert "correct the address that the server names" in done.err
+    assert "correct the address in the server's answer" in done.err

@@ -77,7 +77,7 @@ def test_nobody_is_asked_what_could_not_be_remembered(
     trouble(disk)
     asked = Traffic(server)
     for words in (["run"], ["run", "--all"], ["check-update"]):
-        one_sentence(accepted.run(*words), FULL, str(disk.path), "the next run tries again")
+        one_sentence(accepted.run(*words), FULL, str(disk.path), "the next run will retry")
     assert asked.new() == []
     assert (accepted.data / STATE).read_bytes() == before
     assert leftovers(accepted) == []
@@ -132,7 +132,7 @@ def test_an_input_output_error_in_whatever_call_asks_nobody(accepted: Device, se
     asked = Traffic(server)
     for calls, name in CALLS:
         done = accepted.run("run", wrapper=failing(calls, accepted.data / name))
-        one_sentence(done, BROKEN, "Input/output error", str(accepted.data), "the next run tries again")
+        one_sentence(done, BROKEN, "Input/output error", str(accepted.data), "the next run will retry")
         assert (asked.new(), leftovers(accepted)) == ([], []), (calls, name)
         assert accepted.state == json.loads(before), (calls, name)
     accepted.ok("run", "--all")
@@ -379,14 +379,16 @@ def test_a_limit_on_the_size_of_a_file_is_known_before_the_first_byte(
     assert offered.run("download").code == 75  # now the size is known
     asked = Traffic(server)
     limited = ("sh", "-c", 'ulimit -f 2000; exec "$@"', "sh")
-    one_sentence(offered.run("download", wrapper=limited), FULL, "a file may have 1024000", "ulimit -f")
+    one_sentence(
+        offered.run("download", wrapper=limited), FULL, "more than the limit of 1024000", "ulimit -f"
+    )
     assert "artifact" not in asked.new()
     offered.ok("download")
 
 
 @pytest.mark.parametrize(
     ("trouble", "remedy"),
-    [(read_only, "mount it read-write"), (no_inode, "no free inodes"), (full, "make room")],
+    [(read_only, "mount it read-write"), (no_inode, "to free inodes"), (full, "free some space")],
 )
 def test_doctor_and_run_name_the_same_remedy(
     accepted: Device, disk: Disk, trouble: Callable[[Disk], None], remedy: str

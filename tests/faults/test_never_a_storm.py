@@ -13,7 +13,7 @@ from mender_oneshot.devserver import DevServer
 
 def answers(server: DevServer, what: str) -> str:
     """The sentence for an answer such as "500"."""
-    return f"{server.url[8:]} answered {what}; the next run tries again."
+    return f"{server.url[8:]} answered {what}; the next run will retry."
 
 
 def test_a_server_in_trouble_all_day(accepted: Device, server: DevServer) -> None:
@@ -209,7 +209,7 @@ def test_a_hand_off_that_fails_for_ten_deployments(
     assert [server.status_history(one) for one in deployments] == [["downloading", "failure"]] * 10
     assert {done.code for _, done in days.runs} <= {0, 69}
     program = f"{accepted.scripts}/install"
-    sentence = f"The sub-updater {program} cannot be started: there is no such file; the update has failed."
+    sentence = f"The sub-updater {program} cannot be started: it does not exist; the update has failed."
     assert days.said() == {sentence}
     assert sum(sentence in done.err for _, done in days.runs) == 10
     assert not (accepted.data / "update.lock").exists()

@@ -64,7 +64,7 @@ def test_the_server_is_away_for_three_days(installing: Device, server: DevServer
     days.sleep(3 * DAY)
     days.live(HOUR)
     assert {done.code for _, done in days.runs if done.err} == {75}
-    assert all("the next run tries again" in line for line in days.said())
+    assert all("the next run will retry" in line for line in days.said())
     assert {one.what for one in days.asked} == {"PUT status"}
     server.faults.clear()
     days.live(TICK * 6)

@@ -178,4 +178,4 @@ def test_a_form_that_works_is_kept_while_a_deployment_is_in_hand(
 def test_doctor_knows_a_stranger(accepted: Device, server: DevServer) -> None:
     server.faults.add(match="GET */next", status=401, **HTML)
     done = accepted.run("doctor")
-    assert "but not in the form of a Mender server" in done.out + done.err
+    assert "which is not the answer of a Mender server" in done.out + done.err
