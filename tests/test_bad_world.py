@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.device import Device, Run, one_sentence, spoil
+from helpers.device import Device, Run, one_sentence, patch_python
 from helpers.real_daemon import need
 from helpers.silent_server import silent_after
 
@@ -267,7 +267,7 @@ DEAF = "import signal\nsignal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM]
 
 @pytest.mark.parametrize("stderr", ["unread", "/dev/full", "closed", "read"])
 def test_a_look_up_that_hangs_ends_at_the_time_limit(device: Device, stderr: str) -> None:
-    spoil(device, DEAF)
+    patch_python(device, DEAF)
     with silent_after(b"") as port, unread() as pipe:
         device.configure(ServerURL=f"https://127.0.0.1:{port}")
         where = {"unread": f"2>{pipe}", "/dev/full": "2>/dev/full", "closed": "2>&-", "read": ""}[stderr]
@@ -278,7 +278,7 @@ def test_a_look_up_that_hangs_ends_at_the_time_limit(device: Device, stderr: str
 
 
 def test_the_time_limit_needs_no_thread(device: Device) -> None:
-    spoil(
+    patch_python(
         device,
         "import threading\n"
         "def start(self):\n"

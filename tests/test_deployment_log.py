@@ -100,7 +100,7 @@ def test_members_that_the_server_does_not_know_are_left_out(logs: Logs) -> None:
     assert logs.upload(line("x", more="y")) == [{"timestamp": STAMP, "level": "info", "message": "x"}]
 
 
-SPOILED: dict[str, bytes] = {
+CORRUPT: dict[str, bytes] = {
     "half a line": line()[:30] + b"\n",
     "no JSON": b"hello\n",
     "a list": b"[1]\n",
@@ -129,10 +129,10 @@ SPOILED: dict[str, bytes] = {
 }
 
 
-@pytest.mark.parametrize("spoiled", SPOILED.values(), ids=SPOILED.keys())
-def test_a_line_that_a_power_cut_spoiled_is_replaced(logs: Logs, spoiled: bytes) -> None:
+@pytest.mark.parametrize("corrupt", CORRUPT.values(), ids=CORRUPT.keys())
+def test_a_line_that_a_power_cut_corrupted_is_replaced(logs: Logs, corrupt: bytes) -> None:
     before = line("before", timestamp="2015-01-01T00:00:00Z")
-    first, second, third = logs.upload(before + spoiled + line("after"))
+    first, second, third = logs.upload(before + corrupt + line("after"))
     assert (first["message"], third["message"]) == ("before", "after")
     assert second["level"] == "warning"
     assert second["message"].startswith("unreadable log line: ")
@@ -215,7 +215,7 @@ def test_the_words_behind_much_nothing_are_kept(logs: Logs, lead: bytes) -> None
 
 noise = st.binary(max_size=300)
 lines = st.lists(
-    st.sampled_from([b"\n", b"\0\n", b"\r\n", *SPOILED.values()])
+    st.sampled_from([b"\n", b"\0\n", b"\r\n", *CORRUPT.values()])
     | st.binary(max_size=20)
     | st.builds(line, st.text(), st.text(), st.sampled_from([STAMP, "", "x"]))
     | st.dictionaries(

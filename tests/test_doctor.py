@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from helpers.device import Device, spoil
+from helpers.device import Device, patch_python
 
 from mender_oneshot.devserver import DevServer
 
@@ -198,7 +198,7 @@ def test_doctor_reports_a_clock_that_is_two_years_ahead(accepted: Device) -> Non
 
 def test_a_disk_that_does_not_even_say_how_full_it_is(accepted: Device) -> None:
     accepted.sub_updater()
-    spoil(
+    patch_python(
         accepted,
         "import errno, os\n"
         "def statvfs(path):\n"

@@ -303,7 +303,7 @@ VALIDATORS = {
 
 @pytest.mark.parametrize("value", VALIDATORS.values(), ids=VALIDATORS)
 @pytest.mark.parametrize("name", ["ETag", "Last-Modified"])
-def test_no_header_of_the_storage_spoils_the_state(
+def test_no_header_of_the_storage_corrupts_the_state(
     offered: Device, server: DevServer, tmp_path: Path, name: str, value: str
 ) -> None:
     server.faults.add(match=STORAGE, cut_after=MEGABYTE, extra_headers={name: value})

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from helpers.device import REPO, Device, spoilt
+from helpers.device import REPO, Device, patched_python
 
 from mender_oneshot.devserver import DevServer
 from mender_oneshot.identity import is_unique
@@ -145,7 +145,7 @@ subprocess.Popen = Popen
 def test_an_identity_script_that_cannot_start_just_now_is_tried_again(
     device: Device, server: DevServer, name: str
 ) -> None:
-    with spoilt(device, NO_START.format(name="/mender-device-identity", errno=getattr(errno, name))):
+    with patched_python(device, NO_START.format(name="/mender-device-identity", errno=getattr(errno, name))):
         done = device.run("auth")
     assert (done.code, "cannot be started just now" in done.err) == (75, True), done
     assert not server.devices
@@ -162,7 +162,7 @@ def test_an_inventory_script_that_cannot_start_just_now_is_waited_for(
     accepted.script("inventory/mender-inventory-b", "#!/bin/sh\necho b=1\n")
     accepted.ok("send-inventory")
     asked = len(server.requests)
-    with spoilt(accepted, NO_START.format(name="/mender-inventory-b", errno=getattr(errno, name))):
+    with patched_python(accepted, NO_START.format(name="/mender-inventory-b", errno=getattr(errno, name))):
         codes = [accepted.run("send-inventory").code for _ in range(3)]
         assert codes == [75] * 3
         assert len(server.requests) == asked

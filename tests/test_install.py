@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.device import MENDERS, Device, Release, spoilt
+from helpers.device import MENDERS, Device, Release, patched_python
 from helpers.real_daemon import need
 from helpers.seen import final_status
 
@@ -296,7 +296,7 @@ def not_handed_off(device: Device) -> None:
 def test_a_start_that_fails_just_now_is_tried_again(downloaded: Device, server: DevServer, name: str) -> None:
     wanted = downloaded.deployment
     downloaded.sub_updater('$ONESHOT report --success && rm "$MENDER_DATASTORE_DIR/update.lock"\n')
-    with spoilt(downloaded, NO_START.format(name="/install", errno=getattr(errno, name))):
+    with patched_python(downloaded, NO_START.format(name="/install", errno=getattr(errno, name))):
         done = downloaded.run("install")
     assert (done.code, "cannot be started just now" in done.err) == (75, True), done
     not_handed_off(downloaded)
@@ -329,7 +329,7 @@ def test_a_start_that_never_works_has_an_end(
 ) -> None:
     wanted = downloaded.deployment
     downloaded.configure(RetryDownloadCount=3)
-    with spoilt(downloaded, NO_START.format(name="/install", errno=getattr(errno, name))):
+    with patched_python(downloaded, NO_START.format(name="/install", errno=getattr(errno, name))):
         codes = [downloaded.run("install").code for _ in range(attempts)]
     assert codes == [75] * (attempts - 1) + [69]
     not_handed_off(downloaded)
@@ -448,7 +448,7 @@ def test_the_first_process_of_a_container_hands_nothing_off(downloaded: Device, 
 
 
 def test_what_cannot_be_read_is_fetched_again(downloaded: Device, server: DevServer) -> None:
-    with spoilt(downloaded, BAD_BLOCK):
+    with patched_python(downloaded, BAD_BLOCK):
         done = downloaded.run("install")
     assert (done.code, "Input/output error" in done.err) == (74, True)
     downloaded.ok("run", "--all", "--force")
@@ -460,7 +460,7 @@ def test_an_installation_that_always_ends_half_way_has_an_end(downloaded: Device
     """As for want of memory."""
     wanted = downloaded.deployment
     downloaded.configure(RetryDownloadCount=3)
-    with spoilt(downloaded, NO_MEMORY):
+    with patched_python(downloaded, NO_MEMORY):
         assert [downloaded.run("install").code for _ in range(3)] == [-9] * 3
         done = downloaded.run("install")
     assert (done.code, "3 attempts to verify it have ended half-way" in done.err) == (69, True)
@@ -484,7 +484,7 @@ def test_the_time_is_over_while_the_sub_updater_starts(
     downloaded.environment["PYTHONWARNINGS"] = (
         "error,ignore::ResourceWarning"  # a child that nobody waits for
     )
-    with spoilt(downloaded, SLOW_START):
+    with patched_python(downloaded, SLOW_START):
         assert downloaded.run("install").code == 75
     assert server.status(wanted) == "installing"
     assert downloaded.run("install").code == 75

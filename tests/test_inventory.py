@@ -77,7 +77,7 @@ LEFTOVERS = [
 
 
 @pytest.mark.parametrize("case", FILES)
-def test_a_file_that_adds_nothing_is_named_and_spoils_nothing(
+def test_a_file_that_adds_nothing_is_named_and_the_others_are_sent(
     accepted: Device, server: DevServer, case: str
 ) -> None:
     name, text, mode, reason = FILES[case]

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from helpers.device import REPO, Device, Release, spoilt
+from helpers.device import REPO, Device, Release, patched_python
 from helpers.seen import final_status
 
 from mender_oneshot import disk, errors, lock
@@ -422,7 +422,7 @@ def test_a_file_system_without_owners_and_modes_is_no_reason_to_start_over(
 ) -> None:
     """There every file is like any other, so none is suspicious: a download is resumed."""
     server.faults.add(match="GET /storage/*", cut_after=600)
-    with spoilt(shared, ALIKE):
+    with patched_python(shared, ALIKE):
         shared.ok("check-update")
         assert shared.run("download").code == 75
         there = (shared.data / PART).stat().st_size

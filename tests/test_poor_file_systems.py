@@ -4,7 +4,7 @@ import errno
 from collections.abc import Callable
 
 import pytest
-from helpers.device import Device, spoilt
+from helpers.device import Device, patched_python
 from helpers.no_sync import NO_SYNC
 
 from mender_oneshot.devserver import DevServer
@@ -44,7 +44,7 @@ def name(error: int) -> str:
 def test_a_directory_that_cannot_be_synced_costs_nothing(
     ready: Device, release: Callable[..., str], error: int
 ) -> None:
-    with spoilt(ready, NO_SYNC.format(error=error)):
+    with patched_python(ready, NO_SYNC.format(error=error)):
         ready.ok("auth")
         release()
         assert "Handed release-2 to the sub-updater" in ready.ok("run", "--all").out
@@ -54,7 +54,7 @@ def test_a_directory_that_cannot_be_synced_costs_nothing(
 @pytest.mark.parametrize("python", ["newest"], indirect=True)
 @pytest.mark.parametrize("error", FAILED, ids=name)
 def test_a_directory_whose_sync_fails_is_an_error(ready: Device, error: int) -> None:
-    with spoilt(ready, NO_SYNC.format(error=error)):
+    with patched_python(ready, NO_SYNC.format(error=error)):
         done = ready.run("auth")
     assert done.code in (73, 74)
     assert "Cannot write " in done.err
@@ -65,7 +65,7 @@ def test_a_directory_whose_sync_fails_is_an_error(ready: Device, error: int) -> 
 def test_modes_that_cannot_be_set_cost_nothing(
     ready: Device, release: Callable[..., str], error: int
 ) -> None:
-    with spoilt(ready, NO_CALL.format(call="os.fchmod", error=error)):
+    with patched_python(ready, NO_CALL.format(call="os.fchmod", error=error)):
         ready.ok("auth")
         release()
         assert "Handed release-2 to the sub-updater" in ready.ok("run", "--all").out
@@ -76,7 +76,7 @@ def test_modes_that_cannot_be_set_cost_nothing(
 def test_without_locks_nothing_is_done_and_the_reason_is_told(
     ready: Device, server: DevServer, error: int
 ) -> None:
-    with spoilt(ready, NO_CALL.format(call="fcntl.flock", error=error)):
+    with patched_python(ready, NO_CALL.format(call="fcntl.flock", error=error)):
         done = ready.run("auth")
     assert done.code == 74
     assert "mender-oneshot.lock: " in done.err
@@ -88,7 +88,7 @@ def test_without_locks_nothing_is_done_and_the_reason_is_told(
 def test_a_file_system_that_does_not_count_its_blocks_is_not_full(
     ready: Device, release: Callable[..., str]
 ) -> None:
-    with spoilt(ready, NO_COUNT):
+    with patched_python(ready, NO_COUNT):
         ready.ok("auth")
         release()
         assert "Handed release-2 to the sub-updater" in ready.ok("run", "--all").out

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 import pytest
-from helpers.device import Device, spoil
+from helpers.device import Device, patch_python
 from helpers.terminal_peer import silent_address
 
 from mender_oneshot import reach
@@ -81,7 +81,7 @@ socket.getaddrinfo = look_up
 def test_a_dead_address_costs_a_step_no_time(device: Device, server: DevServer) -> None:
     device.configure(ServerURL=server.url.replace("127.0.0.1", "localhost"))
     with silent_address() as silent:
-        spoil(device, RESOLVER.format(silent=silent))
+        patch_python(device, RESOLVER.format(silent=silent))
         began = time.monotonic()
         done = device.run("--max-runtime", "50", "auth")
         assert done.code == 77, done

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from helpers.device import Device, Run, spoil
+from helpers.device import Device, Run, patch_python
 from helpers.real_daemon import need
 
 from mender_oneshot.devserver import DevServer
@@ -147,7 +147,7 @@ def library(name: str, code: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "spoilt", "sentence"),
+    ("words", "code", "patch", "sentence"),
     [
         ("bootstrap -F", 78, library("cryptography", "raise ImportError('x')"), "cryptography is installed"),
         ("bootstrap -F", 78, library("cryptography", "import _cffi_backends"), "cryptography is installed"),
@@ -168,10 +168,10 @@ def library(name: str, code: str) -> str:
     ],
 )  # fmt: skip
 def test_whatever_ends_it_is_one_line_there(
-    accepted: Device, syslog: Syslog, words: str, code: int, spoilt: str, sentence: str
+    accepted: Device, syslog: Syslog, words: str, code: int, patch: str, sentence: str
 ) -> None:
-    if spoilt:
-        spoil(accepted, spoilt)
+    if patch:
+        patch_python(accepted, patch)
     else:
         accepted.settings.pop("ServerURL")
         accepted.configure()
@@ -188,7 +188,7 @@ def test_whatever_ends_it_is_one_line_there(
 
 
 def test_a_bug_is_one_line_in_the_syslog_with_its_place(accepted: Device, syslog: Syslog) -> None:
-    spoil(accepted, CRASH)
+    patch_python(accepted, CRASH)
     done = accepted.run("--syslog", "check-update", wrapper=syslog.wrapper)
     assert done == Run(1, "", "")
     ((priority, said),) = syslog.said()

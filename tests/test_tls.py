@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 from helpers.certificates import CLIENT, LONG_AGO, LOOPBACK, SOME_DAY, Issued, issue, showing, weak_key
-from helpers.device import Device, Run, spoil
+from helpers.device import Device, Run, patch_python
 from helpers.terminal_peer import need_the_extra
 
 from mender_oneshot.devserver import DevServer
@@ -183,7 +183,7 @@ ssl.SSLContext.__new__ = new
 
 
 def test_a_python_that_is_strict_by_default_changes_nothing(unknown: Device, tmp_path: Path) -> None:
-    spoil(unknown, LATER_PYTHON)
+    patch_python(unknown, LATER_PYTHON)
     (tmp_path / "ca.pem").write_bytes(BARE.pem)
     with showing(tmp_path / "server", issue("server", BARE, names=LOOPBACK, identifiers=False)) as server:
         unknown.configure(
@@ -264,7 +264,7 @@ NAMES = [
 def test_one_rule_for_names(
     unknown: Device, tmp_path: Path, asked: str, names: tuple[str, ...], good: bool
 ) -> None:
-    spoil(unknown, RESOLVER)
+    patch_python(unknown, RESOLVER)
     (tmp_path / "ca.pem").write_bytes(ROOT.pem)
     with showing(tmp_path / "server", issue(asked[:60], ROOT, names=names)) as server:
         unknown.configure(
@@ -340,10 +340,10 @@ USELESS: dict[str, tuple[Callable[[Path], object], int, str]] = {
 
 @pytest.mark.parametrize("name", USELESS)
 def test_a_server_certificate_of_no_use(unknown: Device, tmp_path: Path, name: str) -> None:
-    spoil_it, code, words = USELESS[name]
+    damage, code, words = USELESS[name]
     path = tmp_path / "certificates/ca.pem"
     path.parent.mkdir()
-    spoil_it(path)
+    damage(path)
     with showing(tmp_path / "server", LEAF, MIDDLE) as server:
         unknown.configure(ServerURL=f"https://127.0.0.1:{server.port}", ServerCertificate=str(path))
         done = unknown.run("auth")

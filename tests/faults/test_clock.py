@@ -206,7 +206,7 @@ def strict(tmp_path: Path) -> Iterator[DevServer]:
     ],
     ids=["behind", "ahead"],
 )
-def test_a_clock_that_spoils_the_certificate_is_named_and_all_heals_with_it(
+def test_a_clock_outside_the_certificates_validity_is_named_and_a_corrected_one_recovers(
     tmp_path: Path, strict: DevServer, python: str, clock: Clock, code: int, words: str
 ) -> None:
     device = Device(tmp_path / "device", python)

@@ -139,10 +139,10 @@ class Life:
     def _reported_lock_gone(self) -> None:
         self.at("reported, lock left").data.joinpath(LOCK).unlink()
 
-    def _handed_off_state_spoilt(self) -> None:
+    def _handed_off_state_corrupt(self) -> None:
         self.at("handed off").data.joinpath(STATE).write_bytes(bytes(700))
 
-    def _offered_state_spoilt(self) -> None:
+    def _offered_state_corrupt(self) -> None:
         self.at("half downloaded").data.joinpath(STATE).write_bytes(bytes(700))
 
 
@@ -251,8 +251,8 @@ KINDS = {
     "give up": Kind("silent for a day", "run", end=always("failure", 1)),
     "sweep the lock": Kind("reported, lock left", "run"),
     "sweep the artifact": Kind("reported, lock gone", "run"),
-    "adopt the lock": Kind("handed off, state spoilt", "run", end=always("failure", 1)),
-    "start afresh": Kind("offered, state spoilt", "run"),
+    "adopt the lock": Kind("handed off, state corrupt", "run", end=always("failure", 1)),
+    "start afresh": Kind("offered, state corrupt", "run"),
 }
 
 
@@ -332,7 +332,7 @@ def killed(life: Life, kind: Kind, found: list[Call], i: int) -> str:
         field.hold_sub_updater(False)
         field.server.faults.clear()
         before = field.finals()
-        assert (field.data / f"{STATE}.unreadable").exists() <= ("spoilt" in kind.moment)
+        assert (field.data / f"{STATE}.unreadable").exists() <= ("corrupt" in kind.moment)
         # Started before the kill, it lives on by itself.
         field.wait_for_sub_updater(by_itself(kind, found, i))
         if kind.said_again:
@@ -382,9 +382,9 @@ def test_the_sub_updater_alone_dies_on_its_way_in(life: Life) -> None:
 
 # --- A disk that had not flushed
 
-Spoil = Callable[[bytes], bytes | None]
+Corrupt = Callable[[bytes], bytes | None]
 
-RUINS: dict[str, Spoil] = {
+RUINS: dict[str, Corrupt] = {
     "empty": lambda content: b"",
     "all NUL": lambda content: bytes(len(content)),
     "one byte": lambda content: content[:1],
@@ -395,23 +395,23 @@ RUINS: dict[str, Spoil] = {
 }
 
 
-def spoil(path: Path, how: Spoil) -> None:
-    spoilt = how(path.read_bytes())
-    if spoilt is None:
+def corrupt(path: Path, how: Corrupt) -> None:
+    changed = how(path.read_bytes())
+    if changed is None:
         path.unlink()
     else:
-        path.write_bytes(spoilt)
+        path.write_bytes(changed)
 
 
 @pytest.mark.parametrize("ruin", some_of(RUINS, "empty", "missing"))
 @pytest.mark.parametrize(
     "moment", some_of(("deployed", "half downloaded", "downloaded", "handed off"), "downloaded", "handed off")
 )
-def test_the_state_is_spoilt(life: Life, moment: str, ruin: str) -> None:
+def test_a_corrupt_state_costs_no_update(life: Life, moment: str, ruin: str) -> None:
     """With `update.lock` there, the update is known to be in other hands; without, it is begun again."""
     field = life.at(moment)
     field.reboot()
-    spoil(field.data / STATE, RUINS[ruin])
+    corrupt(field.data / STATE, RUINS[ruin])
     if moment == "handed off":
         field.device.run("run")
         assert field.device.ok("report", "--success", "--json").json["outcome"] == "delivered"
@@ -420,12 +420,12 @@ def test_the_state_is_spoilt(life: Life, moment: str, ruin: str) -> None:
 
 
 @pytest.mark.parametrize("ruin", some_of(("empty", "all NUL", "missing"), "missing"))
-def test_the_state_is_spoilt_after_the_result_was_taken_down(life: Life, ruin: str) -> None:
+def test_a_state_that_is_corrupt_after_the_result_was_recorded_costs_no_result(life: Life, ruin: str) -> None:
     """The result is lost with it; the server ends the update itself when the new software asks for more."""
     field = life.at("success queued")
     (field.device.conf / "artifact_info").write_text("artifact_name=release-2\n")
     (field.data / LOCK).unlink()
-    spoil(field.data / STATE, RUINS[ruin])
+    corrupt(field.data / STATE, RUINS[ruin])
     field.life_goes_on()
     assert field.finals() == ["failure"]
     assert len(field.starts()) == 1
@@ -436,7 +436,7 @@ def test_the_state_is_spoilt_after_the_result_was_taken_down(life: Life, ruin: s
 def test_a_corrupt_lock_after_a_reboot_costs_no_result(life: Life, moment: str, ruin: str) -> None:
     field = life.at(moment)
     field.reboot()
-    spoil(field.data / LOCK, RUINS[ruin])
+    corrupt(field.data / LOCK, RUINS[ruin])
     if moment == "handed off":
         field.device.ok("report", "--success")
     field.life_goes_on()
@@ -462,7 +462,7 @@ def test_something_stands_where_a_new_file_is_begun(life: Life, name: str, kind:
     assert kind != "a link" or victim.read_text() == "precious"
 
 
-PARTS: dict[str, Spoil] = {
+PARTS: dict[str, Corrupt] = {
     "empty": lambda content: b"",
     "missing": lambda content: None,
     "its tail lost": lambda content: content[:-70_000],
@@ -478,14 +478,14 @@ PARTS: dict[str, Spoil] = {
 def test_a_corrupt_part_file_after_a_reboot_costs_no_update(life: Life, ruin: str) -> None:
     field = life.at("nearly downloaded")
     field.reboot()
-    spoil(field.data / PART, PARTS[ruin])
+    corrupt(field.data / PART, PARTS[ruin])
     field.life_goes_on()
     ended_well(field, End("success", 1), [])
 
 
 def test_a_part_file_that_is_too_long_without_a_reboot(life: Life) -> None:
     field = life.at("nearly downloaded")
-    spoil(field.data / PART, PARTS["longer than the object"])
+    corrupt(field.data / PART, PARTS["longer than the object"])
     field.life_goes_on()
     ended_well(field, End("success", 1), [])
 
@@ -494,16 +494,16 @@ def test_a_part_file_that_is_too_long_without_a_reboot(life: Life) -> None:
 def test_a_corrupt_artifact_fails_the_update_and_a_missing_one_is_fetched_again(
     life: Life, ruin: str
 ) -> None:
-    """It was synced before it got its name, so a disk that spoils it all the same has failed the update."""
+    """It was synced before it got its name, so a disk that corrupts it anyway has failed the update."""
     field = life.at("downloaded")
-    spoil(field.data / ARTIFACT, RUINS[ruin])
+    corrupt(field.data / ARTIFACT, RUINS[ruin])
     field.life_goes_on()
     ended_well(field, End("success", 1) if ruin == "missing" else End("failure", 0), [])
 
 
 def test_an_artifact_whose_end_is_corrupt_fails_the_update(life: Life) -> None:
     field = life.at("downloaded")
-    spoil(field.data / ARTIFACT, lambda content: content[:-20_000] + bytes(20_000))
+    corrupt(field.data / ARTIFACT, lambda content: content[:-20_000] + bytes(20_000))
     field.life_goes_on()
     ended_well(field, End("failure", 0), [])
 

@@ -138,18 +138,18 @@ class Device(StateFile):
         return done
 
 
-def spoil(device: Device, code: str) -> None:
-    """Have the system answer a device's Python otherwise than this one does: `code` is run at its start."""
-    place = device.root / "spoilt"
+def patch_python(device: Device, code: str) -> None:
+    """Run `code` at the start of each Python of a device, to replace functions of the system."""
+    place = device.root / "patch"
     place.mkdir()
     (place / "sitecustomize.py").write_text(code)
     device.environment["PYTHONPATH"] = f"{place}:{REPO}"
 
 
 @contextlib.contextmanager
-def spoilt(device: Device, code: str) -> Iterator[None]:
-    """The same for a while."""
-    spoil(device, code)
+def patched_python(device: Device, code: str) -> Iterator[None]:
+    """Patch the Python of a device until the end of the block."""
+    patch_python(device, code)
     try:
         yield
     finally:
@@ -161,3 +161,7 @@ def need_libraries(python: str) -> None:
     command = [python, "-c", "import click, urllib3, cryptography"]
     if subprocess.run(command, capture_output=True, check=False).returncode:
         pytest.skip("not installed: python3-click, python3-urllib3 and python3-cryptography")
+
+
+# The names that the tests of the terminal still use.
+spoil, spoilt = patch_python, patched_python

@@ -69,14 +69,14 @@ class Maker:
             "proto": proto,
             "typ": self._random.choice(KINDS[proto]),
             "sid": self._random.choice(("s1", "s2", "s3", "")),
-            "props": self._spoilt(self._properties()),
+            "props": self._bent(self._properties()),
         }
         if proto in (FILES, FORWARD, CONTROL) and header["typ"] not in ("file_chunk", "forward"):
-            body: Any = pack(self._spoilt(self._request()))
+            body: Any = pack(self._bent(self._request()))
         else:
             body = self._random.choice((b"", b"echo x\n", b"x" * 300))
-        whole = {"hdr": self._spoilt(header, 0.02), "body": body}
-        data = pack(self._spoilt(whole, 0.02))
+        whole = {"hdr": self._bent(header, 0.02), "body": body}
+        data = pack(self._bent(whole, 0.02))
         if dice < 0.1:
             data = data[: self._random.randrange(len(data))]
         elif dice < 0.15:
@@ -106,16 +106,16 @@ class Maker:
             "close": False,
         }
 
-    def _spoilt(self, members: dict[str, Any], likely: float = 0.15) -> dict[str, Any]:
+    def _bent(self, members: dict[str, Any], likely: float = 0.15) -> dict[str, Any]:
         """Give some members another type or size, and leave some out."""
-        spoilt = {}
+        bent = {}
         for name, value in members.items():
             dice = self._random.random()
             if dice < likely:
-                spoilt[name] = self._random.choice(WRONG)
+                bent[name] = self._random.choice(WRONG)
             elif dice < 1 - likely / 3:
-                spoilt[name] = value
-        return spoilt
+                bent[name] = value
+        return bent
 
 
 def nested(depth: int, claimed: int = 2**16 - 1) -> bytes:

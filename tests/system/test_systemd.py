@@ -36,15 +36,15 @@ SETTINGS = {
     "StartSpreadSeconds": 0,
 }
 
-# Says from where it looks how much of the machine it could spoil.
+# Says from where it looks how much of the machine it could change.
 INVENTORY = """#!/bin/sh
 for place in etc usr boot home root var/lib/dpkg var/lib/systemd var/spool/cron run/systemd/system; do
-    if touch "/$place/spoilt" 2>/dev/null; then echo "could_spoil=/$place"; fi
+    if touch "/$place/written" 2>/dev/null; then echo "could_change=/$place"; fi
 done
-mknod /tmp/disk b 8 0 2>/dev/null && echo could_spoil=devices
-mount -t tmpfs none /tmp 2>/dev/null && echo could_spoil=mounts
-echo 1 2>/dev/null >/proc/sys/kernel/panic && echo could_spoil=kernel
-chown 1 /tmp 2>/dev/null && echo could_spoil=owners
+mknod /tmp/disk b 8 0 2>/dev/null && echo could_change=devices
+mount -t tmpfs none /tmp 2>/dev/null && echo could_change=mounts
+echo 1 2>/dev/null >/proc/sys/kernel/panic && echo could_change=kernel
+chown 1 /tmp 2>/dev/null && echo could_change=owners
 echo "python=$(python3 --version)"
 echo "board=$(cat /proc/sys/kernel/hostname)"
 """
@@ -162,7 +162,7 @@ def test_from_first_boot_to_a_reported_update(
             server.wait_for(seen("PUT", "/inventory/device/attributes", 200))
             attributes = server.device().attributes
             story.tell(f"accepted: the inventory came by its own timer, {len(attributes)} attributes")
-            assert "could_spoil" not in attributes
+            assert "could_change" not in attributes
             assert attributes["python"].startswith("Python 3.11")
             server.upload(make_artifact(tmp_path / "release-2.mender", name="release-2"))
             before = machine.boot_id()
