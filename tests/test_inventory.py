@@ -62,8 +62,8 @@ FILES: dict[str, tuple[str, str, int, str]] = {
     "endless": ("mender-inventory-x", "#!/bin/sh\nyes\n", 0o755, "more than 1048576 bytes"),
     "not executable": ("mender-inventory-x", "#!/bin/sh\necho x=1\n", 0o644, "chmod +x"),
     "another name": ("my-inventory", "#!/bin/sh\necho x=1\n", 0o755, "does not begin with mender-inventory-"),
-    "says nothing": ("mender-inventory-x", "#!/bin/sh\nexit 0\n", 0o755, "prints no key=value line"),
-    "no pair": ("mender-inventory-x", "#!/bin/sh\necho x: 1\necho =1\n", 0o755, "prints no key=value line"),
+    "says nothing": ("mender-inventory-x", "#!/bin/sh\nexit 0\n", 0o755, "printed no key=value line"),
+    "no pair": ("mender-inventory-x", "#!/bin/sh\necho x: 1\necho =1\n", 0o755, "printed no key=value line"),
     "some pairs": ("mender-inventory-x", "#!/bin/sh\necho good=1\necho no pair\n", 0o755, ""),
 }
 
