@@ -32,16 +32,16 @@ Exit codes:
 """
 
 LONGEST = 10**8
-"""Seconds that a time limit can have: three years, more than any clock of the kernel minds."""
+"""The longest time limit: three years in seconds, which the kernel's timers still accept."""
 
 
 class _Commands(click.Group):
-    """Says what to use instead of the old client's daemon."""
+    """The commands; the error for `daemon` names its replacement."""
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name == "daemon":
             ctx.fail(
-                "there is no daemon here; call 'run' from a timer or cron (see cron/ and systemd-timers/)."
+                "this client has no daemon; call 'run' from a timer or cron (see cron/ and systemd-timers/)."
             )
         return super().get_command(ctx, cmd_name)
 
@@ -49,7 +49,7 @@ class _Commands(click.Group):
 @click.group(
     cls=_Commands,
     epilog=EXIT_CODES,
-    no_args_is_help=False,  # a missing command is wrong usage, whatever the version of click
+    no_args_is_help=False,  # a missing command is a usage error with any version of click
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.option("-c", "--config", metavar="FILE", default="", help="Configuration file.")
@@ -100,17 +100,20 @@ _LIMITS = {"terminal": 0}
 
 
 def _command(name: str, *options: Any) -> Callable[[Callable[..., Any]], click.Command]:
-    """Make a command out of a docstring: its function only returns the members of the request it sets."""
+    """Make a command of a function, which returns the fields of `Options` that it sets.
+
+    The docstring of the function is the command's help.
+    """
 
     def make(function: Callable[..., Any]) -> click.Command:
-        def callback(**words: Any) -> Options:
+        def callback(**values: Any) -> Options:
             inherited = click.get_current_context().find_object(dict) or {}
-            limit = words.pop("max_runtime", None)
+            limit = values.pop("max_runtime", None)
             limit = inherited.get("max_runtime") if limit is None else limit
-            members = {**inherited, "max_runtime": _LIMITS.get(name, 900) if limit is None else limit}
-            members["json"] = words.pop("json", False)
-            members["force"] = words.pop("force", False) or (name == "bootstrap" and members["force"])
-            return Options(name, **members)._replace(**function(**words))
+            fields = {**inherited, "max_runtime": _LIMITS.get(name, 900) if limit is None else limit}
+            fields["json"] = values.pop("json", False)
+            fields["force"] = values.pop("force", False) or (name == "bootstrap" and fields["force"])
+            return Options(name, **fields)._replace(**function(**values))
 
         command: Any = click.option("--json", is_flag=True, help="Print one JSON object on stdout.")(callback)
         for option in reversed(options):
@@ -262,20 +265,20 @@ def _doctor() -> dict[str, Any]:
 
 
 class Reply(NamedTuple):
-    """What a command line gets that leaves nothing to do: text for stdout, or a usage error for stderr."""
+    """The reply to `--help` and `--version`, on stdout, or the usage error, on stderr."""
 
     code: int
     text: str
-    sentence: str = ""  # the error alone, for a log of lines
+    sentence: str = ""  # the error alone, for a log
 
 
-def read(words: list[str], program: str) -> Options | Reply:
-    """Read a command line; returns a `Reply` if nothing is left to do (--help, --version, wrong usage)."""
+def read(arguments: list[str], program: str) -> Options | Reply:
+    """Parse a command line; return a `Reply` for `--help`, `--version` and a usage error."""
     printed = io.StringIO()
     try:
-        # click's own printing would end in a traceback on a full disk.
+        # If click printed to a full disk, the program would end with a traceback.
         with contextlib.redirect_stdout(printed):
-            options: Options | int | None = cli.main(words, prog_name=program, standalone_mode=False)
+            options: Options | int | None = cli.main(arguments, prog_name=program, standalone_mode=False)
     except click.ClickException as error:
         error.show(printed)
         return Reply(64, printed.getvalue(), f"Wrong usage: {error.format_message()}")

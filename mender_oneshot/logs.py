@@ -1,4 +1,4 @@
-"""Where the log goes: stderr, the journal, the syslog, a file."""
+"""Set up logging to stderr, the journal, the syslog and a file."""
 
 import contextlib
 import errno
@@ -25,18 +25,18 @@ _PRIORITIES = {
 
 
 class _FileFormatter(logging.Formatter):
-    """Time, level and text, on one line."""
+    """Formats time, level and text as one line."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(message)s")
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging's own name
-        """Put the line together."""
+        """Return the line, without control characters."""
         return visible(super().formatMessage(record))
 
 
 class _StderrFormatter(logging.Formatter):
-    """`<N>` priorities for the journal, which adds the time itself; plain text for everybody else."""
+    """Formats plain text, with `<N>` priorities for the journal, which adds the time itself."""
 
     def __init__(self, journal: bool) -> None:
         super().__init__()
@@ -50,10 +50,10 @@ class _StderrFormatter(logging.Formatter):
 
 
 class _PatientHandler(logging.Handler):
-    """A log that takes no more holds nothing up."""
+    """Ignores I/O errors, so that a full log does not stop the work."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # logging's own name
-        """Let the time limit through, which may strike in the middle of a line; report only a bug."""
+        """Raise the error of the time limit, which may come while a line is written; report only a bug."""
         problem = sys.exception()
         if isinstance(problem, errors.Error):
             raise problem
@@ -72,7 +72,7 @@ class _StderrHandler(_PatientHandler, logging.StreamHandler[TextIO]):
 class _FileHandler(_PatientHandler, logging.StreamHandler[TextIO]):
     """Logs to a file; raises `OSError` if it cannot be opened.
 
-    O_NONBLOCK, since neither opening nor writing may wait for the reader of a FIFO or for a device.
+    O_NONBLOCK, because neither opening nor writing may wait for the reader of a FIFO or for a device.
     """
 
     def __init__(self, path: str) -> None:
@@ -81,37 +81,40 @@ class _FileHandler(_PatientHandler, logging.StreamHandler[TextIO]):
         super().__init__(os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace"))
 
     def close(self) -> None:
-        """Close the file; what it did not take is lost."""
+        """Close the file; lines that could not be written are lost."""
         with contextlib.suppress(OSError):
             self.stream.close()
         super().close()
 
 
 class _SyslogHandler(_StderrHandler):
-    """Logs to the syslog, and what is a problem to stderr if the syslog does not take it."""
+    """Logs to the syslog; if that fails, warnings and errors go to stderr."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        taken = syslog.send(_PRIORITIES.get(record.levelname, syslog.INFO), record.getMessage())
-        if not taken and record.levelno >= logging.WARNING:
+        sent = syslog.send(_PRIORITIES.get(record.levelname, syslog.INFO), record.getMessage())
+        if not sent and record.levelno >= logging.WARNING:
             super().emit(record)
 
 
 def begin(options: Options) -> None:
-    """Log where the command line says, until the settings are known."""
+    """Log to stderr or the syslog, according to the command line; `configure` applies the settings."""
     root = logging.getLogger(package)
     root.handlers.clear()
     handler = _SyslogHandler() if options.syslog else _StderrHandler()
     handler.setLevel((options.log_level or "warning").upper())
-    # An outcome that is printed as well would appear twice.
+    # An outcome that is also printed would appear twice.
     handler.addFilter(lambda record: not getattr(record, "told", False))
     root.addHandler(handler)
-    # The log of a deployment takes more than stderr: the handlers choose, not the logger.
+    # Each handler has its own level, because the log of a deployment gets more than stderr.
     root.setLevel(logging.DEBUG)
     root.propagate = False
 
 
 def configure(options: Options, chosen: Settings) -> None:
-    """Apply what the settings say about the log, and log their warnings."""
+    """Apply the log level of the settings, open the log file, and log the warnings of the settings.
+
+    Raises `errors.SettingsError` if the log file cannot be opened.
+    """
     root = logging.getLogger(package)
     configured = chosen.log_level.upper()
     if not options.log_level and configured in _PRIORITIES:

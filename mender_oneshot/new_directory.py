@@ -1,4 +1,4 @@
-"""A directory of files that appears under its name when it is complete, or not at all."""
+"""Create a directory of files that appears under its name only when it is complete."""
 
 import contextlib
 import fcntl
@@ -12,13 +12,13 @@ from . import disk, errors
 from .oserrors import failure
 
 SUFFIX = ".extracting"
-"""What is added to the directory's name while it is incomplete."""
+"""The suffix of the directory's name while it is incomplete."""
 
 
 class NewDirectory:
-    """A directory under construction: mode 0700, its files 0600, in a temporary directory beside its place.
+    """A directory (mode 0700, its files 0600) that is written next to its final path, then renamed.
 
-    The place must be free, or an empty directory. Leaving the `with` block before `publish` removes
+    The final path must not exist, or be an empty directory. Leaving the `with` block before `publish` removes
     everything; what a killed process left is removed by the next one with the same name. Raises
     `errors.NoSpace`, `errors.DiskError` or `errors.Busy`.
     """
@@ -31,25 +31,25 @@ class NewDirectory:
             )
         self._part = self.path + SUFFIX
         self._directory = -1
-        self._made: dict[str, None] = {}  # the directories below, in the order they were made
+        self._made: dict[str, None] = {}  # its subdirectories, in the order of their creation
         self._published = False
 
     def __enter__(self) -> "NewDirectory":
         try:
-            self._refuse_what_is_there()
+            self._check_path()
             with contextlib.suppress(FileExistsError):
                 os.mkdir(self._part, 0o700)
             self._directory = os.open(self._part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError as error:
             raise self._failure(error) from error
         try:
-            self._take()
+            self._lock_and_empty()
         except BaseException:
             os.close(self._directory)
             raise
         return self
 
-    def _refuse_what_is_there(self) -> None:
+    def _check_path(self) -> None:
         try:
             found = os.lstat(self.path)
         except FileNotFoundError:
@@ -60,8 +60,8 @@ class NewDirectory:
                 "another one."
             )
 
-    def _take(self) -> None:
-        """Make the temporary directory ours alone, and empty."""
+    def _lock_and_empty(self) -> None:
+        """Lock the temporary directory and remove its content; raise an error if it is not ours."""
         try:
             found = os.fstat(self._directory)
             if found.st_uid != os.geteuid():
@@ -94,8 +94,8 @@ class NewDirectory:
             descriptor = os.open(name, flags, 0o600, dir_fd=self._directory)
         except FileExistsError as error:
             raise errors.NoSpace(
-                f"Cannot extract {name} to {self.path}: its file system does not tell this name from another "
-                "one; name a directory on another file system."
+                f"Cannot extract {name} to {self.path}: its file system does not distinguish this name from "
+                "another one; name a directory on another file system."
             ) from error
         except OSError as error:
             raise self._failure(error) from error
@@ -130,7 +130,7 @@ class NewDirectory:
             raise self._failure(error) from error
 
     def publish(self) -> None:
-        """Put everything on the disk, then give the directory its name in one step."""
+        """Sync everything to disk, then rename the directory to its final path atomically."""
         try:
             for name in self._made:
                 flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -144,7 +144,7 @@ class NewDirectory:
             self._published = True
             disk.sync_directory(os.path.dirname(self.path))
         except OSError as error:
-            self._refuse_what_is_there()
+            self._check_path()
             raise self._failure(error) from error
 
     def __exit__(
@@ -155,7 +155,9 @@ class NewDirectory:
         os.close(self._directory)
 
     def _busy(self) -> errors.Busy:
-        return errors.Busy(f"Another invocation is extracting to {self.path}; try again when it has ended.")
+        return errors.Busy(
+            f"Another invocation is extracting to {self.path}; try again when it has finished."
+        )
 
     def _failure(self, error: OSError) -> errors.Error:
         if isinstance(error, FileNotFoundError | NotADirectoryError | PermissionError):

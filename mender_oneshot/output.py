@@ -67,7 +67,7 @@ class Output:
 
     def write_finding(self, finding: Finding) -> None:
         """Print one finding of `doctor`, unless the output is JSON."""
-        word = "WRONG" if finding.error else "ok"
+        word = "FAILED" if finding.error else "ok"
         self.write_text([f"{word:<6} {finding.name:<15} {finding.message}"])
 
     def write_findings(self, findings: list[Finding], code: int) -> None:
@@ -82,7 +82,7 @@ class Output:
         if self._options.json:
             self.write_facts(_as_json(self._options.command, done, error, code), ())
         elif not done and error is None and sys.stdout.isatty() and not self._options.syslog:
-            self.write("Nothing is due; see mender-oneshot status.")
+            self.write('Nothing to do. Run "mender-oneshot status" for details.')
 
 
 def _as_json(command: str, done: list[Done], error: Error | None, code: int) -> dict[str, Any]:

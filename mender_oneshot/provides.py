@@ -1,11 +1,11 @@
-"""What a device provides after an artifact is installed, as the lines of `artifact_info`."""
+"""Compute what a device provides after an artifact is installed, as the lines of `artifact_info`."""
 
 from collections.abc import Iterator, Mapping
 
 from .artifact.refusal import corrupt
 from .artifact.verify import Verified
 
-# What `device.provides` reads of an artifact_info.
+# As much of an artifact_info as `device.provides` reads, in bytes.
 SIZE_MAX = 64 * 1024
 
 _RESERVED = ("artifact_name", "artifact_group")
@@ -14,7 +14,7 @@ _RESERVED = ("artifact_name", "artifact_group")
 def artifact_info(installed: Mapping[str, str], artifact: Verified) -> bytes:
     """Return the content of `artifact_info` for a device with these provides and this artifact.
 
-    `artifact_name` comes first. What the artifact clears is left out, unless the artifact provides it again.
+    `artifact_name` is first. Keys that the artifact clears are removed, unless the artifact provides them.
     Raises `errors.ArtifactRejected` if the result is too large to be read again.
     """
     kept = {key: value for key, value in installed.items() if not _is_cleared(key, artifact.clears_provides)}
@@ -25,29 +25,29 @@ def artifact_info(installed: Mapping[str, str], artifact: Verified) -> bytes:
             provides[key] = value
     content = "".join(f"{key}={value}\n" for key, value in provides.items()).encode()
     if len(content) > SIZE_MAX:
-        raise corrupt(f"with it the device would provide more than {SIZE_MAX} bytes")
+        raise corrupt(f"the device would provide more than {SIZE_MAX} bytes with it")
     return content
 
 
 def unwritable(artifact: Verified) -> Iterator[str]:
-    """Yield the provides of an artifact that no `key=value` line can hold, or that would name another one."""
+    """Yield the keys that cannot be written as a `key=value` line, or that are reserved."""
     for key, value in artifact.provides.items():
         if key in _RESERVED or not _is_line(key, value):
             yield key
 
 
 def _is_line(key: str, value: str) -> bool:
-    # Blanks at the ends are not read, and the first "=" ends the key.
+    # A reader strips the line, and the first "=" ends the key.
     return "=" not in key and f"{key}={value}" == f"{key}={value}".strip()
 
 
 def _is_cleared(key: str, patterns: tuple[str, ...]) -> bool:
-    # "*" clears everything but name and group; the group is cleared by a pattern that means it.
+    # "*" clears everything except name and group; only a more specific pattern clears the group.
     return any(_matches(pattern, key) for pattern in patterns if pattern.strip("*") or key not in _RESERVED)
 
 
 def _matches(pattern: str, key: str) -> bool:
-    """Match a whole key; `*` stands for any characters. Linear in the key, unlike a regular expression."""
+    """Match a whole key, with `*` for any characters; takes linear time, unlike a regular expression."""
     first, *rest = pattern.split("*")
     if not rest:
         return key == pattern

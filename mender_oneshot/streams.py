@@ -1,11 +1,11 @@
-"""Stdin, stdout and stderr as the caller left them: closed, full, or with nobody reading."""
+"""Handle stdin, stdout and stderr that are closed, full or not read."""
 
 import os
 import sys
 
 
 def open_missing() -> None:
-    """Open the ones that the caller has closed, or the next file would get their number and their text."""
+    """Open /dev/null for each one that is closed, or the next file would get its number and its output."""
     while (opened := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(opened, True)
     os.close(opened)
@@ -13,17 +13,17 @@ def open_missing() -> None:
 
 
 def discard(descriptor: int) -> None:
-    """Lead stdout (1) or stderr (2) nowhere, so that nobody tries to write there again."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, descriptor)
-    os.close(nowhere)
+    """Point stdout (1) or stderr (2) at /dev/null, so that later writes and the flush at exit do not fail."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, descriptor)
+    os.close(null)
 
 
 def finish(code: int) -> int:
-    """Write out what is still buffered and return the exit code: 74 in place of 0 if stdout took nothing.
+    """Flush stdout and stderr and return the exit code: 74 instead of 0 if stdout cannot be written.
 
-    The interpreter would do it after us, and replace our exit code with 120 if it failed. A stderr that takes
-    nothing changes no exit code.
+    If the interpreter's own flush at exit fails, the exit code is 120. An error of stderr does not change the
+    exit code.
     """
     for descriptor, stream in ((1, sys.stdout), (2, sys.stderr)):
         try:

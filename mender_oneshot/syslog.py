@@ -1,6 +1,6 @@
-"""The system's log: one datagram to /dev/log per line, which waits for nobody.
+"""Send lines to the syslog, one datagram to /dev/log each, without blocking.
 
-The C library's syslog(3) waits as long as the log daemon does not read, and reports no line that it lost.
+The C library's syslog(3) blocks while the log daemon does not read, and does not report a lost line.
 """
 
 import contextlib
@@ -13,18 +13,18 @@ PATH = "/dev/log"
 IDENT = "mender-oneshot"
 DAEMON = 3 << 3
 CRITICAL, ERROR, WARNING, NOTICE, INFO, DEBUG = range(2, 8)
-LONGEST = 1024  # bytes of a message, as RFC 3164 has it
-PATIENCE = 0.5  # seconds for a daemon that is only slow, once per process
+LONGEST = 1024  # bytes of a message, as in RFC 3164
+PATIENCE = 0.5  # seconds to wait for a slow daemon, once per process
 
 _patience = PATIENCE
 
 
 def send(priority: int, text: str) -> bool:
-    """Send one line; return whether the log took it."""
+    """Send one line; return whether it was sent."""
     global _patience
     import socket
 
-    for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):  # a few old daemons listen on a stream
+    for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):  # a few old daemons use a stream socket
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, kind) as connection:
             connection.settimeout(_patience)
             try:
@@ -44,7 +44,7 @@ def send(priority: int, text: str) -> bool:
 
 
 def _message(priority: int, text: str) -> bytes:
-    """Compose a line as syslog(3) does, without control characters and not longer than RFC 3164 allows."""
+    """Format a line as syslog(3) does, without control characters, and no longer than RFC 3164 allows."""
     stamp = time.strftime("%b %e %H:%M:%S")
     head = f"<{DAEMON | priority}>{stamp} {IDENT}[{os.getpid()}]: ".encode()
     body = visible(text).encode("utf-8", "replace")
@@ -53,19 +53,19 @@ def _message(priority: int, text: str) -> bytes:
     return head + body
 
 
-def wanted(words: list[str]) -> bool:
-    """Return whether a command line that may not have been understood asks for the syslog."""
-    return "--syslog" in words
+def wanted(arguments: list[str]) -> bool:
+    """Return whether a command line, which may be invalid, has the option `--syslog`."""
+    return "--syslog" in arguments
 
 
-def complain(lines: list[str], words: list[str]) -> None:
-    """Write an error where the command line wants it: to the syslog if it takes it, or else to stderr."""
-    if wanted(words) and all(send(ERROR, line) for line in lines):
+def complain(lines: list[str], arguments: list[str]) -> None:
+    """Write an error to the syslog if the command line has `--syslog` and that works, else to stderr."""
+    if wanted(arguments) and all(send(ERROR, line) for line in lines):
         return
     with contextlib.suppress(OSError):
         sys.stderr.write("".join(f"{line}\n" for line in lines))
 
 
 def visible(text: str) -> str:
-    """Make the text of a stranger (a script, a server) harmless for a terminal and a log of lines."""
-    return "".join(letter if letter.isprintable() else " " if letter.isspace() else "?" for letter in text)
+    """Replace the control characters in a text from a script or a server, for a terminal or a log."""
+    return "".join(char if char.isprintable() else " " if char.isspace() else "?" for char in text)

@@ -1,4 +1,7 @@
-"""`verify FILE` and `extract FILE DIRECTORY`: no lock, no state, no network; a sub-updater can call them."""
+"""Run `verify FILE` and `extract FILE DIRECTORY`, which use no lock, no state and no network.
+
+So a sub-updater can call them at any time.
+"""
 
 import contextlib
 import os
@@ -16,7 +19,7 @@ from .settings import Settings
 
 
 def verify(settings: Settings, path: str) -> Outcome:
-    """Read an artifact (`-` is stdin) and describe it; raises `errors.ArtifactRejected` unless accepted."""
+    """Verify an artifact (`-` is stdin) and describe it; raises `errors.ArtifactRejected`."""
     with _opened(path) as file, _read_errors(path):
         verified = acceptance.verify(settings, file)
     signature = "its signature is valid" if verified.signed else "no signature was checked"
@@ -24,9 +27,9 @@ def verify(settings: Settings, path: str) -> Outcome:
 
 
 def extract(settings: Settings, path: str, directory: str) -> Outcome:
-    """Write the payload files of an artifact to a new directory, if all of the artifact is right.
+    """Write the payload files of a valid artifact to a new directory.
 
-    The file is read once. The directory appears in one step, after the last byte was verified.
+    The file is read once. The directory appears atomically, after the last byte is verified.
     """
     with _opened(path) as file, _removed_if_terminated(), NewDirectory(directory) as new:
         with _read_errors(path):
@@ -38,8 +41,8 @@ def extract(settings: Settings, path: str, directory: str) -> Outcome:
 
 
 def lines(facts: Mapping[str, Any]) -> list[str]:
-    """Format the facts of `verify` for people."""
-    said = [
+    """Return the facts of `verify` as lines for people."""
+    rows = [
         ("name", facts["artifact_name"]),
         ("group", facts["artifact_group"] or "none"),
         ("device types", ", ".join(facts["device_types"])),
@@ -50,7 +53,7 @@ def lines(facts: Mapping[str, Any]) -> list[str]:
         *(("clears", pattern) for pattern in facts["clears_provides"]),
         *(("file", f"{file['sha256']} {file['size']:>10} {file['name']}") for file in facts["files"]),
     ]
-    return [f"{label:<15} {text}" for label, text in said]
+    return [f"{label:<15} {text}" for label, text in rows]
 
 
 def _facts(verified: Verified) -> dict[str, Any]:
@@ -69,12 +72,12 @@ def _facts(verified: Verified) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _opened(path: str) -> Iterator[BinaryIO]:
-    """Open an artifact; a FIFO is as good as a file."""
+    """Open an artifact, which may be a FIFO."""
     if path == "-":
         yield sys.stdin.buffer
         return
     with _read_errors(path):
-        file = open(path, "rb")  # noqa: SIM115  # closed below; its own errors have other words
+        file = open(path, "rb")  # noqa: SIM115  # closed below; errors of its user have other messages
     with file:
         yield file
 
@@ -91,7 +94,7 @@ def _read_errors(path: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _removed_if_terminated() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP run the cleanup before they end the process."""
+    """Exit by an exception on SIGTERM and SIGHUP, so that cleanup runs."""
 
     def end(number: int, frame: FrameType | None) -> None:
         raise SystemExit(128 + number)

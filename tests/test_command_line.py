@@ -259,8 +259,8 @@ def test_the_help_names_commands_and_exit_codes() -> None:
         (["Run"], "Run"),
         (["daemon"], "cron"),
         (["daemon", "--force"], "timer"),
-        (["-F", "daemon"], "there is no daemon here"),
-        (["daemon", "--help"], "there is no daemon here"),
+        (["-F", "daemon"], "this client has no daemon"),
+        (["daemon", "--help"], "this client has no daemon"),
     ],
     ids=str,
 )

@@ -42,7 +42,7 @@ def test_doctor_lists_all_that_a_fresh_device_lacks(device: Device) -> None:
     (device.scripts / "identity/mender-device-identity").unlink()
     done = device.run("doctor")
     assert done.code == 78
-    said = {line[7:22].strip() for line in done.out.splitlines() if line.startswith("WRONG")}
+    said = {line[7:22].strip() for line in done.out.splitlines() if line.startswith("FAILED")}
     assert said == {"device type", "artifact", "identity", "sub-updater", "authorization"}
 
 
@@ -207,8 +207,8 @@ def test_a_disk_that_does_not_even_say_how_full_it_is(accepted: Device) -> None:
     )
     done = accepted.run("doctor")
     assert done.code == 74
-    (line,) = [line for line in done.out.splitlines() if line.startswith("WRONG")]
-    assert line.startswith("WRONG  data directory  Cannot examine the data directory: Stale file handle;")
+    (line,) = [line for line in done.out.splitlines() if line.startswith("FAILED")]
+    assert line.startswith("FAILED data directory  Cannot examine the data directory: Stale file handle;")
 
 
 def test_a_script_that_hangs_does_not_hold_it(accepted: Device) -> None:

@@ -152,7 +152,7 @@ def gnu_name(header: Header, data: bytes) -> Extension:
 
 
 def pax(data: bytes) -> Extension:
-    """Parse the records of an extended header, `LENGTH KEY=VALUE\\n`; LENGTH counts the whole record."""
+    r"""Parse the records of an extended header, `LENGTH KEY=VALUE\n`; LENGTH counts the whole record."""
     if not data:
         raise BadHeader(_INVALID_EXTENSION)
     values: dict[str, str] = {}

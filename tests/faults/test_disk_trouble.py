@@ -398,5 +398,5 @@ def test_doctor_and_run_name_the_same_remedy(
     one_sentence(accepted.run("run"), FULL, remedy)
     found = [line for line in accepted.run("doctor").out.splitlines() if " data directory " in line]
     assert len(found) == 1
-    assert found[0].startswith("WRONG ")
+    assert found[0].startswith("FAILED ")
     assert remedy in found[0]

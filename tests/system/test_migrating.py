@@ -49,7 +49,7 @@ OLD_WORDS = (
     ("bootstrap", 0, ""),
     ("report --success --failure", 2, "nothing to report"),
     ("report", 64, "--success or --failure"),
-    ("daemon", 64, "there is no daemon here"),
+    ("daemon", 64, "this client has no daemon"),
     ("", 64, "Missing command"),
 )
 """The command lines of mender-python-client, and what comes of them now."""
