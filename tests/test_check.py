@@ -432,3 +432,83 @@ def test_a_redirect_is_shown_with_its_host_only(
         done = accepted.run(command)
         assert words in done.out + done.err, done
         assert "topsecret" not in done.out + done.err
+
+
+ENDS: dict[str, tuple[dict[str, Any], int, str]] = {
+    "rejected": (
+        {"status": 400, "body": MENDERS},
+        69,
+        "answered 400 (as the test wants it); see the server's own log.",
+    ),
+    "no such path": (
+        {"status": 405, "body": MENDERS},
+        69,
+        "answered 405 (as the test wants it); check ServerURL.",
+    ),
+    "a gateway": (
+        {"status": 418},
+        75,
+        "answered 418 to POST .../next, but not in the form of a Mender server; check the gateway, firewall "
+        "or portal in between.",
+    ),
+    "a portal": (
+        {"status": 200, "body": "<html>", "headers": {"Content-Type": "text/html; charset=utf-8"}},
+        76,
+        "answered 200 with 6 bytes of 'text/html', not deployment instructions; check that ServerURL is a "
+        "Mender server and that no portal is in between.",
+    ),
+    "another status": (
+        {"status": 201},
+        76,
+        "answered 201 with 0 bytes of 'no content type', not what was asked for;",
+    ),
+    "1 MiB": ({"status": 200, "body": " " * ((1 << 20) - 2) + "{}"}, 76, "with 1048576 bytes of"),
+    "more than 1 MiB": (
+        {"status": 400, "body": " " * (1 << 20) + "x"},
+        76,
+        "not an answer of a sensible size;",
+    ),
+    "in trouble": ({"status": 503}, 75, "answered 503; the next run tries again."),
+    "timed out": ({"status": 408}, 75, "answered 408; the next run tries again."),
+    "busy": (
+        {"retry_after": 600},
+        75,
+        "answered 429 (too many requests); it asks for a pause of 10 min 0 s (until ",
+    ),
+    "busy, for no time": (
+        {"retry_after": 0},
+        75,
+        "answered 429 (too many requests); the next run tries again.",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ENDS)
+def test_the_sentence_for_each_answer(accepted: Device, server: DevServer, case: str) -> None:
+    fault, code, sentence = ENDS[case]
+    server.faults.add(match="* */next", **fault)
+    done = accepted.run("check-update")
+    assert (done.code, sentence in done.err) == (code, True), done.err
+
+
+@pytest.mark.parametrize(
+    ("target", "sentence"),
+    [
+        ("http://{host}/", "{host} redirects (302) to http://{host}; write that into ServerURL."),
+        ("https://127.0.0.1/", "{host} redirects (302) to https://127.0.0.1; write that into ServerURL."),
+        (
+            "https://portal.example/login?secret",
+            "{host} redirects (302) to https://portal.example; if that is your Mender server, write it into "
+            "ServerURL, else a portal is in between.",
+        ),
+        ("https://{host}/login", "{host} answered 302 with 0 bytes of"),
+    ],
+)
+def test_where_a_redirect_leads_is_said(
+    accepted: Device, server: DevServer, target: str, sentence: str
+) -> None:
+    host = server.url.removeprefix("https://")
+    server.faults.add(match="* */next", redirect=target.format(host=host))
+    done = accepted.run("check-update")
+    assert done.code == 76
+    assert sentence.format(host=host) in done.err

@@ -312,3 +312,21 @@ def test_no_header_of_the_storage_corrupts_the_state(
     kept = offered.state["deployment"].get("etag", "") + offered.state["deployment"].get("last_modified", "")
     assert (value in kept) == (len(value) == 512)
     downloads(offered, server, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "sentence"),
+    [
+        ({"status": 500}, 75, "answered 500 instead of the artifact; the next run tries again."),
+        ({"status": 408}, 75, "answered 408 instead of the artifact; the next run tries again."),
+        ({"retry_after": 600}, 75, "answered 429 instead of the artifact; it asks for a pause of 10 min 0 s"),
+        ({"status": 405}, 76, "answered 405 instead of the artifact; check the artifact storage."),
+        ({"status": 499}, 76, "answered 499 instead of the artifact; check the artifact storage."),
+    ],
+)
+def test_the_sentence_for_an_answer_without_an_artifact(
+    offered: Device, server: DevServer, fault: dict[str, Any], code: int, sentence: str
+) -> None:
+    server.faults.add(match=STORAGE, **fault)
+    done = offered.run("download")
+    assert (done.code, sentence in done.err) == (code, True), done.err

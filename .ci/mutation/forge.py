@@ -12,7 +12,7 @@ import threading
 import traceback
 import warnings
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any
 
 LIBRARIES = (
@@ -43,6 +43,8 @@ class Lines:
         self.path = path
         self.test = test
         self.seen: set[tuple[str, int]] = set()
+        self.left: dict[int, set[int]] = {}  # by identity: comparing code objects takes long
+        self.kept: list[CodeType] = []
 
     def start(self) -> None:
         """Begin to record, in this thread."""
@@ -59,15 +61,22 @@ class Lines:
         self.seen = set()
 
     def _call(self, frame: FrameType, event: str, value: Any) -> Any:
-        name = frame.f_code.co_filename
-        if not name.startswith(self.package) or "/devserver/" in name or frame.f_code.co_name == "<module>":
-            return None
-        return self._line
+        code = frame.f_code
+        if id(code) not in self.left:
+            self.kept.append(code)
+            name = code.co_filename
+            ours = name.startswith(self.package) and "/devserver/" not in name and code.co_name != "<module>"
+            lines = {line for _, _, line in code.co_lines() if line} if ours else set()
+            # No event tells that the first line of a function of several lines runs.
+            self.left[id(code)] = lines - {code.co_firstlineno} or lines
+        return self._line if self.left[id(code)] else None
 
     def _line(self, frame: FrameType, event: str, value: Any) -> Any:
-        if event == "line":
+        left = self.left[id(frame.f_code)]
+        if event == "line" and frame.f_lineno in left:
+            left.discard(frame.f_lineno)
             self.seen.add((frame.f_code.co_filename[len(self.package) :], frame.f_lineno))
-        return self._line
+        return self._line if left else None  # a function whose lines are all seen costs nothing more
 
 
 class Forge:

@@ -34,10 +34,7 @@ class Plugin:
             special = any(name.startswith(SPECIAL) for name in self.environment)
             if wrapper or special or set(options) - {"umask"}:
                 return usual(self, *words, wrapper=wrapper, **options)
-            done = run_in_forge(self, words, **options)
-            if "Traceback" in done.err:
-                pytest.fail(done.err)
-            return done
+            return device.checked(run_in_forge(self, words, **options))
 
         device.Device.run = run
         simulated_days.Prompt.run = run

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -46,6 +47,13 @@ def one_sentence(done: Run, codes: int | tuple[int, ...], *words: str) -> None:
     assert len(done.err.splitlines()) == 1, done.err
     for word in words:
         assert word in done.err
+
+
+def checked(done: Run) -> Run:
+    """Return an invocation; fail the test for a traceback, or for a sentence that lacks one of its parts."""
+    assert "Traceback" not in done.err, done.err
+    assert not re.search(r"\bNone\b", done.err), done.err
+    return done
 
 
 class Device(StateFile):
@@ -128,8 +136,7 @@ class Device(StateFile):
             if process.poll() is None:
                 process.send_signal(signal.SIGKILL)
                 process.wait()
-        assert "Traceback" not in err, err
-        return Run(process.returncode, out, err)
+        return checked(Run(process.returncode, out, err))
 
     def ok(self, *words: str) -> Run:
         """Run one invocation that has to end well."""

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from helpers.device import REPO, Device, Run
+from helpers.device import REPO, Device, Run, checked
 from helpers.readable import readable
 from mender_oneshot import settings, status
 from mender_oneshot.devserver import DevServer
@@ -116,8 +116,7 @@ class Prompt(Device):
         if wrapper:
             return super().run(*words, wrapper=wrapper, **options)
         done = self._fork_server.run(self, words, **({"umask": 0o022} | options))
-        assert "Traceback" not in done.err, done.err
-        return done
+        return checked(done)
 
 
 def let_in(device: Device, server: DevServer) -> Device:

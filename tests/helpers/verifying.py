@@ -27,6 +27,7 @@ def rejection(data: bytes, **options: Any) -> str:
     assert text.startswith("The artifact")
     assert text.endswith(".")
     assert len(text) < 1000
+    assert "None" not in text
     assert caught.value.exit_code == 65
     return text
 
