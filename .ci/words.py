@@ -44,6 +44,20 @@ PHRASES = {
     r"(of|makes?) no sense": "is invalid",
     r"com(e|es|ing) to nothing": "fails",
     r"of second rank|vouch(es)?": "say what it means",
+    r"of (its|their|his) own accord": "automatically",
+    r"what is missing for": "what needs",
+    r"small letters": "lower case",
+    r"by turns": "alternately",
+    r"rhythm": "schedule, interval",
+    r"afresh": "start over, again",
+    r"begun": "started",
+    r"half-?way": "name the point",
+    r"in vain": "without success",
+    r"for good": "permanently",
+    r"(break|breaks|broke|broken|breaking) off": "be lost, interrupt",
+    r"mak(e|es|ing) room": "free some space",
+    r"(tak(e|es|en|ing)|took) the place of": "replace",
+    r"strangers?": "untrusted, another user",
 }
 NUMBERED = [rf"(?P<n{number}>{phrase})" for number, phrase in enumerate(PHRASES)]
 ANY = re.compile(rf"\b({'|'.join(NUMBERED)})\b".replace(" ", r"\s+"), re.IGNORECASE)

@@ -106,7 +106,7 @@ def can_resume(known: OnDisk) -> bool:
 
 
 def still_refused(known: OnDisk, size: int, answer: Answer) -> int:
-    """Return the new `refused` of an object that is downloaded from its first byte again.
+    """Return how many conditions to skip for an object that is downloaded from its first byte again.
 
     If a host ignored all conditions for an object of the same size, only the last one is tried next time.
     """
