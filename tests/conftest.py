@@ -46,7 +46,7 @@ def python(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[DevServer]:
-    """A development server that accepts nobody by itself."""
+    """A development server that accepts no device by itself."""
     with DevServer(tmp_path / "server") as running:
         yield running
 
@@ -125,13 +125,13 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with whole systems, whose minutes pass by themselves: last, everybody would wait for them."""
+    """Run the slow tests of whole systems first, so that they overlap with the rest under xdist."""
     items.sort(key=lambda item: "tests/system/" not in item.nodeid)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Where REQUIRE_REAL is set, as in CI, a real program that is missing is a failure, not a skip."""
+    """Fail a test whose real program is missing if REQUIRE_REAL is set, as in CI."""
     report = yield
     if report.skipped and item.get_closest_marker("real") and os.environ.get("REQUIRE_REAL"):
         report.outcome = "failed"
@@ -140,7 +140,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say in one line what the skipped tests lack, and how to get it."""
+    """List what the skipped tests lack, and the command that installs it."""
     skipped = terminalreporter.stats.get("skipped", [])
     if skipped:
         reasons = Counter(str(report.longrepr[2]).removeprefix("Skipped: ") for report in skipped)

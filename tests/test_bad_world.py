@@ -209,7 +209,7 @@ def test_a_script_that_hangs_ends_at_the_time_limit(accepted: Device, tmp_path: 
 
 @contextmanager
 def unread() -> Iterator[str]:
-    """A pipe that is full and that nobody reads, where each writer hangs; yields its path."""
+    """A pipe that is full and never read, so that each writer blocks; yields its path."""
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     with suppress(BlockingIOError):
@@ -330,7 +330,7 @@ def ticks(device: Device) -> list[str]:
 
 
 def test_a_lock_without_an_id_is_waited_for_each_time(accepted: Device) -> None:
-    """Somebody may be installing, whatever became of the one before."""
+    """An update may be being installed, whatever happened to the one before."""
     accepted.ok("run", "--all")
     lock = accepted.data / "update.lock"
     for _ in range(2):
@@ -340,7 +340,7 @@ def test_a_lock_without_an_id_is_waited_for_each_time(accepted: Device) -> None:
         assert lock.exists()
         accepted.age_hand_off(14400)
         accepted.make_due("check-update")
-        # Given up once and for all: the device goes on.
+        # It is given up for good: the device continues.
         assert ticks(accepted) == ["gave-up", "nothing"]
         assert not lock.exists()
         assert ticks(accepted) == []

@@ -320,7 +320,7 @@ def test_a_deployment_that_cannot_be_carried_out_is_failed_once(
     assert server.status_history(deployment) == ["failure"]
     assert len(server.log(deployment) or []) == 1
     assert member in (server.log(deployment) or [])[-1]["message"]
-    # Offered once more, it gets the same answer, and never a second log line or attempt.
+    # Offered again, it gets the same answer, and never a second log line or attempt.
     assert accepted.run("check-update").code == 76
     accepted.ok("run", "--force")
     assert set(server.status_history(deployment)) == {"failure"}

@@ -108,11 +108,11 @@ def test_ticks_while_a_run_is_at_work_give_way(
     try:
         server.faults.wait_for_stall()
         asked = len(server.requests)
-        # Quiet, with the code that says why: cron looks at neither.
+        # Silent, with an exit code that tells why; cron ignores both.
         assert {tick(accepted) for _ in range(5)} <= {Run(75, "", ""), Run(0, "", "")}
         assert len(server.requests) == asked
         server.faults.release()
-        until(lambda: working.poll() is not None, "the first goes on")
+        until(lambda: working.poll() is not None, "the first ends")
     finally:
         working.kill()
         working.communicate()

@@ -90,7 +90,7 @@ CASES: dict[str, tuple[Break, str, str, int]] = {
         "identity", "exited with status 3", 78,
     ),
     "key for all to read": (open_key, "device key", "chmod 600", 78),
-    "damaged key": (bad_key, "device key", "is not PEM", 78),
+    "corrupt key": (bad_key, "device key", "is not PEM", 78),
     "verify key": (
         lambda device, server: device.configure(ArtifactVerifyKey="/nonexistent"),
         "verify keys", "put the file there", 78,
@@ -115,7 +115,7 @@ def writable(name: str) -> Break:
     return ruin
 
 
-def of_somebody_else(name: str) -> Break:
+def of_another_user(name: str) -> Break:
     """Give a file or directory of the device to another user."""
 
     def ruin(device: Device, server: DevServer) -> None:
@@ -151,7 +151,7 @@ CASES |= {
         )
     },
     **{
-        f"{name} of somebody else": (of_somebody_else(name), "permissions", "belongs to user 12345", 78)
+        f"{name} of another user": (of_another_user(name), "permissions", "belongs to user 12345", 78)
         for name in ("lib", "etc/mender.conf", "share/install", "share/identity/mender-device-identity")
     },
     "step that fails": (
@@ -174,7 +174,7 @@ def test_the_one_thing_that_is_wrong(accepted: Device, server: DevServer, case: 
     before = files(accepted)
     found = wrong(accepted)
     assert words in found[name]
-    expected = {name, "authorization"} if case in ("state", "another web server", "damaged key") else {name}
+    expected = {name, "authorization"} if case in ("state", "another web server", "corrupt key") else {name}
     assert set(found) == expected
     assert accepted.run("doctor").code == code
     assert files(accepted) == before

@@ -25,7 +25,7 @@ TOLD = (
 
 @pytest.fixture
 def downloaded(accepted: Device, release: Release) -> Device:
-    """A device with an artifact downloaded and a sub-updater that only notes what it was told."""
+    """A device with a downloaded artifact and a sub-updater that records its arguments and environment."""
     release()
     accepted.ok("check-update")
     accepted.ok("download")
@@ -390,7 +390,7 @@ def test_systemd_that_cannot_just_now_is_asked_again(downloaded: Device, answer:
 
 
 def test_nothing_private_is_a_property_of_the_unit(downloaded: Device, server: DevServer) -> None:
-    """Everybody can read those."""
+    """Every user can read those."""
     downloaded.environment |= {
         "https_proxy": 'http://user:s3c"r\\et$x`@proxy.invalid',
         "no_proxy": "localhost,127.0.0.1",
@@ -476,13 +476,13 @@ def test_there_is_a_first_attempt_where_no_more_are_allowed(downloaded: Device) 
 def test_the_time_is_over_while_the_sub_updater_starts(
     downloaded: Device, server: DevServer, tmp_path: Path
 ) -> None:
-    """It may run, or not: its own report counts, and nobody else's."""
+    """It may run, or not: only its own report counts."""
     wanted = downloaded.deployment
     gate = tmp_path / "gate"
     os.mkfifo(gate)
     downloaded.sub_updater(f"read -r go < {gate}; $ONESHOT report --success; echo $? > {gate}\n")
     downloaded.environment["PYTHONWARNINGS"] = (
-        "error,ignore::ResourceWarning"  # a child that nobody waits for
+        "error,ignore::ResourceWarning"  # a child that is not waited for
     )
     with patched_python(downloaded, SLOW_START):
         assert downloaded.run("install").code == 75

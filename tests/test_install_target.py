@@ -366,7 +366,7 @@ def test_uninstall_leaves_nothing(tmp_path: Path) -> None:
 
 @pytest.fixture
 def for_anybody() -> Iterator[Path]:
-    """A directory, and a copy of the tree in it, that anybody may write to."""
+    """A directory, and a copy of the tree in it, that every user may write to."""
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
         shutil.copytree(

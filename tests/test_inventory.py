@@ -255,7 +255,7 @@ def test_the_same_inventory_is_not_sent_twice_by_run(accepted: Device, server: D
     accepted.make_due("send-inventory")
     assert accepted.ok("run", "--json").json["steps"][0]["outcome"] == "unchanged"
     assert len(server.requests) == asked
-    # Not for ever: the server may have lost it.
+    # After a day it is sent again: the server may have lost it.
     accepted.make_due("send-inventory")
     accepted.age_sent_inventory()
     assert accepted.ok("run", "--json").json["steps"][0]["outcome"] == "sent"

@@ -92,7 +92,7 @@ def a_strangers_file(path: Path, victim: Path) -> None:
 
 
 def writable_by_all(path: Path, victim: Path) -> None:
-    path.write_text("anybody's")
+    path.write_text("another's")
     path.chmod(0o666)
 
 

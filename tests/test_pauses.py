@@ -26,7 +26,7 @@ def offered(accepted: Device, release: Release) -> Device:
 
 
 def asked(server: DevServer, before: int) -> list[str]:
-    """The requests since a count of them, by the last words of their paths; "artifact" for the storage."""
+    """The requests since a count of them, by the last parts of their paths; "artifact" for the storage."""
     return [
         "artifact" if seen.origin == "storage" else seen.path.rpartition("/")[2]
         for seen in server.requests[before:]
@@ -70,7 +70,7 @@ def test_no_other_step_is_held_back(offered: Device, server: DevServer, step: st
 
 
 def test_run_goes_on_with_the_other_steps(accepted: Device, server: DevServer, release: Release) -> None:
-    """The whole update, while the inventory is refused for eight hours."""
+    """The whole update, while the inventory is rejected for eight hours."""
     accepted.sub_updater()
     server.faults.add(match="PUT */attributes", count=None, retry_after=28000)
     deployment = release()

@@ -112,7 +112,7 @@ def inventory(word: bytes) -> Callable[[Seen], bool]:
 
 
 def story(server: DevServer, deployment: str) -> list[str]:
-    """What the server was told of a deployment; what was said again and again, once."""
+    """Return the statuses that the server got for a deployment, without repetitions."""
     return [status for status, _ in groupby(server.status_history(deployment))]
 
 
@@ -127,7 +127,7 @@ def downloads(server: DevServer) -> list[Seen]:
 
 
 def nothing_more(device: Device, server: DevServer) -> bool:
-    """Whether the device goes on, asks for the next update, and there is none."""
+    """Return whether the device asks for the next update and gets none."""
     device.ok("run", "--all", "--force")
     asked = [seen for seen in server.requests if seen.path.endswith("/next")]
     return asked[-1].status == 204

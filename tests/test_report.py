@@ -12,7 +12,7 @@ from mender_oneshot.devserver import DevServer
 
 @pytest.fixture
 def installing(accepted: Device, release: Release) -> Device:
-    """A device whose update is in the hands of a sub-updater that does nothing by itself."""
+    """A device whose update is being installed by a sub-updater that does nothing by itself."""
     release()
     accepted.sub_updater()
     accepted.ok("run", "--all")

@@ -187,7 +187,7 @@ def several(*urls: str) -> list[dict[str, str]]:
         pytest.param({"ServerURL": MAIN}, {"Servers": several(OTHER)}, (MAIN,), id="URL replaces list"),
         pytest.param({"Servers": several(MAIN)}, {"ServerURL": OTHER}, (MAIN,), id="list replaces URL"),
         pytest.param({"TenantToken": ""}, {"Servers": several(OTHER)}, (OTHER,), id="from the fallback"),
-        pytest.param({"ServerURL": ""}, {"ServerURL": OTHER}, (), id="switched off"),
+        pytest.param({"ServerURL": ""}, {"ServerURL": OTHER}, (), id="disabled"),
     ],
 )
 def test_servers_of_the_main_file_replace_those_of_the_fallback(

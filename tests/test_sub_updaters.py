@@ -162,7 +162,7 @@ def call_of(board: Board, name: str, nth: int) -> int:
 
 
 def every_cut(story: Callable[[int], str]) -> list[str]:
-    """Tell a story once for every call that the power can fail before, until it is told without a cut."""
+    """Run a story once for each call that the power can fail before, until it runs without a cut."""
     ends = []
     for cut in count(1):
         ends.append(story(cut))
@@ -183,7 +183,7 @@ def every_cut_and_boot(
         for _ in range(4):
             if end == "done":
                 break
-            # The count goes on at the boot where it has not come to the cut.
+            # If the cut has not come yet, the count continues at the boot.
             calls = len((board.root / "calls").read_text().splitlines())
             cut = 0 if end == "cut" else max(cut - calls, 0)
             end = board.boot(cut)
@@ -546,7 +546,7 @@ def test_mender_installs_and_commits(field: Field, tmp_path: Path) -> None:
     assert board.hand_off() == "done"
     assert board.end_of_story() == "success"
     assert in_place(board) == ("release-2", "release-2")
-    # What later artifacts may depend on, for mender-oneshot looks at it before it hands one off.
+    # What later artifacts may depend on, because mender-oneshot reads it before a hand-off.
     known = (board.device.conf / "artifact_info").read_text().splitlines()
     assert known == ["artifact_name=release-2", "rootfs-image.app.version=2"]
 

@@ -137,7 +137,7 @@ sys.meta_path.insert(0, Finder())
 
 
 def library(name: str, code: str) -> str:
-    """Put a library's place-holder, whose code ends as a damaged one's does, before the real one."""
+    """Put a library's place-holder, whose code fails as a corrupt one's does, before the real one."""
     return (
         "import os, sys\n"
         f"place = os.path.dirname(__file__) + '/{name}'\n"

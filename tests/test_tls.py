@@ -165,7 +165,7 @@ def test_only_a_complete_and_valid_chain_of_certificates_is_trusted(
             ServerCertificate=str(trusted) if case.trusted else "",
         )
         judged(unknown, unknown.run("auth"), case.code, case.words)
-    # A byte of the request is sent to nobody but the server.
+    # No byte of the request is sent to another host than the server.
     assert bool(server.requests) == (case.code == 77)
 
 
@@ -332,7 +332,7 @@ USELESS: dict[str, tuple[Callable[[Path], object], int, str]] = {
     "a key": (lambda path: path.write_bytes(ROOT.key_pem), 69, "no certificate (found: PRIVATE KEY)"),
     "text": (lambda path: path.write_text("hello"), 69, "is not PEM"),
     "cut short": (lambda path: path.write_bytes(ROOT.pem[:300]), 69, "is corrupt"),
-    "damaged": (lambda path: path.write_bytes(ROOT.pem.replace(ROOT.pem[100:130], b"")), 69, "is corrupt"),
+    "corrupt": (lambda path: path.write_bytes(ROOT.pem.replace(ROOT.pem[100:130], b"")), 69, "is corrupt"),
     "a directory": (lambda path: path.mkdir(), 69, "is not a regular file"),
     "a FIFO": (os.mkfifo, 69, "is not a regular file"),
 }  # fmt: skip
@@ -407,11 +407,11 @@ PAIRS: dict[str, tuple[bytes | None, bytes | None, str, str]] = {
     "exchanged": (CLIENT_PAIR.key_pem, CLIENT_PAIR.pem, "Certificate", "contains no certificate"),
     "public key": (CLIENT_PAIR.pem, PUBLIC_HALF, "Key", "contains no private key (found: PUBLIC KEY)"),
     "certificate for key": (CLIENT_PAIR.pem, CLIENT_PAIR.pem, "Key", "contains no private key"),
-    "certificate damaged": (
+    "certificate corrupt": (
         CLIENT_PAIR.pem.replace(CLIENT_PAIR.pem[100:130], b""), CLIENT_PAIR.key_pem, "Certificate",
         "is corrupt",
     ),
-    "key damaged": (
+    "key corrupt": (
         CLIENT_PAIR.pem, CLIENT_PAIR.key_pem.replace(CLIENT_PAIR.key_pem[50:80], b""), "Key", "is corrupt",
     ),
     "certificate cut": (CLIENT_PAIR.pem[:200], CLIENT_PAIR.key_pem, "Certificate", "is corrupt"),
@@ -502,7 +502,7 @@ def test_a_server_that_asks_for_a_client_certificate(unknown: Device, tmp_path: 
         assert unknown.run("auth", "--fresh").code == 77
 
 
-# Everybody who connects.
+# Each client that connects.
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,7 @@ def test_it_needs_no_lock_and_no_server(device: Device, tmp_path: Path, made: Pa
     assert not (device.data / "mender-oneshot.json").exists()
 
 
-# What is refused
+# What is rejected
 
 
 def swapped(data: bytes) -> bytes:
@@ -225,7 +225,7 @@ IN_THE_WAY = {
     "a FIFO": "mkfifo out",
     "a file in the place of the temporary directory": "echo mine >out.extracting",
     "a link in the place of the temporary directory": "mkdir other; ln -s other out.extracting",
-    "somebody else's temporary directory": "mkdir out.extracting; chown nobody out.extracting",
+    "a temporary directory of another user": "mkdir out.extracting; chown nobody out.extracting",
 }
 
 

@@ -153,7 +153,7 @@ def test_genuine_artifacts_mean_the_same_to_every_program(genuine: list[bytes], 
 
 
 def test_what_other_programs_pack_is_accepted_and_means_the_same(tmp_path: Path) -> None:
-    # As somebody may do it by hand: payload and whole artifact packed by any program, names of any kind.
+    # Artifacts packed by hand: payload and artifact by any program, with names of any kind.
     (tmp_path / "in" / "directory").mkdir(parents=True)
     names = ["app", "m" * 100, "n" * 150, "bjørn", f"directory/{'d' * 120}", f"directory/{'e' * 95}"]
     files = {name: name.encode() * 40 for name in names}

@@ -113,7 +113,7 @@ def test_an_object_cut_short_in_place_is_found_out(offered: Device, server: DevS
 def test_a_body_that_never_ends_fails_the_update_after_three_attempts(
     offered: Device, server: DevServer, tmp_path: Path
 ) -> None:
-    """Without a length, for ever: the time limit ends each attempt, and the attempts have an end."""
+    """Without a length or an end: the time limit ends each attempt, and the number of attempts is limited."""
     endless = tmp_path / "endless"
     endless.write_bytes(b"version")
     os.truncate(endless, 64 * GIBIBYTE)
@@ -179,7 +179,7 @@ def too_large_by_far(directory: Path) -> dict[str, Any]:
 
 
 def test_a_length_that_is_too_large_has_an_end(offered: Device, server: DevServer, tmp_path: Path) -> None:
-    """More is promised than comes, each time: the link seems to break off, and then the range is refused."""
+    """More is announced than arrives, each time: the connection breaks, then the range is rejected."""
     server.faults.add(match=STORAGE, count=None, **too_large_by_far(tmp_path))
     codes = fails_in_the_end(offered, server, "without a new byte", attempts=8)
     assert codes[-1] == 69
@@ -198,13 +198,13 @@ def test_a_length_that_was_once_too_large_does_no_harm(
 def test_an_artifact_that_a_proxy_compresses_is_rejected_by_name(
     offered: Device, server: DevServer, tmp_path: Path
 ) -> None:
-    """A proxy that gzips although we ask for none of it: refused by name, and counted."""
+    """A proxy that compresses although the request forbids it: rejected by name, and counted."""
     packed = gzip.compress((tmp_path / "release-2.mender").read_bytes())
     fault: dict[str, Any] = {"status": 200, "body": packed, "headers": {"Content-Encoding": "gzip"}}
     server.faults.add(match=STORAGE, **fault)
     done = offered.run("download")
     one_sentence(done, 76, "compresses the artifact on the way; switch it off")
-    # The proxy is mended: all is well.
+    # The proxy is fixed: the download succeeds.
     offered.ok("download")
     assert is_whole(offered, tmp_path / "release-2.mender")
     assert {seen.headers["Accept-Encoding"] for seen in fetched(server)} == {"identity"}
@@ -320,7 +320,7 @@ def test_a_storage_that_takes_no_connection(offered: Device) -> None:
             offered.change_link(uri)
             done = offered.run("--max-runtime", "1", "download")
     one_sentence(done, 75, "time limit of 1 s is over")
-    # The same for a handshake that nobody answers.
+    # The same for a handshake without an answer.
     with old_server(b"") as url:
         uri = url.replace("http:", "https:")
         offered.change_link(uri)
@@ -332,7 +332,7 @@ def test_a_storage_that_takes_no_connection(offered: Device) -> None:
 def test_a_chain_of_redirects_with_secrets_in_them(
     offered: Device, server: DevServer, tmp_path: Path
 ) -> None:
-    """Each hop has its own signature; none is told to anybody, nor carried along."""
+    """Each hop has its own signature; none appears in the output, nor in the next request."""
     target = f"{server.storage_url}{{target}}&hop-secret=s3cr3t"
     server.faults.add(match=STORAGE, count=4, redirect=target)
     log = tmp_path / "log"
@@ -385,7 +385,7 @@ def test_a_renewed_link_to_another_artifact_starts_over(
 
 
 def test_a_configuration_is_never_joined(accepted: Device, server: DevServer, tmp_path: Path) -> None:
-    """It is made anew for each request: the second half of another one would fit nothing."""
+    """It is generated for each request: the second half of another one would not match."""
     content = make_artifact(
         tmp_path / "configuration.mender", name="configuration", payload={"c": b"x" * 200_000}
     ).read_bytes()

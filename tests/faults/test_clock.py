@@ -169,7 +169,7 @@ def test_a_pause_until_a_date_is_measured_by_the_servers_clock(
 def test_a_token_is_used_as_long_as_it_is_good_and_not_longer(
     tmp_path: Path, python: str, clock: Clock
 ) -> None:
-    """The clock is wrong but goes on: a week after it was given the token is not even shown."""
+    """The clock is wrong but runs: a token that is a week old is not sent."""
     passed = 0.0
     with DevServer(tmp_path / "server", accept_all=True, clock=lambda: time.time() + passed) as server:
         device = Device(tmp_path / "device", python)

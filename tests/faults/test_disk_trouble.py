@@ -112,7 +112,7 @@ def test_a_tick_with_nothing_due_does_not_care(accepted: Device, server: DevServ
     assert accepted.ok("show-artifact").out == "release-1\n"
 
 
-# The system calls of an invocation on the files that it cannot do without.
+# The system calls of an invocation on the files that it needs.
 CALLS = [
     ("openat", LOCK),
     ("openat", STATE),
@@ -194,7 +194,7 @@ def test_a_disk_that_is_too_small_for_good_fails_the_update_with_a_log_that_says
 
 
 def fills_up(device: Device, server: DevServer, disk: Disk, left: int) -> None:
-    """Somebody else fills the disk when 1.2 MB of the artifact are there."""
+    """Another program fills the disk when 1.2 MB of the artifact are there."""
     server.faults.add(match="GET /storage/*", stall_after=1_200_000)
     process = device.start("download")
     server.faults.wait_for_stall()
@@ -276,7 +276,7 @@ def test_a_full_disk_holds_up_the_hand_off_and_nothing_runs_twice(
 
 @pytest.fixture
 def installing(offered: Device, server: DevServer) -> Device:
-    """A device whose update is in the hands of a sub-updater that does nothing by itself."""
+    """A device whose update is being installed by a sub-updater that does nothing by itself."""
     offered.sub_updater()
     offered.ok("run", "--all")
     return offered

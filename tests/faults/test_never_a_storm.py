@@ -43,7 +43,7 @@ def test_a_device_that_nobody_accepts_all_day(device: Device, server: DevServer)
 
 
 def test_a_token_revoked_before_every_step(accepted: Device, server: DevServer, release: Release) -> None:
-    """Each step costs one refusal and one authorization more, and goes on."""
+    """Each step costs one rejection and one authorization more, and continues."""
     accepted.sub_updater()
     deployment = release()
     days = Days(accepted, server, "run").live(HOUR, before_each=server.revoke_tokens)
@@ -62,7 +62,7 @@ def test_a_token_revoked_before_every_step(accepted: Device, server: DevServer, 
 
 LOOPS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "auth says yes": ({}, {"status": 401}),
-    "auth says no": ({"status": 401}, {"status": 401}),
+    "auth is rejected": ({"status": 401}, {"status": 401}),
     "auth is broken": ({"status": 500}, {"status": 401}),
     "forbidden": ({}, {"status": 403}),
 }
@@ -107,7 +107,7 @@ def test_a_link_that_has_expired_while_nobody_renews_it(
     days = Days(accepted, server).live(HOUR / 2)
     keeps_to(days.times("GET next"), interval=300)
     assert days.said() == {answers(server, "500")}
-    # A new link comes, and the download goes on.
+    # A new link arrives, and the download resumes.
     server.faults.clear()
     accepted.sub_updater()
     days.live(600)
@@ -230,7 +230,7 @@ def test_a_status_that_hangs(accepted: Device, server: DevServer, release: Relea
     assert all("time limit of 3 s is over; the next run will continue" in line for line in days.said())
     keeps_to([at for at, _ in in_trouble], interval=300)
     assert server.status(deployment) == "pending"
-    # No attempt to download was made, so none is counted: with the server back, all goes on.
+    # No attempt to download was made, so none is counted: once the server is back, the update continues.
     server.faults.clear()
     accepted.sub_updater()
     days.words = ("run", "--all")
@@ -267,7 +267,7 @@ def test_decommissioned_in_the_middle(
     # An artifact that is here is tried again every five minutes; all else waits for the usual interval.
     keeps_to(days.times(), interval=300 if in_hand == "an artifact" else 1800)
     assert server.device().status == "pending"
-    # Accepted once more, it is a new device: what it held of the old one is dropped, not installed.
+    # Accepted again, it is a new device: the deployment of the old one is dropped, not installed.
     server.accept()
     days.live(2 * 1800 + TICK)
     assert not (accepted.data / "update.lock").exists()

@@ -106,7 +106,7 @@ class Life:
     def _aborted(self) -> None:
         self.at("half downloaded").server.abort(self.field.deployment)
 
-    def _damaged(self) -> None:
+    def _corrupt(self) -> None:
         artifact = self.at("downloaded").data / ARTIFACT
         content = artifact.read_bytes()
         artifact.write_bytes(content[: SMALL // 2] + b"damage" + content[SMALL // 2 + 6 :])
@@ -163,7 +163,7 @@ class End(NamedTuple):
 def ended_well(field: Field, end: End, before: list[str]) -> None:
     """Compare how it ended, to the last file; `before` are the final statuses sent before the power failed.
 
-    Where the server had the status but the device could not take that down any more, it is said once more.
+    If the server had the status but the device could not record that, the status is sent again.
     """
     finals, starts = field.finals(), field.starts()
     assert set(finals) == {end.status}, field.history()
@@ -175,7 +175,7 @@ def ended_well(field: Field, end: End, before: list[str]) -> None:
     assert (device.deployment, device.handed_off, device.queued_results) == ("", "", [])
     if end.status == "failure":
         assert field.server.log(field.deployment)
-    # One identity and one key: neither is ever made anew without need.
+    # One identity and one key: neither is replaced without need.
     assert len(field.server.device().auth_sets) == 1
 
 
@@ -195,7 +195,7 @@ class Kind(NamedTuple):
 
 
 def by_hand_off(calls: list[Call], at: int) -> End:
-    """Killed between the mark of the start and the start: nobody knows whether it ran, so it never does."""
+    """Killed between the record of the start and the start: it may have run, so it is not started again."""
     marked = next(
         i for i, call in enumerate(calls) if call.target == "sub-updater.log" and call.name == "rename"
     )
@@ -228,7 +228,7 @@ def always(status: str, starts: int) -> Callable[[list[Call], int], End]:
 KINDS = {
     "bootstrap": Kind("fresh", "bootstrap"),
     "the first auth": Kind("fresh", "auth", (77,)),
-    "auth, refused": Kind("asked", "auth", (77,)),
+    "auth, rejected": Kind("asked", "auth", (77,)),
     "auth, accepted": Kind("accepted", "auth"),
     "inventory": Kind("authorized", "send-inventory"),
     "check": Kind("deployed", "check-update"),
@@ -237,7 +237,7 @@ KINDS = {
     "download, cut": Kind("offered", "download", (75,), fault={"cut_after": SMALL // 2}),
     "download, resumed": Kind("half downloaded", "download"),
     "install": Kind("downloaded", "install", end=by_hand_off),
-    "install, artifact damaged": Kind("damaged", "install", (65,), end=always("failure", 0)),
+    "install, artifact corrupt": Kind("corrupt", "install", (65,), end=always("failure", 0)),
     "install, no start": Kind("without a sub-updater", "install", (69,), end=always("failure", 0)),
     "install, busy": Kind("downloaded", "install", (75,), end=by_taking_back, busy=True),
     "success, said again": Kind("handed off", "report --success", said_again="report --success"),
@@ -339,7 +339,7 @@ def killed(life: Life, kind: Kind, found: list[Call], i: int) -> str:
             assert field.device.run(*kind.said_again.split()).code == 0
         field.life_goes_on()
         ended_well(field, end, before)
-    except Exception as error:  # noqa: BLE001  # every case is tried, then all that failed are told
+    except Exception as error:  # noqa: BLE001  # every case is tried, then all failures are reported
         return f"killed before {found[i]}, number {i} of {len(found)}: {type(error).__name__}: {error}"
     return ""
 
@@ -420,7 +420,7 @@ def test_a_corrupt_state_costs_no_update(life: Life, moment: str, ruin: str) -> 
 
 
 @pytest.mark.parametrize("ruin", some_of(("empty", "all NUL", "missing"), "missing"))
-def test_a_state_that_is_corrupt_after_the_result_was_recorded_costs_no_result(life: Life, ruin: str) -> None:
+def test_a_state_lost_after_the_result_was_recorded_fails_the_update(life: Life, ruin: str) -> None:
     """The result is lost with it; the server ends the update itself when the new software asks for more."""
     field = life.at("success queued")
     (field.device.conf / "artifact_info").write_text("artifact_name=release-2\n")
@@ -511,7 +511,7 @@ def test_an_artifact_whose_end_is_corrupt_fails_the_update(life: Life) -> None:
 @pytest.mark.parametrize("tail", [b'{"timestamp": "2024-01-01T00:0', bytes(300)], ids=["torn", "NUL"])
 def test_a_corrupt_line_of_the_log_costs_no_later_line(life: Life, tail: bytes) -> None:
     """What is written next, here why the update failed, must not get lost in the ruins of a line."""
-    field = life.at("damaged")
+    field = life.at("corrupt")
     with (field.data / "deployment.log").open("ab") as log:
         log.write(tail)
     field.life_goes_on()

@@ -156,7 +156,7 @@ def test_a_certificate_that_nobody_vouches_for_ends_no_result(installing: Device
 
 
 def test_a_connection_dropped_after_the_request_was_taken(installing: Device, server: DevServer) -> None:
-    """The server has it, we do not know: the same value goes once more, which changes nothing there."""
+    """The server has it, but the device cannot know: it sends the same value again, without effect."""
     deployment, asked = installing.handed_off, len(server.requests)
     server.faults.add(match=STATUS, count=2, drop_after=True)
     assert reports(installing, "failure") == "queued"
@@ -225,7 +225,7 @@ def test_a_power_cut_and_a_sub_updater_that_is_gone(installing: Device, server: 
     deployment, asked = installing.handed_off, len(server.requests)
     server.faults.add(match=STATUS, status=200, body="not processed", stall_after=0)
     cut_in(installing, server, "report", "--success")
-    # Nobody removes the lock: it goes by itself once its result is known.
+    # The sub-updater leaves the lock: the client removes it after the result is recorded.
     Days(installing, server).live(HOUR)
     assert server.status_history(deployment) == ["downloading", "installing", "success"]
     assert arrived(server, deployment, "success", asked + 1)
@@ -243,7 +243,7 @@ def test_a_power_cut_between_the_status_and_its_log(installing: Device, server: 
 
 
 def test_several_results_in_their_order(installing: Device, server: DevServer, release: Release) -> None:
-    """Three updates ended while nobody listened: the oldest goes first, one in trouble holds up the rest."""
+    """Three updates ended during an outage: the oldest result goes first, a failing one delays the rest."""
     first = installing.handed_off
     others = [release(name) for name in ("release-3", "release-4")]
     for other in others:  # the server has offered them to us before
@@ -301,7 +301,7 @@ def test_whatever_a_log_holds_the_server_takes_it(
         log.write(content + b"\n")
     if which == "sub-updater.log":
         with (installing.data / which).open("ab") as log:
-            log.write(b"the last words\n")
+            log.write(b"the final line\n")
     assert reports(installing, "failure") == "delivered"
     (seen,) = [seen for seen in server.requests if seen.path.endswith("/log")]
     assert seen.status == 204
@@ -309,7 +309,7 @@ def test_whatever_a_log_holds_the_server_takes_it(
     entries = server.log(deployment) or []
     assert entries
     if which == "sub-updater.log":
-        assert entries[-1]["message"] == "the last words"
+        assert entries[-1]["message"] == "the final line"
 
 
 def test_a_new_deployment_does_not_upload_the_log_of_the_last(

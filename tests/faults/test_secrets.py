@@ -1,4 +1,4 @@
-"""What others prepare, read or say must not cost a secret, a file of somebody's, or a clean terminal."""
+"""Files, readers and answers of other users must not cost a secret, a file, or a clean terminal."""
 
 import json
 import os
@@ -65,7 +65,7 @@ class Trap:
         (self.path / "precious").write_bytes(PRECIOUS)
 
     def open_to_all(self) -> None:
-        self.path.write_bytes(b"written by somebody else\n")
+        self.path.write_bytes(b"written by another user\n")
         self.path.chmod(0o666)
 
     def has_harmed_nobody(self) -> None:
@@ -120,7 +120,7 @@ KINDS = ("link", "dangling link", "second name", "fifo", "directory", "open to a
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", NAMES)
 def test_what_somebody_prepared_in_the_data_directory(offered: Device, name: str, kind: str) -> None:
-    """The update goes on or is refused in one sentence, soon; no victim, no secret in the open."""
+    """The update continues or is rejected in one sentence; no other file changes, no secret leaks."""
     trap, secrets = Trap(offered, name, kind), secrets_of(offered)
     for words in (["run", "--all"], ["bootstrap"], ["report", "--failure"]):
         began = time.monotonic()
@@ -146,7 +146,7 @@ def test_what_somebody_prepared_just_before_the_hand_off(
             one_sentence_at_most(done)
         assert time.monotonic() - began < LIMIT - 2, f"{words} hung until its time limit"
     trap.has_harmed_nobody()
-    # Whatever it was, it was told: nothing that others prepared is installed as ours.
+    # Nothing that another user prepared is installed.
     history = server.status_history(deployment)
     assert history.count("installing") <= 1
 
@@ -154,7 +154,7 @@ def test_what_somebody_prepared_just_before_the_hand_off(
 def test_a_part_file_that_is_a_second_name_of_another_is_not_written_to(
     offered: Device, server: DevServer, tmp_path: Path
 ) -> None:
-    """O_NOFOLLOW does not see a hard link: the bytes of the artifact must not run into somebody's file."""
+    """O_NOFOLLOW does not detect a hard link: no byte may be written to another user's file."""
     trap = Trap(offered, "artifact.part", "second name")
     offered.ok("download")
     trap.has_harmed_nobody()
@@ -163,7 +163,7 @@ def test_a_part_file_that_is_a_second_name_of_another_is_not_written_to(
 
 
 def test_a_part_file_open_to_all_becomes_ours(offered: Device, tmp_path: Path) -> None:
-    """What is handed off must be what was verified: nobody else may write to it."""
+    """What is handed off must be what was verified: no other user may write to it."""
     Trap(offered, "artifact.part", "open to all")
     offered.ok("download")
     assert stat.S_IMODE((offered.data / "artifact.mender").stat().st_mode) == 0o600
@@ -291,7 +291,7 @@ def test_no_secret_in_the_process_list(offered: Device, server: DevServer) -> No
 
 @pytest.fixture
 def elsewhere(tmp_path: Path) -> Iterator[DevServer]:
-    """A server of somebody else's, under the same CA as far as the device is concerned."""
+    """A server of another operator, with a certificate that the device trusts."""
     with DevServer(tmp_path / "server") as other:
         yield other
 
@@ -374,7 +374,7 @@ HOSTILE_HEADERS: dict[str, dict[str, Any]] = {
     "a length with escapes": {"extra_headers": {"Content-Length": EVIL_BYTES}},
     "a range with escapes": {"status": 206, "headers": {"Content-Range": EVIL_BYTES}},
     "an encoding with escapes": {"extra_headers": {"Content-Encoding": EVIL_BYTES}},
-    "a transfer encoding nobody knows": {"extra_headers": {"Transfer-Encoding": "evil"}},
+    "an unknown transfer encoding": {"extra_headers": {"Transfer-Encoding": "evil"}},
 }
 
 

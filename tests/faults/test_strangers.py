@@ -154,7 +154,7 @@ def test_a_token_that_the_server_refuses_is_renewed_once(
     asked = len(server.requests)
     accepted.ok("check-update")
     assert [seen.status for seen in server.requests[asked:]][:2] == [answer["status"], 200]
-    # It keeps refusing: the sentence does not ask for what has just been done.
+    # It keeps rejecting: the message does not suggest what has just been done.
     server.faults.add(match="* */next", count=None, **answer)
     done = accepted.run("check-update")
     assert done.code == (77 if answer["status"] == 401 else 69)

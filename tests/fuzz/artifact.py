@@ -1,13 +1,13 @@
 """Coverage-guided fuzzing of `artifact.verify`; not a test, for it needs atheris and never ends by itself.
 
-Any exception but `ArtifactRejected` is a finding, as is a refusal that is not one plain sentence.
+Any exception but `ArtifactRejected` is a finding, as is a rejection that is not one plain sentence.
 
     python3 -m venv /tmp/fuzz && /tmp/fuzz/bin/pip install atheris
     export PYTHONPATH=.:tests
     /tmp/fuzz/bin/python tests/fuzz/artifact.py -max_total_time=180 -max_len=16384 /tmp/fuzz/corpus
 
-The corpus directory keeps what was found, so that the next run goes on from there; artifacts that are whole
-are put into it first. Most inputs have their checksums mended (see `mend`), else none would come past them.
+The corpus directory keeps what was found, so that the next run resumes from there; artifacts that are whole
+are put into it first. Most inputs have their checksums corrected (see `correct`), else none would pass them.
 """
 
 import hashlib
@@ -41,7 +41,7 @@ def members(data: bytes) -> list[tuple[int, bytes, int]]:
     return found
 
 
-def mend(data: bytes) -> bytes:
+def correct(data: bytes) -> bytes:
     """Right the checksums of the tar headers, of nested ones too, and the sums in the manifest."""
     whole = bytearray(data)
     sums = {}
@@ -72,7 +72,7 @@ SEPARATOR = b"\n\n"
 
 
 def from_parts(data: bytes, suffix: str) -> bytes:
-    """A well-formed artifact around texts and a payload that are not: this reaches what `mend` cannot."""
+    """A well-formed artifact around texts and a payload that are not: this reaches what `correct` cannot."""
     texts = [*data.split(SEPARATOR, 4), b"", b"", b"", b""]
     return corpus.Artifact(
         header_info=texts[0],
@@ -92,7 +92,7 @@ def one_input(data: bytes) -> None:
     if choice & 4:
         data = from_parts(data, (".gz", ".xz", "", "")[choice >> 3 & 3])
     elif choice & 1:
-        data = mend(data)
+        data = correct(data)
     check = (lambda manifest, signature: len(signature) > 2) if choice & 2 else None
     try:
         artifact.verify(

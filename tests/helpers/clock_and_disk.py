@@ -24,14 +24,14 @@ RESERVE = 1 << 20
 
 
 class Traffic:
-    """What the server was asked since the last look."""
+    """The requests that the server got since the last call."""
 
     def __init__(self, server: DevServer) -> None:
         self._server = server
         self._looked_at = len(server.requests)
 
     def new(self) -> list[str]:
-        """The last words of the paths asked for, such as "next"; "artifact" for anything of the storage."""
+        """Return the last parts of the requested paths, such as "next"; "artifact" for the storage."""
         seen = self._server.requests[self._looked_at :]
         self._looked_at += len(seen)
         return [
@@ -47,22 +47,22 @@ needs_faketime = pytest.mark.skipif(FAKETIME is None, reason="Debian's faketime 
 
 
 def today(**later: float) -> datetime:
-    """The right time, or some `days`, `hours`, `minutes` away from it."""
+    """Return the right time, or one some `days`, `hours`, `minutes` away from it."""
     return datetime.now(UTC) + timedelta(**later)
 
 
 def without_clock(**later: float) -> datetime:
-    """What a board without a battery believes some time after it was switched on."""
+    """Return the time of a board without a battery some time after it was powered on."""
     return datetime(1970, 1, 1, 0, 0, 10, tzinfo=UTC) + timedelta(**later)
 
 
 def far_ahead(**later: float) -> datetime:
-    """A clock that was set by somebody's slip of the finger."""
+    """Return the time of a clock that was set wrongly by hand."""
     return datetime(2099, 6, 1, 12, tzinfo=UTC) + timedelta(**later)
 
 
 def set_clock(device: Device, now: datetime) -> None:
-    """From now on the device believes it is `now`, and counts on from there; its uptime stays true."""
+    """Set the device's clock to `now`; it runs from there, and the uptime stays true."""
     device.environment |= {
         "LD_PRELOAD": _library(),
         "FAKETIME": f"{now.timestamp() - time.time():+.3f}",
@@ -72,7 +72,7 @@ def set_clock(device: Device, now: datetime) -> None:
 
 
 def set_clock_from(device: Device, file: Path) -> None:
-    """Let the device's clock follow a file that `write_clock` writes, also while an invocation is at work."""
+    """Let the device's clock follow a file that `write_clock` writes, even during an invocation."""
     device.environment |= {
         "LD_PRELOAD": _library(),
         "FAKETIME_TIMESTAMP_FILE": str(file),
@@ -92,7 +92,7 @@ def write_clock(file: Path, now: datetime) -> None:
 
 @cache
 def _library() -> str:
-    """What the `faketime` of this system preloads, wherever its packager put it."""
+    """Return the library that the `faketime` of this system preloads."""
     command = [FAKETIME or "faketime", "-f", "+0", "printenv", "LD_PRELOAD"]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
@@ -105,8 +105,8 @@ class Disk:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._filler = path / "somebody-elses-file"
-        self._crowd = path / "somebody-elses-directory"
+        self._filler = path / "another-programs-file"
+        self._crowd = path / "another-programs-directory"
 
     @property
     def free(self) -> int:
@@ -115,7 +115,7 @@ class Disk:
         return room.f_bavail * room.f_frsize
 
     def leave(self, size: int) -> None:
-        """Somebody else fills the disk; `size` bytes, in pages, stay free."""
+        """Fill the disk from outside; `size` bytes, in pages, stay free."""
         self._filler.unlink(missing_ok=True)
         with self._filler.open("wb") as file:
             while self.free > size:
@@ -123,7 +123,7 @@ class Disk:
                 file.seek(0, os.SEEK_END)
 
     def use_up_inodes(self) -> None:
-        """Somebody else makes files until no further one can be made."""
+        """Create files from outside until no further one can be created."""
         self._crowd.mkdir()
         number = 0
         with suppress(OSError):
@@ -133,7 +133,7 @@ class Disk:
         assert os.statvfs(self.path).f_favail == 0
 
     def relieve(self) -> None:
-        """Somebody cleans up."""
+        """Remove what was created from outside."""
         self._filler.unlink(missing_ok=True)
         shutil.rmtree(self._crowd, ignore_errors=True)
 
@@ -160,7 +160,7 @@ needs_strace = pytest.mark.skipif(STRACE is None, reason="strace is not installe
 
 
 def failing(calls: str, path: Path, error: int = errno.EIO) -> tuple[str, ...]:
-    """The words before a command whose system `calls` on `path` fail."""
+    """Return the wrapper of a command whose system `calls` on `path` fail."""
     name = errno.errorcode[error]
     what = ("-e", f"trace={calls}", "-e", f"inject={calls}:error={name}")
     return (STRACE or "strace", "-f", "--seccomp-bpf", "-qq", "-o", "/dev/null", "-P", str(path), *what)

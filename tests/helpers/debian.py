@@ -50,7 +50,7 @@ def mirror() -> str:
 
 
 def rootfs() -> Path:
-    """The directory of the one Debian that all tests share; nobody writes into it."""
+    """The directory of the one Debian that all tests share; it is read-only."""
     need_root("debootstrap")
     CACHE.parent.mkdir(exist_ok=True)
     with open(CACHE.with_suffix(".lock"), "w") as lock:

@@ -20,7 +20,7 @@ SYSTEM_PYTHON = "/usr/bin/python3"
 REPO = Path(__file__).parent.parent.parent
 
 MENDERS = '{"error": "as the test wants it", "request_id": "1"}'
-"""An error in the form of the Mender server's own; another may be anybody's who stands in between."""
+"""An error in the form of the Mender server; one in another form may be a gateway's."""
 
 Release = Callable[..., str]
 """The fixture `release`: uploads a release, deploys it and returns the id of the deployment."""
@@ -29,7 +29,7 @@ IDENTITY = "#!/bin/sh\necho mac=de:ad:be:ef:00:01\n"
 
 
 class Run(NamedTuple):
-    """What a finished invocation left: the code, and what it said."""
+    """The exit code and the output of a finished invocation."""
 
     code: int
     out: str

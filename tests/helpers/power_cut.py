@@ -1,6 +1,6 @@
 """A device in the field whose power fails: at any system call, or with a file system that had not flushed.
 
-Knows `strace` and how to let a device's life go on; what has to come of it is the tests' part.
+Kills at system calls with `strace` and lets a device's life continue; the tests judge the outcome.
 """
 
 import hashlib
@@ -76,7 +76,7 @@ class CutPoint(NamedTuple):
 class Field:
     """One device and its server, in a private copy of the client.
 
-    The copy keeps the count of system calls the same from run to run, whoever edits the checkout meanwhile.
+    The copy keeps the count of system calls the same from run to run, even if the checkout is edited.
     """
 
     def __init__(self, directory: Path, server: DevServer) -> None:
@@ -173,7 +173,7 @@ class Field:
     def life_goes_on(self) -> None:
         """Let timers run `run --all`, a day between them, until a poll finds that all is well.
 
-        Nobody looks after the device; at the server, a device that is pending is accepted once.
+        No person helps the device; on the server, a pending device is accepted once.
         """
         story: list[Any] = []
         for _ in range(10):

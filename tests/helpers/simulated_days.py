@@ -34,7 +34,7 @@ from mender_oneshot.__main__ import main
 for name in steps.FILES:
     steps.load(name)
 import mender_oneshot.steps.report
-gc.freeze()  # or every fork would copy all that the collector looks at
+gc.freeze()  # or every fork would copy all that the collector visits
 for line in sys.stdin:
     job = json.loads(line)
     child = os.fork()
@@ -120,7 +120,7 @@ class Prompt(Device):
 
 
 def let_in(device: Device, server: DevServer) -> Device:
-    """Have a device accepted at its first word; later ones have to wait for somebody's hand again."""
+    """Accept a device at its first request; devices that come later stay pending."""
     server.accept_all = True
     device.ok("auth")
     server.accept_all = False

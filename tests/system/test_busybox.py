@@ -45,7 +45,7 @@ if [ $# -gt 0 ]; then
     while ps | grep -q '[m]ender-oneshot --syslog run'; do usleep 100000; done
     killall crond
     while pidof crond > /dev/null; do usleep 100000; done
-    echo "crond has ended, and who started us; $MENDER_ARTIFACT_NAME goes on"
+    echo "crond has ended, and so has the client; installing $MENDER_ARTIFACT_NAME"
     echo "$MENDER_ARTIFACT_NAME" > /other-root
     sync
     reboot
@@ -88,7 +88,7 @@ def root(tmp_path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def booted(root: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    """Boot busybox's init in namespaces of its own; when it ends or is switched off, all its processes end.
+    """Boot busybox's init in namespaces of its own; when it ends or is powered off, all its processes end.
 
     A new boot has a new boot id, which the kernel would not give us without a boot of the host.
     """

@@ -150,7 +150,7 @@ def test_from_first_boot_to_a_reported_update(
                 "cannot be reached" in e["MESSAGE"] or "refused" in e["MESSAGE"]
                 for e in said(machine, UNITS[0])
             ),
-            "the timer finds nobody there",
+            "the timer finds no server",
         )
         assert machine.failed() == ""
         with DevServer(tmp_path / "server", port=port) as server:
@@ -196,7 +196,7 @@ def test_from_first_boot_to_a_reported_update(
                 f"{name}.service"
             }
             the_sub_updater_outlives_our_unit(machine, server, tmp_path)
-            story.tell("a second update went on while its timer and unit were stopped")
+            story.tell("a second update continued while its timer and unit were stopped")
             assert machine.failed() == ""
         the_journal_reads_well(machine)
     with capsys.disabled():
@@ -249,7 +249,7 @@ def the_sub_updater_outlives_our_unit(machine: Machine, server: DevServer, tmp_p
     machine.run("systemctl", "stop", *(f"{unit}.{kind}" for unit in UNITS for kind in ("timer", "service")))
     unit = f"mender-sub-updater-{deployment}.service"
     assert machine.run("systemctl", "is-active", unit).stdout == "active\n"
-    # A proxy may have a password: it reaches the sub-updater, and nobody else.
+    # A proxy may have a password: it reaches the sub-updater, and no other process.
     assert machine.run("cat", "/run/told").stdout == "s3cret.invalid 0022\n"
     assert "s3cret" not in machine.run("systemctl", "show", unit).stdout
     assert "s3cret" not in machine.run("cat", f"/run/systemd/transient/{unit}").stdout
@@ -262,10 +262,10 @@ def the_sub_updater_outlives_our_unit(machine: Machine, server: DevServer, tmp_p
     )
     ended = ("systemctl", "show", "-P", "ActiveState", unit)
     until(lambda: machine.run(*ended).stdout == "inactive\n", "it ends")
-    # Where nobody reads there any more, that is for ever.
+    # Without a reader that lasts forever.
     machine.run("timeout", "20", "sh", "-c", "echo > /run/late")
     log = machine.root / "data/mender/sub-updater.log"
-    until(lambda: log.read_text().endswith("said in the background\n"), "what it left behind goes on")
+    until(lambda: log.read_text().endswith("said in the background\n"), "its background process continues")
 
 
 def the_journal_reads_well(machine: Machine) -> None:
