@@ -438,7 +438,7 @@ ENDS: dict[str, tuple[dict[str, Any], int, str]] = {
     "rejected": (
         {"status": 400, "body": MENDERS},
         69,
-        "answered 400 (as the test wants it); see the server's own log.",
+        "answered 400 (as the test wants it); see the server's log.",
     ),
     "no such path": (
         {"status": 405, "body": MENDERS},
@@ -448,37 +448,37 @@ ENDS: dict[str, tuple[dict[str, Any], int, str]] = {
     "a gateway": (
         {"status": 418},
         75,
-        "answered 418 to POST .../next, but not in the form of a Mender server; check the gateway, firewall "
-        "or portal in between.",
+        "answered 418 to POST .../next, which is not the answer of a Mender server; check any gateway, "
+        "firewall or captive portal in between.",
     ),
     "a portal": (
         {"status": 200, "body": "<html>", "headers": {"Content-Type": "text/html; charset=utf-8"}},
         76,
-        "answered 200 with 6 bytes of 'text/html', not deployment instructions; check that ServerURL is a "
-        "Mender server and that no portal is in between.",
+        "answered 200 with 6 bytes of 'text/html' instead of deployment instructions; check that ServerURL "
+        "is a Mender server and that no captive portal intercepts the connection.",
     ),
     "another status": (
         {"status": 201},
         76,
-        "answered 201 with 0 bytes of 'no content type', not what was asked for;",
+        "answered 201 with 0 bytes of 'no content type' instead of the expected answer;",
     ),
     "1 MiB": ({"status": 200, "body": " " * ((1 << 20) - 2) + "{}"}, 76, "with 1048576 bytes of"),
     "more than 1 MiB": (
         {"status": 400, "body": " " * (1 << 20) + "x"},
         76,
-        "not an answer of a sensible size;",
+        "instead of at most 1048576 bytes;",
     ),
-    "in trouble": ({"status": 503}, 75, "answered 503; the next run tries again."),
-    "timed out": ({"status": 408}, 75, "answered 408; the next run tries again."),
+    "in trouble": ({"status": 503}, 75, "answered 503; the next run will retry."),
+    "timed out": ({"status": 408}, 75, "answered 408; the next run will retry."),
     "busy": (
         {"retry_after": 600},
         75,
-        "answered 429 (too many requests); it asks for a pause of 10 min 0 s (until ",
+        "answered 429 (too many requests); it asked to wait 10 min 0 s (until ",
     ),
     "busy, for no time": (
         {"retry_after": 0},
         75,
-        "answered 429 (too many requests); the next run tries again.",
+        "answered 429 (too many requests); the next run will retry.",
     ),
 }
 
@@ -494,12 +494,12 @@ def test_the_sentence_for_each_answer(accepted: Device, server: DevServer, case:
 @pytest.mark.parametrize(
     ("target", "sentence"),
     [
-        ("http://{host}/", "{host} redirects (302) to http://{host}; write that into ServerURL."),
-        ("https://127.0.0.1/", "{host} redirects (302) to https://127.0.0.1; write that into ServerURL."),
+        ("http://{host}/", "{host} redirects (302) to http://{host}; set ServerURL to that."),
+        ("https://127.0.0.1/", "{host} redirects (302) to https://127.0.0.1; set ServerURL to that."),
         (
             "https://portal.example/login?secret",
-            "{host} redirects (302) to https://portal.example; if that is your Mender server, write it into "
-            "ServerURL, else a portal is in between.",
+            "{host} redirects (302) to https://portal.example; if that is your Mender server, set "
+            "ServerURL to it, else check for a captive portal.",
         ),
         ("https://{host}/login", "{host} answered 302 with 0 bytes of"),
     ],

@@ -317,9 +317,9 @@ def test_no_header_of_the_storage_corrupts_the_state(
 @pytest.mark.parametrize(
     ("fault", "code", "sentence"),
     [
-        ({"status": 500}, 75, "answered 500 instead of the artifact; the next run tries again."),
-        ({"status": 408}, 75, "answered 408 instead of the artifact; the next run tries again."),
-        ({"retry_after": 600}, 75, "answered 429 instead of the artifact; it asks for a pause of 10 min 0 s"),
+        ({"status": 500}, 75, "answered 500 instead of the artifact; the next run will retry."),
+        ({"status": 408}, 75, "answered 408 instead of the artifact; the next run will retry."),
+        ({"retry_after": 600}, 75, "answered 429 instead of the artifact; it asked to wait 10 min 0 s"),
         ({"status": 405}, 76, "answered 405 instead of the artifact; check the artifact storage."),
         ({"status": 499}, 76, "answered 499 instead of the artifact; check the artifact storage."),
     ],

@@ -142,16 +142,19 @@ def links(pid: int) -> list[str]:
 
 
 ANSWERS: dict[str, tuple[bytes, str]] = {
-    "a head that is too long": (b"HTTP/1.1 200 OK\r\nX-A: " + b"b" * 20000 + b"\r\n\r\n", "through"),
-    "too many lines": (b"HTTP/1.1 200 OK\r\n" + b"X-A: b\r\n" * 4000 + b"\r\n", "through"),
-    "too many interim answers": (b"HTTP/1.1 100 Continue\r\n\r\n" * 4000, "as a proxy does"),
-    "no HTTP": (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "as a proxy does"),
-    "no line at all": (b"\r\n\r\n", "as a proxy does"),
-    "a status that is no number": (b"HTTP/1.1 2xx OK\r\n\r\n", "as a proxy does"),
-    "something right behind the head": (b"HTTP/1.1 200 OK\r\n\r\nhello", "through"),
-    "another protocol": (b"HTTP/1.1 101 Switching Protocols\r\n\r\n", "through"),
-    "no": (b"HTTP/1.1 403 Forbidden\r\n\r\n", "through"),
-    "no without a login": (b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n", "without a login"),
+    "a head that is too long": (
+        b"HTTP/1.1 200 OK\r\nX-A: " + b"b" * 20000 + b"\r\n\r\n",
+        "rejected the connection",
+    ),
+    "too many lines": (b"HTTP/1.1 200 OK\r\n" + b"X-A: b\r\n" * 4000 + b"\r\n", "rejected the connection"),
+    "too many interim answers": (b"HTTP/1.1 100 Continue\r\n\r\n" * 4000, "is not an HTTP proxy"),
+    "no HTTP": (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "is not an HTTP proxy"),
+    "no line at all": (b"\r\n\r\n", "is not an HTTP proxy"),
+    "a status that is no number": (b"HTTP/1.1 2xx OK\r\n\r\n", "is not an HTTP proxy"),
+    "something right behind the head": (b"HTTP/1.1 200 OK\r\n\r\nhello", "rejected the connection"),
+    "another protocol": (b"HTTP/1.1 101 Switching Protocols\r\n\r\n", "rejected the connection"),
+    "no": (b"HTTP/1.1 403 Forbidden\r\n\r\n", "rejected the connection"),
+    "no without a login": (b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n", "needs a valid login"),
 }
 
 
