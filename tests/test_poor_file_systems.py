@@ -4,7 +4,7 @@ import errno
 from collections.abc import Callable
 
 import pytest
-from helpers.device import Device, patched_python
+from helpers.device import Device, newest_only, patched_python
 from helpers.no_sync import NO_SYNC
 
 from mender_oneshot.devserver import DevServer
@@ -39,7 +39,7 @@ def name(error: int) -> str:
     return errno.errorcode.get(error, str(error))
 
 
-@pytest.mark.parametrize("python", ["newest"], indirect=True)
+@newest_only
 @pytest.mark.parametrize("error", CANNOT, ids=name)
 def test_a_directory_that_cannot_be_synced_costs_nothing(
     ready: Device, release: Callable[..., str], error: int
@@ -51,7 +51,7 @@ def test_a_directory_that_cannot_be_synced_costs_nothing(
         ready.ok("report", "--success")
 
 
-@pytest.mark.parametrize("python", ["newest"], indirect=True)
+@newest_only
 @pytest.mark.parametrize("error", FAILED, ids=name)
 def test_a_directory_whose_sync_fails_is_an_error(ready: Device, error: int) -> None:
     with patched_python(ready, NO_SYNC.format(error=error)):
@@ -60,7 +60,7 @@ def test_a_directory_whose_sync_fails_is_an_error(ready: Device, error: int) -> 
     assert "Cannot write " in done.err
 
 
-@pytest.mark.parametrize("python", ["newest"], indirect=True)
+@newest_only
 @pytest.mark.parametrize("error", [errno.EPERM, errno.EOPNOTSUPP, errno.EINVAL], ids=name)
 def test_modes_that_cannot_be_set_cost_nothing(
     ready: Device, release: Callable[..., str], error: int
@@ -71,7 +71,7 @@ def test_modes_that_cannot_be_set_cost_nothing(
         assert "Handed release-2 to the sub-updater" in ready.ok("run", "--all").out
 
 
-@pytest.mark.parametrize("python", ["newest"], indirect=True)
+@newest_only
 @pytest.mark.parametrize("error", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL], ids=name)
 def test_without_locks_nothing_is_done_and_the_reason_is_told(
     ready: Device, server: DevServer, error: int
@@ -84,7 +84,7 @@ def test_without_locks_nothing_is_done_and_the_reason_is_told(
     assert server.devices == []
 
 
-@pytest.mark.parametrize("python", ["newest"], indirect=True)
+@newest_only
 def test_a_file_system_that_does_not_count_its_blocks_is_not_full(
     ready: Device, release: Callable[..., str]
 ) -> None:

@@ -21,7 +21,7 @@ from helpers.clock_and_disk import (
     without_clock,
     write_clock,
 )
-from helpers.device import Device, Release, one_sentence
+from helpers.device import Device, Release, newest_only, one_sentence
 from helpers.seen import final_status
 
 from mender_oneshot.devserver import DevServer
@@ -29,8 +29,6 @@ from mender_oneshot.devserver import DevServer
 pytestmark = [pytest.mark.real, needs_faketime]
 
 Clock = Callable[..., datetime]
-
-one_world = pytest.mark.parametrize("python", ["newest"], indirect=True)
 
 
 @pytest.fixture
@@ -93,7 +91,7 @@ def test_a_whole_life_with_a_wrong_clock(
     assert not [seen for seen in server.requests if seen.status == 401 and "Authorization" in seen.headers]
 
 
-@one_world
+@newest_only
 def test_ntp_comes_in_the_middle_of_a_download(
     accepted: Device, server: DevServer, release: Release, tmp_path: Path
 ) -> None:
@@ -113,7 +111,7 @@ def test_ntp_comes_in_the_middle_of_a_download(
     assert (accepted.data / "artifact.mender").read_bytes() == (tmp_path / "release-2.mender").read_bytes()
 
 
-@one_world
+@newest_only
 def test_each_jump_asks_once_and_blocks_nothing(accepted: Device, server: DevServer) -> None:
     """A state written in 2099 is read in 2026, and the reverse: due at once, and then not again."""
     asked = Traffic(server)
@@ -130,7 +128,7 @@ def test_each_jump_asks_once_and_blocks_nothing(accepted: Device, server: DevSer
     assert not [seen for seen in server.requests if seen.status == 401 and "Authorization" in seen.headers]
 
 
-@one_world
+@newest_only
 def test_each_jump_tries_a_server_that_is_down_once(accepted: Device, server: DevServer) -> None:
     """What keeps a device from asking in a storm is a time stamp too; a jump voids it once, not for good."""
     server.faults.add(count=None, status=503)
@@ -144,7 +142,7 @@ def test_each_jump_tries_a_server_that_is_down_once(accepted: Device, server: De
         assert asked.new() == []
 
 
-@one_world
+@newest_only
 @pytest.mark.parametrize("clock", [without_clock, far_ahead])
 def test_a_pause_until_a_date_is_measured_by_the_servers_clock(
     accepted: Device, server: DevServer, clock: Clock
@@ -164,7 +162,7 @@ def test_a_pause_until_a_date_is_measured_by_the_servers_clock(
     assert "next" in asked.new()
 
 
-@one_world
+@newest_only
 @pytest.mark.parametrize("clock", [without_clock, far_ahead])
 def test_a_token_is_used_as_long_as_it_is_good_and_not_longer(
     tmp_path: Path, python: str, clock: Clock
@@ -222,7 +220,7 @@ def test_a_clock_outside_the_certificates_validity_is_named_and_a_corrected_one_
     assert not device.failures
 
 
-@one_world
+@newest_only
 def test_a_jump_during_the_installation_neither_gives_up_nor_waits_for_ever(
     accepted: Device, server: DevServer, release: Release
 ) -> None:
@@ -244,7 +242,7 @@ def test_a_jump_during_the_installation_neither_gives_up_nor_waits_for_ever(
     assert server.status(deployment) == "failure"
 
 
-@one_world
+@newest_only
 def test_the_log_of_an_update_across_a_jump_is_taken_by_the_server(
     accepted: Device, server: DevServer, release: Release
 ) -> None:

@@ -22,6 +22,9 @@ REPO = Path(__file__).parent.parent.parent
 MENDERS = '{"error": "as the test wants it", "request_id": "1"}'
 """An error in the form of the Mender server; one in another form may be a gateway's."""
 
+newest_only = pytest.mark.parametrize("python", ["newest"], indirect=True)
+"""Runs a test that takes long with the newest libraries only, not with Debian's as well."""
+
 Release = Callable[..., str]
 """The fixture `release`: uploads a release, deploys it and returns the id of the deployment."""
 
