@@ -1,15 +1,12 @@
-"""The credentials of a token: identity, device key, tenant token and device tier."""
+"""The credentials that a token was requested with: device key, tenant token and device tier."""
 
 import hashlib
-import logging
 
-from . import disk, errors, identity, plan
+from . import disk, errors, plan
 from .identity import digest
 from .settings import Settings
 from .snapshot import Snapshot
-from .state import State, Token
-
-log = logging.getLogger(__name__)
+from .state import Token
 
 UNREADABLE = "?"
 """Used as the digest if the key file cannot be read."""
@@ -31,15 +28,3 @@ def current(settings: Settings) -> str:
         return UNREADABLE
     parts = (key, settings.tenant_token.encode(), settings.device_tier.encode())
     return digest(b"".join(hashlib.sha256(part).digest() for part in parts))
-
-
-def is_another_device(settings: Settings, known: State) -> bool:
-    """Run the identity script and return whether the state belongs to another device; False if it fails."""
-    if not known.owner:
-        return False
-    try:
-        found = identity.read_unique(settings, known)
-    except (errors.SettingsError, errors.TemporaryError) as error:
-        log.warning("Cannot check whether this is still the same device: %s", error)
-        return False
-    return identity.mark(found) != known.owner

@@ -63,6 +63,18 @@ def read_unique(settings: Settings, known: State) -> Identity:
     return found
 
 
+def is_another_device(settings: Settings, known: State) -> bool:
+    """Run the identity script and return whether the state belongs to another device; False if it fails."""
+    if not known.owner:
+        return False
+    try:
+        found = read_unique(settings, known)
+    except (errors.SettingsError, errors.TemporaryError) as error:
+        log.warning("Cannot check whether this is still the same device: %s", error)
+        return False
+    return mark(found) != known.owner
+
+
 def is_unique(identity: Mapping[str, str | list[str]]) -> bool:
     """Return whether an identity has a value that can distinguish this device from others."""
     values = [v for value in identity.values() for v in ([value] if isinstance(value, str) else value)]

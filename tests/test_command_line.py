@@ -1,4 +1,4 @@
-"""The command line: click and the quick way understand the same words, and wrong words are exit 64."""
+"""The command line: click and the fast path parse it to the same result, and wrong usage is exit code 64."""
 
 import json
 import os
@@ -15,8 +15,8 @@ from mender_oneshot import __version__, cli
 from mender_oneshot.fast_path import parse
 from mender_oneshot.options import Options
 
-QUICK_COMMANDS = ["run", "check-update", "send-inventory", "download", "install", "auth"]
-COMMANDS = [*QUICK_COMMANDS, "bootstrap", "report", "terminal", "status", "show-artifact"]
+PLAIN_COMMANDS = ["run", "check-update", "send-inventory", "download", "install", "auth"]
+COMMANDS = [*PLAIN_COMMANDS, "bootstrap", "report", "terminal", "status", "show-artifact"]
 
 
 def read(line: str) -> Options | cli.Reply:
@@ -40,7 +40,7 @@ def usage_error(line: list[str]) -> str:
     return reply.text
 
 
-# The quick way.
+# The fast path.
 
 WAYS_TO_RUN = [
     ["run", "--all"],
@@ -90,7 +90,7 @@ plain = st.tuples(
     st.lists(
         st.one_of(st.tuples(st.sampled_from(OPTIONS), values), st.just(("--syslog",)), levels), max_size=4
     ),
-    st.sampled_from([*([command] for command in QUICK_COMMANDS), *WAYS_TO_RUN, *TERMINALS]),
+    st.sampled_from([*([command] for command in PLAIN_COMMANDS), *WAYS_TO_RUN, *TERMINALS]),
 ).map(lambda parts: [word for pair in parts[0] for word in pair] + parts[1])
 
 
@@ -98,20 +98,20 @@ plain = st.tuples(
 @example(["-c", "-d", "run"])
 @example(["-c", "a", "-c", "b", "run", "--all"])
 @examples(deadline=None, max_examples=300)
-def test_what_the_quick_way_understands_click_understands_the_same(line: list[str]) -> None:
-    request = parse(list(line))
-    assert request is not None
-    assert cli.read(line, "mender-oneshot") == request
+def test_the_fast_path_and_click_parse_a_plain_command_line_to_the_same_options(line: list[str]) -> None:
+    options = parse(list(line))
+    assert options is not None
+    assert cli.read(line, "mender-oneshot") == options
 
 
 @given(st.lists(some_words, max_size=6))
 @examples(deadline=None, max_examples=300)
-def test_what_click_understands_otherwise_the_quick_way_leaves_to_it(line: list[str]) -> None:
+def test_the_fast_path_parses_no_command_line_otherwise_than_click(line: list[str]) -> None:
     before = list(line)
-    request = parse(line)
+    options = parse(line)
     assert line == before
-    if request is not None:
-        assert cli.read(line, "mender-oneshot") == request
+    if options is not None:
+        assert cli.read(line, "mender-oneshot") == options
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_what_click_understands_otherwise_the_quick_way_leaves_to_it(line: list[
         "-- run",
     ],
 )
-def test_what_the_quick_way_leaves_to_click(line: str) -> None:
+def test_the_fast_path_leaves_this_command_line_to_click(line: str) -> None:
     assert parse(line.split()) is None
 
 
@@ -147,7 +147,7 @@ def test_a_command_alone_is_read_with_the_defaults(command: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "request_"),
+    ("line", "expected"),
     [
         ("run --all", Options("run", every_step=True)),
         ("run --force --json", Options("run", force=True, json=True)),
@@ -167,8 +167,8 @@ def test_a_command_alone_is_read_with_the_defaults(command: str) -> None:
         ("--log-level=ERROR --log-file=/log run", Options("run", log_level="error", log_file="/log")),
     ],
 )
-def test_options_are_read_before_and_after_the_command(line: str, request_: Options) -> None:
-    assert read(line) == request_
+def test_options_are_read_before_and_after_the_command(line: str, expected: Options) -> None:
+    assert read(line) == expected
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_options_are_read_before_and_after_the_command(line: str, request_: Opti
         ("--max-runtime 5 status", 5),
         ("--max-runtime 5 report --success", 5),
         ("report --success --max-runtime 5", 5),
-        *((f"{command} --max-runtime 5", 5) for command in [*QUICK_COMMANDS, "bootstrap"]),
+        *((f"{command} --max-runtime 5", 5) for command in [*PLAIN_COMMANDS, "bootstrap"]),
     ],
 )
 def test_the_time_limit_before_or_after_the_command(line: str, seconds: float) -> None:
@@ -193,7 +193,7 @@ def test_the_time_limit_before_or_after_the_command(line: str, seconds: float) -
 
 
 @pytest.mark.parametrize(
-    ("line", "request_"),
+    ("line", "expected"),
     [
         ("-F bootstrap", Options("bootstrap", force=True)),
         ("--forcebootstrap bootstrap", Options("bootstrap", force=True)),
@@ -211,8 +211,8 @@ def test_the_time_limit_before_or_after_the_command(line: str, seconds: float) -
         ("-F run", Options("run")),
     ],
 )
-def test_the_words_of_the_old_client(line: str, request_: Options) -> None:
-    assert read(line) == request_
+def test_the_words_of_the_old_client(line: str, expected: Options) -> None:
+    assert read(line) == expected
 
 
 @pytest.mark.parametrize("level", ["debug", "info", "warning", "error", "critical"])

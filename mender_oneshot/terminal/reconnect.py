@@ -4,7 +4,7 @@ import logging
 import os
 from collections.abc import Callable
 
-from .. import credentials, errors, network, paths, plan, snapshot, state
+from .. import credentials, errors, identity, network, paths, plan, snapshot, state
 from ..options import Options
 from ..settings import Settings
 from .connection import Connection, ConnectionRejected, connect
@@ -113,7 +113,7 @@ class Reconnector:
         good = credentials.token_is_good(known.token, self._settings, now)
         with self._signals.interrupting():
             if good and not self._is_same_device:
-                good = not credentials.is_another_device(self._settings, known)
+                good = not identity.is_another_device(self._settings, known)
             if not good:
                 # This also sets a state aside that belongs to another device.
                 authorize(self._options, self._time_left(), fresh=False)
