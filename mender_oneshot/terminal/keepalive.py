@@ -15,8 +15,8 @@ class Keepalive:
     def problem(self, now: float, *, pending: int, sent: int, paused: bool) -> str:
         """Return why the connection counts as lost, "" if it does not.
 
-        `pending` and `sent` are the bytes in the queue and those sent in all; while reading is `paused`, the
-        server is not expected to be heard.
+        `pending` and `sent` are the bytes in the queue and those sent in all. While reading is `paused`
+        nothing can be received, and only the queue counts.
         """
         if paused:
             self.last_received = now
