@@ -7,7 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from helpers.artifacts import make_artifact
@@ -17,9 +17,6 @@ from hypothesis import HealthCheck
 from hypothesis import settings as examples
 
 from mender_oneshot.devserver import DevServer
-
-if TYPE_CHECKING:
-    from helpers.terminal_peer import Conversation, Served
 
 # How long a generated example takes says more about the machine than about the test.
 examples.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -79,31 +76,6 @@ def release(tmp_path: Path, server: DevServer) -> Release:
         return server.deploy(name)
 
     return make
-
-
-@pytest.fixture
-def terminal(tmp_path: Path) -> Iterator["Served"]:
-    """A device whose terminal talks to the test itself."""
-    from helpers.terminal_peer import serving  # it needs the libraries of the extra
-
-    with serving(Device(tmp_path / "device", sys.executable)) as served:
-        yield served
-
-
-@pytest.fixture
-def either(tmp_path: Path, python: str) -> Iterator["Served"]:
-    """The same with the newest libraries and with Debian's."""
-    from helpers.terminal_peer import serving
-
-    with serving(Device(tmp_path / "device", python)) as served:
-        yield served
-
-
-@pytest.fixture
-def line(terminal: "Served") -> Iterator["Conversation"]:
-    """Its first connection."""
-    with terminal.connect() as conversation:
-        yield conversation
 
 
 KEPT = re.compile("PATH|HOME|TMPDIR|REQUIRE_REAL|PEER_SECONDS|(COV|COVERAGE|PIP|PYTEST)_.*")

@@ -171,7 +171,3 @@ def need_libraries(python: str) -> None:
     command = [python, "-c", "import click, urllib3, cryptography"]
     if subprocess.run(command, capture_output=True, check=False).returncode:
         pytest.skip("not installed: python3-click, python3-urllib3 and python3-cryptography")
-
-
-# The names that the tests of the terminal still use.
-spoil, spoilt = patch_python, patched_python

@@ -1,4 +1,4 @@
-"""A websocket of a test's own: says what it is told to, judges nothing."""
+"""A WebSocket client that sends what a test wants, and checks nothing."""
 
 import contextlib
 import socket
@@ -27,7 +27,7 @@ USERS = "/api/management/v1/deviceconnect/devices/{}/connect"
 
 
 class ConnectionClosed(Exception):
-    """The other side has ended it; the code, 1006 for an end without a close frame."""
+    """The peer closed; `code` is 1006 if it sent no close frame."""
 
     def __init__(self, code: int, reason: str | None) -> None:
         super().__init__(code, reason)
@@ -36,7 +36,7 @@ class ConnectionClosed(Exception):
 
 
 class HandshakeRejected(Exception):
-    """The handshake was answered with a status."""
+    """The handshake was answered with an HTTP status."""
 
     def __init__(self, status: int) -> None:
         super().__init__(status)
@@ -44,7 +44,7 @@ class HandshakeRejected(Exception):
 
 
 class RawSocket:
-    """One connection; every wait ends after `timeout` seconds."""
+    """One connection; every wait times out after `timeout` seconds."""
 
     def __init__(self, server: DevServer, path: str, *headers: tuple[str, str], timeout: float = 20) -> None:
         split = urlsplit(server.url)
@@ -70,7 +70,7 @@ class RawSocket:
             raise
 
     def put(self, event: Event) -> None:
-        """Send whatever wsproto knows."""
+        """Send an event of wsproto."""
         self.stream.sendall(self._protocol.send(event))
 
     def raw(self, data: bytes) -> None:
@@ -82,12 +82,12 @@ class RawSocket:
         self.raw(envelope.encode())
 
     def reply(self, to: Message, typ: str, body: bytes = b"", **props: Any) -> None:
-        """Answer on the session a message came on."""
+        """Send an answer in the session of a message."""
         made = message(to.proto, typ, body, **props)
         self.say(Message(made.proto, made.typ, to.sid, made.raw, made.body))
 
     def event(self) -> Event:
-        """The next event; pings are noted and passed over, and not answered."""
+        """Return the next event; pings are recorded in `pings`, and not answered."""
         while True:
             for event in self._protocol.events():
                 if isinstance(event, Ping):
@@ -107,7 +107,7 @@ class RawSocket:
             self._protocol.receive_data(data)
 
     def hear(self) -> Message:
-        """The next message."""
+        """Return the next message."""
         while True:
             event = self.event()
             assert isinstance(event, BytesMessage), event
@@ -117,23 +117,23 @@ class RawSocket:
                 return decode(b"".join(parts))
 
     def end(self) -> ConnectionClosed:
-        """Read until the other side has ended it."""
+        """Read until the peer closes."""
         with contextlib.suppress(TimeoutError):
             while True:
                 try:
                     self.event()
                 except ConnectionClosed as ended:
                     return ended
-        raise AssertionError("it did not end")
+        raise AssertionError("the peer did not close")
 
     def close(self) -> None:
-        """Go without a word."""
+        """Close the socket without a close frame."""
         self.stream.close()
 
 
 @contextlib.contextmanager
 def device_socket(server: DevServer, token: str, **options: Any) -> Iterator[RawSocket]:
-    """A device's connection."""
+    """Provide the connection of a device."""
     headers = (("Authorization", f"Bearer {token}"),)
     with contextlib.closing(RawSocket(server, DEVICE, *headers, **options)) as made:
         yield made
@@ -141,7 +141,7 @@ def device_socket(server: DevServer, token: str, **options: Any) -> Iterator[Raw
 
 @contextlib.contextmanager
 def user_socket(server: DevServer, device_id: str, token: str) -> Iterator[RawSocket]:
-    """A user's connection to a device."""
+    """Provide the connection of a user to a device."""
     headers = (("Authorization", f"Bearer {token}"),)
     with contextlib.closing(RawSocket(server, USERS.format(device_id), *headers)) as made:
         yield made

@@ -1,4 +1,4 @@
-"""Debian's own `mender-connect` as a device of a development server, and `mender-cli` as its user."""
+"""Debian's `mender-connect` as a device of a development server, and `mender-cli` as its user."""
 
 import contextlib
 import fcntl
@@ -22,7 +22,7 @@ from helpers.real_daemon import BUS, need
 from helpers.waiting import until
 from mender_oneshot.devserver import DevServer
 
-# In the place of mender-client, of which mender-connect only wants a token and the server's address.
+# Replaces mender-client, which mender-connect needs only for a token and the server's address.
 AUTHENTICATION_MANAGER = """\
 import os, subprocess, sys
 import dbus, dbus.service
@@ -30,14 +30,14 @@ from dbus.mainloop.glib import DBusGMainLoop
 from gi.repository import GLib
 
 INTERFACE = "io.mender.Authentication1"
-SAID = os.environ.pop("DEVICE_TOKEN"), os.environ.pop("SERVER_URL")
+ANSWER = os.environ.pop("DEVICE_TOKEN"), os.environ.pop("SERVER_URL")
 
 class Manager(dbus.service.Object):
     @dbus.service.method(INTERFACE, out_signature="ss")
     def GetJwtToken(self):
-        # It waits for this signal once it has asked, and for ten seconds without it.
-        GLib.timeout_add(50, lambda: self.JwtTokenStateChange(*SAID))
-        return SAID
+        # After the call mender-connect waits for this signal, at most ten seconds.
+        GLib.timeout_add(50, lambda: self.JwtTokenStateChange(*ANSWER))
+        return ANSWER
 
     @dbus.service.method(INTERFACE, out_signature="b")
     def FetchJwtToken(self):
@@ -64,10 +64,10 @@ SHELL = {
 def mender_connect(
     root: Path, server: DevServer, token: str, **settings: Any
 ) -> Iterator[Callable[[], None]]:
-    """Have the real program run as a device with this token, until the end of the block.
+    """Run the real program as a device with this token, until the end of the block.
 
-    What is yielded asks it to end (SIGTERM). It runs in a process namespace of its own, which ends with
-    everything that was started in it.
+    Yields a function that sends it SIGTERM. It runs in its own process namespace, which ends with all its
+    processes.
     """
     need("mender-connect", "dbus-run-session", "unshare")
     python = "/usr/bin/python3"
@@ -84,8 +84,8 @@ def mender_connect(
     life = f"mount -t tmpfs bus /run && exec {shlex.join(session)}"
     world = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", life]
     environment = {"DEVICE_TOKEN": token, "SERVER_URL": server.url, "SSL_CERT_FILE": str(server.ca)}
-    # With several processors a shell of 2.1.0 is mute now and then: `MenderShell.Start` sets `running` only
-    # after it has started the goroutine that gives up where it is not set.
+    # With several processors a shell of 2.1.0 sometimes shows nothing: `MenderShell.Start` sets `running`
+    # only after it has started the goroutine that returns if it is not set.
     environment["GOMAXPROCS"] = "1"
     log = root / "mender-connect.log"
     with log.open("wb") as output:
@@ -98,11 +98,11 @@ def mender_connect(
     finally:
         process.kill()
         process.wait()
-        print(log.read_text(errors="replace")[-5000:])  # pytest shows it when the test fails
+        print(log.read_text(errors="replace")[-5000:])  # pytest shows it if the test fails
 
 
 def _below(pid: int, name: str) -> int:
-    """The process of this name among the descendants of another."""
+    """Return the process of this name among the descendants of another."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     for child in map(int, children):
         if Path(f"/proc/{child}/comm").read_text().strip() == name[:15]:
@@ -113,7 +113,7 @@ def _below(pid: int, name: str) -> int:
 
 
 class Screen:
-    """A terminal with a program on it: what is typed, what is shown, its size."""
+    """A program on a pseudo-terminal: its input, output and size."""
 
     def __init__(self, command: list[str], environment: dict[str, str], width: int, height: int) -> None:
         self._ours, theirs = pty.openpty()
@@ -127,11 +127,11 @@ class Screen:
             os.close(theirs)
 
     def type(self, text: bytes) -> None:
-        """Press keys."""
+        """Send input to the program."""
         os.write(self._ours, text)
 
     def until(self, mark: bytes, seconds: float = 20) -> bytes:
-        """What is shown up to and including some bytes; what comes behind them is for the next call."""
+        """Return the output up to and including some bytes; the rest is kept for the next call."""
         end = time.monotonic() + seconds
         while mark not in self._seen:
             assert readable(self._ours, max(0.0, end - time.monotonic())), (
@@ -140,21 +140,21 @@ class Screen:
             try:
                 self._seen += os.read(self._ours, 65536)
             except OSError:
-                raise AssertionError(f"it ended without {mark!r}: {self._seen!r}") from None
+                raise AssertionError(f"the program ended without {mark!r}: {self._seen!r}") from None
         found, _, self._seen = self._seen.partition(mark)
         return found + mark
 
     def resize(self, width: int, height: int) -> None:
-        """Pull at a corner."""
+        """Change the size, and send SIGWINCH."""
         self._set(width, height)
         self.process.send_signal(signal.SIGWINCH)
 
     def end(self) -> int:
-        """Wait until the program ends by itself, and return its exit code."""
+        """Wait until the program ends, and return its exit code."""
         return self.process.wait(timeout=20)
 
     def close(self) -> None:
-        """Take the terminal away, and the program with it."""
+        """Kill the program and close its terminal."""
         self.process.kill()
         self.process.wait()
         os.close(self._ours)
@@ -175,10 +175,10 @@ class Cli:
         logged_in = self.run("login", "--username", user, "--password", "secret")
         assert logged_in.returncode == 0, logged_in
 
-    def run(self, *words: str) -> "subprocess.CompletedProcess[str]":
+    def run(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         """Run a command to its end."""
         return subprocess.run(
-            [*self._command, *words],
+            [*self._command, *arguments],
             env=self._environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -195,32 +195,32 @@ class Cli:
 
     @contextlib.contextmanager
     def terminal(self, device_id: str, width: int = 80, height: int = 40) -> Iterator[Screen]:
-        """A terminal on a device, until the end of the block."""
+        """Provide a terminal on a device."""
         screen = Screen([*self._command, "terminal", device_id], self._environment, width, height)
         with contextlib.closing(screen):
             yield screen
 
     @contextlib.contextmanager
     def port_forward(self, device_id: str, *mappings: str) -> Iterator[None]:
-        """Have ports forwarded ("tcp/LOCAL:REMOTE"), until the end of the block."""
+        """Forward ports ("tcp/LOCAL:REMOTE") until the end of the block."""
         command = [*self._command, "port-forward", device_id, *mappings]
         with contextlib.closing(Screen(command, self._environment, 80, 40)) as screen:
             for mapping in mappings:
                 screen.until(b"->")
                 kind, _, ports = mapping.partition("/")
-                until(partial(_bound, kind, int(ports.partition(":")[0])), f"{mapping} is forwarded")
+                until(partial(is_bound, kind, int(ports.partition(":")[0])), f"{mapping} is forwarded")
             yield
 
 
-def _bound(kind: str, port: int) -> bool:
-    """Whether somebody listens at a port of 127.0.0.1."""
+def is_bound(kind: str, port: int) -> bool:
+    """Return whether a port of 127.0.0.1 is in use."""
     lines = [line.split() for line in Path(f"/proc/net/{kind}").read_text().splitlines()]
     state = {"tcp": "0A", "udp": "07"}[kind]
     return any(line[1] == f"0100007F:{port:04X}" and line[3] == state for line in lines)
 
 
 def free_port(kind: socket.SocketKind) -> int:
-    """A port nobody has at this moment."""
+    """Return a port that is not in use at this moment."""
     with socket.socket(socket.AF_INET, kind) as found:
         found.bind(("127.0.0.1", 0))
         port: int = found.getsockname()[1]

@@ -1,4 +1,4 @@
-"""Messages of every protocol whose fields have any type and size, made from a seed."""
+"""Generate messages of every protocol, some fields with wrong types and sizes, from a seed."""
 
 import random
 import struct
@@ -39,7 +39,7 @@ KINDS: dict[int, tuple[str, ...]] = {
     SHELL: ("new", "shell", "resize", "stop", "ping", "pong", "delay"),
     FILES: ("stat", "get_file", "put_file", "file_chunk", "ack", "error", "file_info"),
     FORWARD: ("new", "forward", "ack", "stop", "error"),
-    CLIENT: ("error",),  # the others start a program each time
+    CLIENT: ("error",),  # the others start a process
     CONTROL: ("open", "accept", "ping", "pong", "close", "error"),
     9: ("what",),
 }
@@ -47,20 +47,20 @@ PROPERTIES = ("user_id", "connection_id", "offset", "status", "terminal_width", 
 
 
 def pack(value: Any) -> bytes:
-    """Write a value; whole numbers that MessagePack has no room for do not occur."""
+    """Encode a value."""
     packed: bytes = msgpack.packb(value, use_bin_type=True, unicode_errors="surrogateescape")
     return packed
 
 
 class Maker:
-    """Makes messages that mean something, but for a field or two; and some that mean nothing."""
+    """Makes messages with a wrong field or two, and some that are not messages at all."""
 
     def __init__(self, seed: int, directory: str) -> None:
         self._random = random.Random(seed)
         self._directory = directory
 
     def message(self) -> bytes:
-        """Make the bytes of one message."""
+        """Return the bytes of one message."""
         dice = self._random.random()
         if dice < 0.05:
             return self._random.randbytes(self._random.randrange(60))
@@ -69,14 +69,14 @@ class Maker:
             "proto": proto,
             "typ": self._random.choice(KINDS[proto]),
             "sid": self._random.choice(("s1", "s2", "s3", "")),
-            "props": self._bent(self._properties()),
+            "props": self._with_errors(self._properties()),
         }
         if proto in (FILES, FORWARD, CONTROL) and header["typ"] not in ("file_chunk", "forward"):
-            body: Any = pack(self._bent(self._request()))
+            body: Any = pack(self._with_errors(self._request()))
         else:
             body = self._random.choice((b"", b"echo x\n", b"x" * 300))
-        whole = {"hdr": self._bent(header, 0.02), "body": body}
-        data = pack(self._bent(whole, 0.02))
+        whole = {"hdr": self._with_errors(header, 0.02), "body": body}
+        data = pack(self._with_errors(whole, 0.02))
         if dice < 0.1:
             data = data[: self._random.randrange(len(data))]
         elif dice < 0.15:
@@ -106,18 +106,18 @@ class Maker:
             "close": False,
         }
 
-    def _bent(self, members: dict[str, Any], likely: float = 0.15) -> dict[str, Any]:
-        """Give some members another type or size, and leave some out."""
-        bent = {}
+    def _with_errors(self, members: dict[str, Any], likely: float = 0.15) -> dict[str, Any]:
+        """Return the members, some with another type or size, some left out."""
+        changed = {}
         for name, value in members.items():
             dice = self._random.random()
             if dice < likely:
-                bent[name] = self._random.choice(WRONG)
+                changed[name] = self._random.choice(WRONG)
             elif dice < 1 - likely / 3:
-                bent[name] = value
-        return bent
+                changed[name] = value
+        return changed
 
 
-def nested(depth: int, claimed: int = 2**16 - 1) -> bytes:
-    """Make arrays in arrays that claim to be long, and end early."""
-    return (b"\xdc" + struct.pack(">H", claimed)) * depth
+def nested(depth: int, announced: int = 2**16 - 1) -> bytes:
+    """Return nested arrays that announce many elements, and end early."""
+    return (b"\xdc" + struct.pack(">H", announced)) * depth

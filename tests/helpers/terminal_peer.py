@@ -1,4 +1,4 @@
-"""A deviceconnect that says and hears exactly what a test wants: the device's end is the real program."""
+"""A scripted deviceconnect server for the real client: a test sends and receives single messages."""
 
 import contextlib
 import json
@@ -31,14 +31,14 @@ TOKEN = "aaaa.bbbb.cccc"
 
 
 def need_the_extra(python: str) -> None:
-    """Skip the test where an interpreter lacks the libraries of the terminal."""
+    """Skip the test if an interpreter lacks the libraries of the terminal."""
     done = subprocess.run([python, "-c", "import wsproto, msgpack"], capture_output=True, check=False)
     if done.returncode:
         pytest.skip("python3-wsproto and python3-msgpack are not both installed")
 
 
-class Heard:
-    """A message of the device, with the bytes it came in."""
+class Received:
+    """A message of the device, and its encoded form."""
 
     def __init__(self, data: bytes) -> None:
         self.data = data
@@ -66,7 +66,7 @@ class Conversation:
         self.closed: int | None = None
         self.pongs: list[bytes] = []
         self.pings = 0
-        self._messages: list[Heard] = []
+        self._messages: list[Received] = []
         self._parts: list[bytes] = []
         while not self.headers:
             self.read()
@@ -78,69 +78,70 @@ class Conversation:
         self.stream.close()
 
     def put(self, event: Any) -> None:
+        """Send an event of wsproto."""
         self.stream.sendall(self.websocket.send(event))
 
     def send(self, proto: int, kind: str, sid: str = "s1", body: bytes = b"", **props: Any) -> None:
-        """Say something as the server does: with `user_id` among the properties."""
+        """Send a message as the server does: with `user_id` among the properties."""
         props = {"user_id": "u1"} | props
         self.put(BytesMessage(data=encode(Message(proto, kind, sid, props, body))))
 
     def send_bytes(self, data: bytes) -> None:
-        """Say something that is no message."""
+        """Send a binary message with any content."""
         self.put(BytesMessage(data=data))
 
-    def receive(self) -> Heard:
-        """Wait for the next message of the device; `ConnectionError` at the end."""
+    def receive(self) -> Received:
+        """Return the next message of the device; raise `ConnectionError` if it closes."""
         while not self._messages:
             if self.closed is not None:
                 raise ConnectionError(f"closed with {self.closed}")
             self.read()
         return self._messages.pop(0)
 
-    def expect(self, proto: int, kind: str, sid: str = "s1") -> Heard:
-        """Wait for one message, which has to be the next but for what shells show."""
-        heard = self.receive()
-        while heard.kind == "shell" != kind:
-            heard = self.receive()
-        assert (heard.proto, heard.kind, heard.sid) == (proto, kind, sid), heard
-        return heard
+    def expect(self, proto: int, kind: str, sid: str = "s1") -> Received:
+        """Return the next message other than output of shells, which must be this one."""
+        received = self.receive()
+        while received.kind == "shell" != kind:
+            received = self.receive()
+        assert (received.proto, received.kind, received.sid) == (proto, kind, sid), received
+        return received
 
-    def until(self, true: Callable[[Heard], bool]) -> list[Heard]:
-        """Collect messages up to the first for which something holds."""
+    def until(self, true: Callable[[Received], bool]) -> list[Received]:
+        """Return the messages up to the first for which the condition is true."""
         found = [self.receive()]
         while not true(found[-1]):
             found.append(self.receive())
         return found
 
     def see(self, text: bytes, sid: str = "s1") -> bytes:
-        """Collect what a shell shows until some text is in it."""
+        """Return the output of a shell up to the message that completes the text."""
         shown = b""
         while text not in shown:
             try:
-                heard = self.receive()
+                received = self.receive()
             except TimeoutError:
-                pytest.fail(f"waited in vain for {text!r}; shown was {shown!r}")
-            assert heard.kind in ("shell", "ping"), (heard, shown)
-            shown += heard.body if heard.sid == sid else b""
+                pytest.fail(f"no {text!r} in the output: {shown!r}")
+            assert received.kind in ("shell", "ping"), (received, shown)
+            shown += received.body if received.sid == sid else b""
         return shown
 
     def shell(self, sid: str = "s1", width: int = 80, height: int = 24, **props: Any) -> None:
-        """Open a shell, which has to work."""
+        """Open a shell."""
         self.send(SHELL, "new", sid, terminal_width=width, terminal_height=height, **props)
         answer = self.expect(SHELL, "new", sid)
         assert answer.props["status"] == 1, answer
 
     def type(self, text: str, sid: str = "s1") -> None:
-        """Type something into a shell."""
+        """Send input to a shell."""
         self.send(SHELL, "shell", sid, text.encode())
 
     def round_trip(self) -> None:
-        """Have everything that was sent before be dealt with."""
+        """Wait until the device has handled everything that was sent before."""
         self.send(CONTROL, "ping", "round-trip")
-        self.until(lambda heard: heard.proto == CONTROL and heard.kind == "pong")
+        self.until(lambda received: received.proto == CONTROL and received.kind == "pong")
 
     def end(self) -> int | None:
-        """Read until the device closes; the code it closes with, None where it just goes."""
+        """Read until the device closes; return its close code, -1 if it sends none."""
         with contextlib.suppress(ConnectionError):
             while True:
                 self._messages.clear()
@@ -148,11 +149,11 @@ class Conversation:
         return self.closed
 
     def read(self) -> None:
-        """Take in what comes next."""
+        """Read once from the socket and handle the data; raise `ConnectionError` if the device closes."""
         piece = self.stream.recv(65536)
         if not piece:
             self.closed = self.closed or -1
-            raise ConnectionError("the device is gone")
+            raise ConnectionError("the device closed the connection")
         self.websocket.receive_data(piece)
         for event in self.websocket.events():
             if isinstance(event, Request):
@@ -165,7 +166,7 @@ class Conversation:
             elif isinstance(event, BytesMessage):
                 self._parts.append(bytes(event.data))
                 if event.message_finished:
-                    self._messages.append(Heard(b"".join(self._parts)))
+                    self._messages.append(Received(b"".join(self._parts)))
                     self._parts.clear()
             elif isinstance(event, Ping):
                 self.pings += 1
@@ -178,25 +179,26 @@ class Conversation:
                     self.put(event.response())
 
     def answer(self) -> None:
-        """Answer the handshake."""
+        """Accept the handshake."""
         self.put(AcceptConnection())
 
 
-class Refusal(Conversation):
-    """A connection whose handshake is answered with a status of HTTP."""
+class Rejection(Conversation):
+    """A connection whose handshake is answered with an HTTP status."""
 
     def __init__(self, stream: socket.socket, status: int, headers: dict[str, str]) -> None:
         self._status = status
-        self._more = [(name.encode(), value.encode()) for name, value in headers.items()]
+        self._headers = [(name.encode(), value.encode()) for name, value in headers.items()]
         super().__init__(stream)
 
     def answer(self) -> None:
-        self.put(RejectConnection(status_code=self._status, headers=self._more))
+        """Reject the handshake."""
+        self.put(RejectConnection(status_code=self._status, headers=self._headers))
         self.stream.close()
 
 
 class Peer:
-    """Listens on loopback, without TLS."""
+    """The server: listens on loopback, without TLS."""
 
     def __init__(self, patience: float = SECONDS) -> None:
         self._patience = patience
@@ -211,26 +213,26 @@ class Peer:
         self._listener.close()
 
     def accept(self) -> Conversation:
-        """Wait for the device and let it in."""
+        """Wait for the device and accept its handshake."""
         return Conversation(self._listener.accept()[0], self._patience)
 
     def converse(self, stream: socket.socket) -> Conversation:
-        """Let the device in over a stream that has come otherwise."""
+        """Accept the device's handshake on a stream of the test."""
         return Conversation(stream, self._patience)
 
-    def refuse(self, status: int, **headers: str) -> Conversation:
-        """Wait for the device and answer with a status."""
-        return Refusal(self._listener.accept()[0], status, headers)
+    def reject(self, status: int, **headers: str) -> Conversation:
+        """Wait for the device and answer its handshake with a status."""
+        return Rejection(self._listener.accept()[0], status, headers)
 
     def raw(self) -> socket.socket:
-        """Wait for the device and leave the rest to the test."""
+        """Wait for the device and return the stream; the test handles the handshake."""
         stream = self._listener.accept()[0]
         stream.settimeout(SECONDS)
         return stream
 
 
 class Served:
-    """A device under test: its files, the server it is told of, and its process."""
+    """A device under test: its files, its server, and its processes."""
 
     def __init__(self, device: Device, peer: Peer) -> None:
         self.device = device
@@ -241,7 +243,7 @@ class Served:
         self.configure(RemoteTerminal=True)
 
     def authorize(self, url: str, jwt: str = TOKEN) -> None:
-        """Put a token into the state, as an authorization would have."""
+        """Write a token to the state, as an authorization does."""
         token = {"jwt": jwt, "server": url, "at": time.time()}
         state = {"schema": 1, "spread": 0.5, "identity_format": "string", "token": token}
         (self.device.data / "mender-oneshot.json").write_text(json.dumps(state))
@@ -250,34 +252,36 @@ class Served:
         """Write `mender-connect.conf`."""
         (self.device.conf / "mender-connect.conf").write_text(json.dumps(members))
 
-    def start(self, *words: str) -> "subprocess.Popen[str]":
+    def start(self, *arguments: str) -> "subprocess.Popen[str]":
         """Start the terminal."""
-        process = self.device.start("terminal", *words)
+        process = self.device.start("terminal", *arguments)
         self.processes.append(process)
         return process
 
-    def connect(self, *words: str) -> Conversation:
-        """Start the terminal and let it in."""
-        self.start(*words)
+    def connect(self, *arguments: str) -> Conversation:
+        """Start the terminal and accept its connection."""
+        self.start(*arguments)
         return self.peer.accept()
 
     @property
     def process(self) -> "subprocess.Popen[str]":
+        """The newest process."""
         return self.processes[-1]
 
     def finish(self, process: "subprocess.Popen[str] | None" = None) -> tuple[int, str, str]:
-        """Wait for the end of the terminal: its code, and what it said."""
+        """Wait until the terminal exits; return its exit code, stdout and stderr."""
         process = process or self.process
         out, err = process.communicate(timeout=SECONDS)
         assert "Traceback" not in err, err
         return process.returncode, out, err
 
     def stop(self) -> tuple[int, str, str]:
-        """End the terminal as a service manager does."""
+        """Stop the terminal as a service manager does; return exit code, stdout and stderr."""
         self.process.terminate()
         return self.finish()
 
     def clean_up(self) -> None:
+        """Kill the processes that still run."""
         for process in self.processes:
             if process.poll() is None:
                 process.kill()
@@ -287,7 +291,7 @@ class Served:
 
 @contextlib.contextmanager
 def serving(device: Device, patience: float = SECONDS) -> Iterator[Served]:
-    """Make a device whose server is the test."""
+    """Provide a device whose server is the test."""
     need_the_extra(device.python)
     with Peer(patience) as peer:
         served = Served(device, peer)
@@ -298,51 +302,43 @@ def serving(device: Device, patience: float = SECONDS) -> Iterator[Served]:
 
 
 def descriptors(pid: int) -> int:
-    """Count the open files of a process."""
+    """Return the number of open files of a process."""
     return len(os.listdir(f"/proc/{pid}/fd"))
 
 
 def children(pid: int) -> list[int]:
-    """List the children of a process, zombies too."""
+    """Return the children of a process, including zombies."""
     with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
         return [int(word) for word in file.read().split()]
 
 
 def resident(pid: int) -> int:
-    """The memory of a process, in KiB."""
+    """Return the resident memory of a process, in KiB."""
     with open(f"/proc/{pid}/status", encoding="utf-8") as file:
         return next(int(line.split()[1]) for line in file if line.startswith("VmRSS:"))
 
 
-def stands_still(pid: int) -> bool:
-    """Say whether a process sleeps and gets no further."""
+def is_blocked(pid: int) -> bool:
+    """Return whether a process uses no CPU time for 0.3 s."""
 
-    def spent() -> list[str]:
+    def cpu_time() -> list[str]:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
 
-    before = spent()
-    time.sleep(0.3)  # the time over which "no further" is judged
-    return spent() == before
+    before = cpu_time()
+    time.sleep(0.3)
+    return cpu_time() == before
 
 
 @contextlib.contextmanager
 def silent_address() -> Iterator[tuple[str, int]]:
-    """Have an address of this machine that answers nothing to whoever wants to connect."""
+    """Provide a local address where connecting gets no response."""
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.socket())
         listener.bind(("127.0.0.2", 0))
         listener.listen(0)
-        # One more than it has room for: the kernel drops what comes then.
+        # One more than the backlog allows: the kernel drops the SYN of all others.
         for _ in range(2):
             waiting = stack.enter_context(socket.socket())
             waiting.setblocking(False)
             waiting.connect_ex(listener.getsockname())
         yield listener.getsockname()
-
-
-def eventually(true: Callable[[], Any], what: str, seconds: float = 20) -> None:
-    """Wait for something that only shows from outside."""
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, f"not within {seconds} s: {what}"
-        time.sleep(0.01)

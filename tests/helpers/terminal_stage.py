@@ -1,4 +1,4 @@
-"""A device that serves remote terminals, ours or Debian's mender-connect, and what a user can do to it."""
+"""A device with a remote terminal, mender-oneshot's or Debian's mender-connect, and its user."""
 
 import base64
 import contextlib
@@ -26,28 +26,28 @@ ROUTE = "/api/management/v1/deviceconnect/devices"
 
 @dataclass
 class Stage:
-    """One device that is connected, and the server between."""
+    """A connected device and its server."""
 
     server: DevServer
     place: Path
-    """An empty directory of the test's own; the device sees the same files."""
+    """An empty directory of the test, on the file system of the device."""
     terminate: Callable[[], None]
-    """Ask the device's program to end."""
+    """Send SIGTERM to the device's program."""
 
     def __post_init__(self) -> None:
         self.id = self.server.device().id
         self._token = ""
 
     def terminal(self, user: str = "someone@example.com") -> UserSession:
-        """A session with the device, for a `with` statement."""
+        """Return a session with the device, a context manager."""
         return self.server.terminal(user=user)
 
     def cli(self) -> Cli:
-        """`mender-cli`, logged in."""
+        """Return a `mender-cli` that is logged in."""
         return Cli(self.place / "home", self.server)
 
     def ask(self, method: str, more: str, body: bytes | None = None, **headers: str) -> Reply:
-        """A request of a user's about the device."""
+        """Send a user's request about the device."""
         if not self._token:
             basic = {"Authorization": "Basic " + base64.b64encode(b"someone@example.com:secret").decode()}
             login = f"{self.server.url}/api/management/v1/useradm/auth/login"
@@ -56,7 +56,7 @@ class Stage:
         return fetch(self.server, method, f"{self.server.url}{ROUTE}/{self.id}{more}", body, sent)
 
     def put(self, path: str, content: bytes = b"new", **fields: str) -> Reply:
-        """Upload a file; when that went well, wait until it is there: mender-connect says so too early."""
+        """Upload a file; after a success wait until it exists, because mender-connect answers too early."""
         head = "--B\r\nContent-Disposition: form-data; name="
         parts = [f'{head}"{name}"\r\n\r\n{value}\r\n' for name, value in {"path": path, **fields}.items()]
         start = "".join([*parts, f'{head}"file"; filename="sent"\r\n\r\n'])
@@ -70,11 +70,11 @@ class Stage:
 
 @contextlib.contextmanager
 def stage(name: str, root: Path, **settings: Any) -> Iterator[Stage]:
-    """A stage with one of the two devices on it; `settings` go into its mender-connect.conf."""
+    """Provide a stage with one of the two programs; `settings` go into its mender-connect.conf."""
     place = root / "place"
     place.mkdir(parents=True)
     if "Limits" in settings:
-        (place / "root").mkdir()  # the Chroot, which has to be there at the start
+        (place / "root").mkdir()  # the Chroot, which must exist at the start
     with DevServer(root / "server", session_bytes=None, transfer_seconds=10) as server:
         starts = {OURS: _ours, THEIRS: _theirs}
         with starts[name](root / "device", server, **settings) as terminate:
@@ -116,6 +116,6 @@ def _ours(root: Path, server: DevServer, **settings: Any) -> Iterator[Callable[[
         finally:
             process.kill()
             process.wait()
-        said = (root / "terminal.log").read_text(errors="replace")
-        print(said[-5000:])  # pytest shows it when the test fails
-    assert "Traceback" not in said
+        output = (root / "terminal.log").read_text(errors="replace")
+        print(output[-5000:])  # pytest shows it if the test fails
+    assert "Traceback" not in output

@@ -1,4 +1,4 @@
-"""What a user meets at the other end, ours and mender-connect 2.1.0, as one table; both columns are run.
+"""How mender-oneshot and mender-connect 2.1.0 behave for a user, as one table; both columns are tested.
 
 `PYTHONPATH=tests python tests/terminal/test_terminal_behaviours.py` prints the table in docs/terminal.md.
 """
@@ -27,7 +27,7 @@ CTRL_BRACKET = b"\x1d"
 
 
 class Behaviour(NamedTuple):
-    """One line of the table: what is done, what is seen of each device, the settings it takes."""
+    """One row of the table: what is done, what each device does, and the settings for it."""
 
     chapter: str
     what: str
@@ -38,7 +38,7 @@ class Behaviour(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What the test is called."""
+        """The name of the test."""
         return self.drive.__name__
 
 
@@ -49,7 +49,7 @@ Drive = Callable[[Stage], str]
 def behaviour(
     chapter: str, what: str, ours: str, theirs: str = "", **settings: Any
 ) -> Callable[[Drive], Drive]:
-    """Enter a function into the table; it says in words what it saw, of ours and of mender-connect."""
+    """Add a function to the table; it returns what it saw as text, expected for both programs."""
 
     def enter(drive: Drive) -> Drive:
         TABLE.append(Behaviour(chapter, what, drive, ours, theirs or ours, settings))
@@ -59,32 +59,32 @@ def behaviour(
 
 
 def quiet(user: UserSession, width: int | None = 80, height: int | None = 40) -> UserSession:
-    """A new shell that shows nothing but what programs say."""
+    """Open a shell without echo, prompt and conversions."""
     user.new(width, height)
     user.type(b"PS1= PS2=; stty raw -echo; echo re''ady\n")
     user.until(b"ready")
     return user
 
 
-def said(user: UserSession, command: str) -> str:
-    """What a command prints, of a quiet shell."""
+def output(user: UserSession, command: str) -> str:
+    """Return what a command prints, in a quiet shell."""
     user.type(f"{command}\necho =do''ne=\n".encode())
     return user.until(b"=done=").decode(errors="replace").partition("=done=")[0].strip()
 
 
 def status(message: Message) -> str:
-    """A message's status and text."""
+    """Return status and text of a message."""
     text = message.body.decode(errors="replace")
     return f"{message.props.get('status')}" + (f", “{text}”" if text else "")
 
 
-def words(message: Message) -> str:
-    """The text of an error in MessagePack."""
+def error_text(message: Message) -> str:
+    """Return the text of an error in MessagePack."""
     return str(messages.unpack_map(message.body).get("err"))
 
 
 def running(mark: str) -> bool:
-    """Whether a process runs that has some word on its command line."""
+    """Return whether a process has this argument."""
     for process in Path("/proc").iterdir():
         try:
             if process.name.isdecimal() and mark.encode() in (process / "cmdline").read_bytes().split(b"\0"):
@@ -94,20 +94,17 @@ def running(mark: str) -> bool:
     return False
 
 
-# --- Shell -------------------------------------------------------------------------------------------------
-
-
 @behaviour("Shell", "initial size: as requested; as configured if none is requested", "30 90; 40 80")
 def size(on: Stage) -> str:
     with on.terminal() as user:
-        asked = said(quiet(user, 90, 30), "stty size")
+        asked = output(quiet(user, 90, 30), "stty size")
         user.stop()
     with on.terminal() as user:
-        return f"{asked}; {said(quiet(user, None, None), 'stty size')}"
+        return f"{asked}; {output(quiet(user, None, None), 'stty size')}"
 
 
 @behaviour("Shell", "`resize` and keys right after `new`, without waiting for its response", "nothing lost")
-def right_behind_new(on: Stage) -> str:
+def right_after_new(on: Stage) -> str:
     with on.terminal() as user:
         user.send(SHELL, "new", terminal_width=80, terminal_height=40)
         user.resize(70, 20)
@@ -132,19 +129,19 @@ def ctrl_c(on: Stage) -> str:
 @behaviour("Shell", "job control", "yes")
 def job_control(on: Stage) -> str:
     with on.terminal() as user:
-        return "yes" if "m" in said(quiet(user), "echo $-") else "no"
+        return "yes" if "m" in output(quiet(user), "echo $-") else "no"
 
 
 @behaviour("Shell", "environment of the shell", "HOME LANG LOGNAME PATH SHELL TERM USER", "HOME TERM")
 def environment(on: Stage) -> str:
     with on.terminal() as user:
-        return said(quiet(user), "tr '\\0' '\\n' </proc/$$/environ | cut -d= -f1 | sort | xargs")
+        return output(quiet(user), "tr '\\0' '\\n' </proc/$$/environ | cut -d= -f1 | sort | xargs")
 
 
 @behaviour("Shell", "`User`", "nobody; cwd /", User="nobody")
 def other_user(on: Stage) -> str:
     with on.terminal() as user:
-        return said(quiet(user), 'echo "$(id -un); cwd $(pwd)"')
+        return output(quiet(user), 'echo "$(id -un); cwd $(pwd)"')
 
 
 @behaviour("Shell", "bytes 0 to 255, in both directions", "unchanged")
@@ -203,7 +200,7 @@ def exit_noticed(on: Stage) -> str:
     "1, “Shell started”",
     "2, “failed to start shell: shell is already running”",
 )
-def again_after_exit(on: Stage) -> str:
+def new_after_exit(on: Stage) -> str:
     with on.terminal() as user:
         quiet(user)
         user.type(b"exit\n")
@@ -238,7 +235,7 @@ def too_many(on: Stage) -> str:
 
 
 @behaviour("Shell", "does mender-cli 1.9.0 show that error?", "yes, and exits 1", "no, it hangs")
-def refusal_shown(on: Stage) -> str:
+def error_shown(on: Stage) -> str:
     with on.terminal() as user:
         user.new()
         with on.cli().terminal(on.id) as screen:
@@ -290,7 +287,7 @@ def no_such_shell(on: Stage) -> str:
 def background(on: Stage) -> str:
     mark = f"{os.getpid()}.5"
     with on.terminal() as user:
-        said(quiet(user), f"nohup sleep {mark} >/dev/null 2>&1 &")
+        output(quiet(user), f"nohup sleep {mark} >/dev/null 2>&1 &")
         until(lambda: running(mark), "the program runs")
         user.stop()
         try:
@@ -312,9 +309,6 @@ def disabled(on: Stage) -> str:
         return f"{answer}; protocols {' '.join(map(str, sorted(user.open()['protocols'])))}"
 
 
-# --- Messages ----------------------------------------------------------------------------------------------
-
-
 @behaviour("Messages", "width of `status` (mender-cli reads int64 only)", "int64", "fixint")
 def width_of_status(on: Stage) -> str:
     with on.terminal() as user:
@@ -334,7 +328,7 @@ def other_version(on: Stage) -> str:
     with on.terminal() as user:
         user.send(CONTROL, "open", messages.pack({"versions": [2]}))
         answer = user.receive()
-        return f"`{answer.typ}`, “{words(answer)}”"
+        return f"`{answer.typ}`, “{error_text(answer)}”"
 
 
 @behaviour("Messages", "control `ping`", "`pong`")
@@ -355,7 +349,7 @@ def unknown_protocol(on: Stage) -> str:
         user.send(9, "what")
         answer = user.receive()
         kind = "control" if answer.proto == CONTROL else f"protocol {answer.proto}"
-        return f"{kind} `{answer.typ}`, “{words(answer)}”"
+        return f"{kind} `{answer.typ}`, “{error_text(answer)}”"
 
 
 @behaviour(
@@ -374,12 +368,9 @@ def unknown_type(on: Stage) -> str:
 )
 def check_update(on: Stage) -> str:
     assert on.ask("POST", "/check-update").status == 202
-    answer = on.server.wait_for_dropped(lambda heard: heard.proto == CLIENT)
+    answer = on.server.wait_for_dropped(lambda message: message.proto == CLIENT)
     shown = status(answer)
     return f"done by a separate process: {shown}" if shown == "1" else f"{shown} (no systemd here)"
-
-
-# --- Files -------------------------------------------------------------------------------------------------
 
 
 @behaviour("Files", "`cp` of 1 byte and of 5 MB, with an unusual name, in both directions", "identical")
@@ -444,7 +435,7 @@ def atomic(on: Stage) -> str:
         user.send(FILES, "file_chunk", bytes(4096), offset=0)
         user.send(FILES, "file_chunk", bytes(4096), offset=4096)
         user.send(CONTROL, "close")
-    until(lambda: os.listdir(on.place) == ["file"], "nothing else is left")
+    until(lambda: os.listdir(on.place) == ["file"], "the temporary file is removed")
     return (
         "the old file is kept, no other file remains"
         if target.read_bytes() == b"old"
@@ -466,7 +457,7 @@ def acknowledged(on: Stage) -> str:
         (on.place / "file").rmdir()
         user.send(FILES, "put_file", messages.pack({"path": str(target)}))
         user.expect(FILES, "ack")
-        target.mkdir()  # now the file cannot be put there any more
+        target.mkdir()  # now the rename must fail
         user.send(FILES, "file_chunk", b"x", offset=0)
         user.send(FILES, "file_chunk", offset=1)
         while (answer := user.receive()).typ == "ack" and answer.props["offset"] < 1:
@@ -488,7 +479,7 @@ def two_uploads(on: Stage) -> str:
         user.open()
         for name in ("one", "two"):
             user.send(FILES, "put_file", messages.pack({"path": str(on.place / name)}))
-        return f"rejected: “{words(user.expect(FILES, 'error'))}”"
+        return f"rejected: “{error_text(user.expect(FILES, 'error'))}”"
 
 
 @behaviour("Files", "`get_file` of a named pipe without a writer", "rejected", "no response")
@@ -513,7 +504,7 @@ def no_size(on: Stage) -> str:
 
 
 @behaviour("Files", "a file name that is not UTF-8, in both directions", "preserved")
-def odd_name(on: Stage) -> str:
+def unusual_name(on: Stage) -> str:
     path = f"{on.place}/odd \udcff"
     assert on.put(path).status == 201
     reply = on.ask("GET", f"/download?path={quote(os.fsencode(path))}")
@@ -523,12 +514,12 @@ def odd_name(on: Stage) -> str:
 
 
 def chrooted(**more: Any) -> dict[str, Any]:
-    """Limits with the root at /tmp/CHROOT, for which the test puts its own place."""
+    """Return limits with the Chroot CHROOT, which the test replaces by its own directory."""
     return {"Limits": {"Enabled": True, "FileTransfer": {"Chroot": "CHROOT", **more}}}
 
 
 def escapes(on: Stage) -> dict[str, str]:
-    """Ways out of a root: each a path that leads to `outside/secret`."""
+    """Make paths that lead out of the Chroot, to a file named "secret"; return them by name."""
     root, outside = on.place / "root", on.place / "outside"
     for directory in (outside, on.place / "rootling"):
         directory.mkdir()
@@ -545,7 +536,7 @@ def escapes(on: Stage) -> dict[str, str]:
 
 
 def ways_out(on: Stage, through: Callable[[str], bool]) -> str:
-    """Which of the ways lead out."""
+    """Return which of the paths lead out."""
     out = [name for name, path in escapes(on).items() if through(path)]
     return f"out by {', '.join(out)}" if out else "no way out"
 
@@ -601,14 +592,11 @@ def chroot_stat(on: Stage) -> str:
     "“failed to write file chunk: transmitted bytes limit exhausted”",
     Limits={"Enabled": True, "FileTransfer": {"MaxFileSize": 5000}},
 )
-def largest(on: Stage) -> str:
+def largest_size(on: Stage) -> str:
     reply = on.put(str(on.place / "file"), bytes(5000))
     return (
         "goes through" if reply.status == 201 else f"“{reply.json['error'].removeprefix('access denied: ')}”"
     )
-
-
-# --- Port forward ------------------------------------------------------------------------------------------
 
 
 @behaviour("Port forward", "tcp through mender-cli: 1 MB there and back", "identical")
@@ -655,25 +643,25 @@ def udp(on: Stage) -> str:
         port = free_port(socket.SOCK_DGRAM)
         with (
             on.cli().port_forward(on.id, f"udp/{port}:{target.getsockname()[1]}"),
-            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking,
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client,
         ):
-            asking.settimeout(20)
+            client.settimeout(20)
             for number in range(200):
-                asking.sendto(b"%d" % number, ("127.0.0.1", port))
+                client.sendto(b"%d" % number, ("127.0.0.1", port))
                 question, sender = target.recvfrom(100)
                 target.sendto(question * 2, sender)
-                assert asking.recv(100) == b"%d" % number * 2
+                assert client.recv(100) == b"%d" % number * 2
     return "all arrive"
 
 
 def dial(user: UserSession, port: int, connection: str = "c1") -> None:
-    """Ask for a connection to a port of the device's."""
+    """Request a connection to a port of the device."""
     body = messages.pack({"remote_host": "127.0.0.1", "remote_port": port, "protocol": "tcp"})
     user.send(FORWARD, "new", body, connection_id=connection)
 
 
 @behaviour("Port forward", "data right after `new`", "arrives")
-def forward_behind_new(on: Stage) -> str:
+def forward_right_after_new(on: Stage) -> str:
     with socket.create_server(("127.0.0.1", 0)) as target, on.terminal() as user:
         target.settimeout(20)
         user.open()
@@ -691,7 +679,7 @@ def forward_behind_new(on: Stage) -> str:
     "`error` without its connection, then `stop`",
     "`error` without its connection",
 )
-def refused(on: Stage) -> str:
+def no_listener(on: Stage) -> str:
     with on.terminal() as user:
         user.open()
         dial(user, free_port(socket.SOCK_STREAM))
@@ -710,7 +698,7 @@ def no_such_connection(on: Stage) -> str:
         user.open()
         user.send(FORWARD, "forward", b"x", connection_id="c1")
         answer = user.receive()
-        return f"`{answer.typ}`, “{words(answer)}”"
+        return f"`{answer.typ}`, “{error_text(answer)}”"
 
 
 @behaviour("Port forward", "the target closes", "`stop`")
@@ -724,16 +712,13 @@ def target_closes(on: Stage) -> str:
         return f"`{user.receive().typ}`"
 
 
-# --- Ends --------------------------------------------------------------------------------------------------
-
-
 @behaviour(
     "Ends",
     "the connection breaks while a shell runs",
     "the shell ends",
     "the shell keeps running, unreachable",
 )
-def broken(on: Stage) -> str:
+def connection_broken(on: Stage) -> str:
     mark = f"{os.getpid()}.25"
     with on.terminal() as user:
         quiet(user)
@@ -774,49 +759,46 @@ def terminated(on: Stage) -> str:
     return ", ".join([*stops, f"close {code}", "shell gone"])
 
 
-# --- Both columns ------------------------------------------------------------------------------------------
-
-
-def settle(value: Any, root: Path) -> Any:
-    """Settings with the test's own directory in the place of CHROOT."""
+def with_chroot(value: Any, root: Path) -> Any:
+    """Return settings with CHROOT replaced by the directory of the test."""
     if isinstance(value, dict):
-        return {name: settle(inner, root) for name, inner in value.items()}
+        return {name: with_chroot(inner, root) for name, inner in value.items()}
     return str(root) if value == "CHROOT" else value
 
 
-def observe(name: str, line: Behaviour, root: Path) -> str:
-    """Run one line of the table with one device."""
-    settings = settle(line.settings, root / "place" / "root")
+def observe(name: str, row: Behaviour, root: Path) -> str:
+    """Run one row of the table with one device."""
+    settings = with_chroot(row.settings, root / "place" / "root")
     with stage(name, root, **settings) as on:
-        return line.drive(on)
+        return row.drive(on)
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("line", TABLE, ids=[line.name for line in TABLE])
-def test_ours(line: Behaviour, tmp_path: Path) -> None:
-    assert observe(OURS, line, tmp_path) == line.ours
+@pytest.mark.parametrize("row", TABLE, ids=[row.name for row in TABLE])
+def test_mender_oneshot_behaves_as_in_the_table(row: Behaviour, tmp_path: Path) -> None:
+    assert observe(OURS, row, tmp_path) == row.ours
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("line", TABLE, ids=[line.name for line in TABLE])
-def test_theirs(line: Behaviour, tmp_path: Path) -> None:
-    assert observe(THEIRS, line, tmp_path) == line.theirs
+@pytest.mark.parametrize("row", TABLE, ids=[row.name for row in TABLE])
+def test_mender_connect_behaves_as_in_the_table(row: Behaviour, tmp_path: Path) -> None:
+    assert observe(THEIRS, row, tmp_path) == row.theirs
 
 
 def table() -> str:
-    """The table in Markdown."""
+    """Return the table in Markdown."""
     rows = ["| | mender-oneshot | mender-connect 2.1.0 |", "|---|---|---|"]
     chapter = ""
-    for line in TABLE:
-        if line.chapter != chapter:
-            chapter = line.chapter
+    for row in TABLE:
+        if row.chapter != chapter:
+            chapter = row.chapter
             rows.append(f"| **{chapter}** | | |")
-        theirs = "the same" if line.ours == line.theirs else line.theirs
-        rows.append(f"| {line.what} | {line.ours} | {theirs} |")
+        theirs = "the same" if row.ours == row.theirs else row.theirs
+        rows.append(f"| {row.what} | {row.ours} | {theirs} |")
     return "\n".join(rows) + "\n"
 
 
-def test_the_documentation_has_this_table() -> None:
+def test_the_documentation_contains_this_table() -> None:
     assert table() in (REPO / "docs" / "terminal.md").read_text()
 
 

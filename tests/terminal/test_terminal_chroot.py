@@ -1,13 +1,13 @@
-"""The real terminal confines files to its Chroot, and people to what their account may reach."""
+"""The terminal confines file transfers to its Chroot, and shells to what their user may access."""
 
 import os
 from pathlib import Path
 
 import pytest
-from helpers.device import spoil
+from helpers.confinement import NOBODY, root_only
+from helpers.device import patch_python
+from helpers.terminal_files import TransferFailed, fetch, limited, look, put
 from helpers.terminal_peer import Served
-from test_terminal_confined_path import NOBODY, root_only
-from test_terminal_files import PermissionDenied, fetch, limited, look, put
 
 
 def limits(served: Served, chroot: Path | str) -> None:
@@ -16,7 +16,7 @@ def limits(served: Served, chroot: Path | str) -> None:
 
 
 @root_only
-def test_a_chroot_that_its_user_can_replace_is_refused(either: Served, tmp_path: Path) -> None:
+def test_a_chroot_that_its_user_can_replace_is_rejected(either: Served, tmp_path: Path) -> None:
     chroot = tmp_path / "home" / "files"
     chroot.mkdir(parents=True)
     os.chown(tmp_path / "home", NOBODY, -1)
@@ -27,17 +27,19 @@ def test_a_chroot_that_its_user_can_replace_is_refused(either: Served, tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("make", "said"), [(False, "cannot be opened (No such file"), (True, "symbolic link")]
+    ("make", "message"), [(False, "cannot be opened (No such file"), (True, "symbolic link")]
 )
-def test_a_chroot_that_is_not_there(either: Served, tmp_path: Path, make: bool, said: str) -> None:
+def test_a_chroot_that_is_missing_or_a_link_is_a_configuration_error(
+    either: Served, tmp_path: Path, make: bool, message: str
+) -> None:
     if make:
         (tmp_path / "chroot").symlink_to(tmp_path)
     limits(either, tmp_path / "chroot")
     done = either.device.run("terminal", "--wait", "1")
-    assert (done.code, said in done.err) == (78, True), done
+    assert (done.code, message in done.err) == (78, True), done
 
 
-def test_a_chroot_that_is_not_needed_is_not_asked_for(terminal: Served) -> None:
+def test_a_missing_chroot_is_no_error_if_file_transfers_are_disabled(terminal: Served) -> None:
     files = {"Chroot": "/nowhere"}
     terminal.configure(
         RemoteTerminal=True,
@@ -49,7 +51,7 @@ def test_a_chroot_that_is_not_needed_is_not_asked_for(terminal: Served) -> None:
 
 
 @pytest.mark.parametrize("follow", [False, True])
-def test_a_link_in_the_place_of_the_chroot_leads_nowhere(
+def test_a_link_that_replaces_the_chroot_is_not_followed(
     terminal: Served, tmp_path: Path, follow: bool
 ) -> None:
     chroot, outside = tmp_path / "chroot", tmp_path / "outside"
@@ -66,21 +68,21 @@ def test_a_link_in_the_place_of_the_chroot_leads_nowhere(
     assert (tmp_path / "away" / "file").read_text() == "written"
 
 
-def test_a_hard_link_is_not_fetched_from_a_chroot(terminal: Served, tmp_path: Path) -> None:
+def test_a_file_with_hard_links_is_not_downloaded_from_a_chroot(terminal: Served, tmp_path: Path) -> None:
     chroot = tmp_path / "chroot"
     chroot.mkdir()
     (tmp_path / "secret").write_text("outside")
     os.link(tmp_path / "secret", chroot / "link")
     with limited(terminal, Chroot=str(chroot), AllowOverwrite=True) as line:
         for attempt in (look, fetch):
-            with pytest.raises(PermissionDenied, match="several names"):
+            with pytest.raises(TransferFailed, match="several names"):
                 attempt(line, chroot / "link")
         put(line, chroot / "link", b"new")
         assert fetch(line, chroot / "link") == b"new"
     assert (tmp_path / "secret").read_text() == "outside"
 
 
-def test_a_hard_link_is_fetched_where_there_is_no_chroot(terminal: Served, tmp_path: Path) -> None:
+def test_a_file_with_hard_links_is_downloaded_without_a_chroot(terminal: Served, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("content")
     os.link(tmp_path / "file", tmp_path / "link")
     with limited(terminal) as line:
@@ -98,13 +100,13 @@ pwd.getpwnam = at_home(pwd.getpwnam)
 
 
 @root_only
-def test_a_shell_does_not_start_where_only_root_can_go(terminal: Served, tmp_path: Path) -> None:
-    """The home of its user, or a link there, may lead through directories that are closed to him."""
+def test_a_shell_does_not_start_in_a_home_that_only_root_can_enter(terminal: Served, tmp_path: Path) -> None:
+    """The path of the home may lead through directories that the user must not enter."""
     closed = tmp_path / "closed"
     (closed / "open").mkdir(parents=True)
     (closed / "open" / "file").write_text("secret")
     closed.chmod(0o700)
-    spoil(terminal.device, HOME.format(home=str(closed / "open")))
+    patch_python(terminal.device, HOME.format(home=str(closed / "open")))
     terminal.configure(RemoteTerminal=True, User="nobody")
     with terminal.connect() as line:
         line.shell()

@@ -1,4 +1,4 @@
-"""Whatever a message holds is asked for its type first; and a bug ends one session, not the process."""
+"""Fields of any type are rejected with an error, and a bug ends one session, not the process."""
 
 import logging
 import os
@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.device import spoil
+from helpers.device import patch_python
 from helpers.terminal_fuzz import WRONG, Maker, pack
-from helpers.terminal_peer import Conversation, Heard, Served
+from helpers.terminal_peer import Conversation, Received, Served
 
 from mender_oneshot.terminal import messages
 from mender_oneshot.terminal.confined_path import hold
@@ -31,41 +31,41 @@ FLAG = [value for value in WRONG if not isinstance(value, bool)]
 REQUEST = {"path": "/etc/hostname", "remote_host": "127.0.0.1", "remote_port": 9, "protocol": "tcp"}
 
 TABLE: dict[str, tuple[int, str, str, str, list[Any]]] = {
-    # name: protocol, type, "props" or "body", field, values that it cannot have
+    # name: protocol, type, "props" or "body", field, invalid values
     "the width of a new shell": (SHELL, "new", "props", "terminal_width", NUMBER),
     "the height of a new shell": (SHELL, "new", "props", "terminal_height", NUMBER),
     "the user of a new shell": (SHELL, "new", "props", "user_id", TEXT),
     "the width of a shell": (SHELL, "resize", "props", "terminal_width", NUMBER),
     "the user whose shells to stop": (SHELL, "stop", "props", "user_id", TEXT),
-    "the path to look at": (FILES, "stat", "body", "path", TEXT),
-    "the path to fetch": (FILES, "get_file", "body", "path", TEXT),
-    "the user who fetches": (FILES, "get_file", "props", "user_id", TEXT),
-    "the path to put": (FILES, "put_file", "body", "path", TEXT),
-    "the name to put": (FILES, "put_file", "body", "src_path", TEXT),
+    "the path of stat": (FILES, "stat", "body", "path", TEXT),
+    "the path of a download": (FILES, "get_file", "body", "path", TEXT),
+    "the user of a download": (FILES, "get_file", "props", "user_id", TEXT),
+    "the path of an upload": (FILES, "put_file", "body", "path", TEXT),
+    "the name of an upload": (FILES, "put_file", "body", "src_path", TEXT),
     "the mode": (FILES, "put_file", "body", "mode", [*NUMBER, -1, 2**32]),
     "the owner": (FILES, "put_file", "body", "uid", [*NUMBER, -1, 2**32 - 1]),
     "the group": (FILES, "put_file", "body", "gid", [*NUMBER, -1, 2**32 - 1]),
     "the target's host": (FORWARD, "new", "body", "remote_host", TEXT),
     "the target's port": (FORWARD, "new", "body", "remote_port", [*NUMBER, 0, -1, 65536, 2**64 - 1]),
     "the target's protocol": (FORWARD, "new", "body", "protocol", [*TEXT, "sctp", ""]),
-    "the name of a new connection": (FORWARD, "new", "props", "connection_id", [*TEXT, "x" * 257]),
-    "the name of a connection with data": (FORWARD, "forward", "props", "connection_id", TEXT),
-    "the name of a connection with an ack": (FORWARD, "ack", "props", "connection_id", TEXT),
-    "the name of a connection to stop": (FORWARD, "stop", "props", "connection_id", TEXT),
+    "the id of a new connection": (FORWARD, "new", "props", "connection_id", [*TEXT, "x" * 257]),
+    "the id of a connection with data": (FORWARD, "forward", "props", "connection_id", TEXT),
+    "the id of a connection with an ack": (FORWARD, "ack", "props", "connection_id", TEXT),
+    "the id of a connection to stop": (FORWARD, "stop", "props", "connection_id", TEXT),
     "the user of a connection": (FORWARD, "new", "props", "user_id", TEXT),
     "the user of a command": (CLIENT, "check-update", "props", "user_id", TEXT),
     "the versions": (CONTROL, "open", "body", "versions", LIST),
 }
 
 
-def is_error(heard: Heard, kind: str) -> bool:
-    if heard.proto in (SHELL, CLIENT):
-        return heard.kind == kind and heard.props["status"] == 2
-    return heard.kind == "error"
+def is_error(received: Received, kind: str) -> bool:
+    if received.proto in (SHELL, CLIENT):
+        return received.kind == kind and received.props["status"] == 2
+    return received.kind == "error"
 
 
 def try_row(conversation: Conversation, name: str) -> None:
-    """Send each of the values; each has to be answered with an error, and nothing else may follow."""
+    """Send each of the values; each must be answered with one error."""
     proto, kind, place, field, values = TABLE[name]
     for value in values:
         props, body = {"connection_id": "c1"}, dict(REQUEST)
@@ -74,9 +74,9 @@ def try_row(conversation: Conversation, name: str) -> None:
         if place == "body" and field == "path":
             header["sid"] = f"s{values.index(value)}-path"
         conversation.send_bytes(pack({"hdr": header, "body": pack(body)}))
-        heard = conversation.receive()
-        assert heard.sid == header["sid"]
-        assert is_error(heard, kind), (value, heard)
+        received = conversation.receive()
+        assert received.sid == header["sid"]
+        assert is_error(received, kind), (value, received)
 
 
 @pytest.mark.parametrize("name", TABLE)
@@ -118,7 +118,7 @@ def test_an_offset_of_the_wrong_type_ends_the_transfer(
 
 
 def drive(served: Served, seed: int, count: int) -> None:
-    """Send messages to the real process; somebody else's shell has to work afterwards."""
+    """Send messages to the real process; the shell of another user must still work afterwards."""
     served.device.root.joinpath("file").write_bytes(b"content")
     maker = Maker(seed, str(served.device.root))
     with served.connect() as conversation:
@@ -128,7 +128,7 @@ def drive(served: Served, seed: int, count: int) -> None:
             if sent % 50 == 49:
                 conversation.round_trip()
         conversation.type("echo al''ive\n", "other")
-        conversation.until(lambda heard: heard.sid == "other" and b"alive" in heard.body)
+        conversation.until(lambda received: received.sid == "other" and b"alive" in received.body)
         code, _, err = served.stop()
     assert code == 0
     assert "bug" not in err, err
@@ -145,17 +145,17 @@ def test_many_messages_of_any_type_do_not_end_the_terminal(either: Served, seed:
 
 
 def feed(seed: int, count: int, directory: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Give messages to the handlers themselves; no shell is started."""
+    """Call the handlers directly; no shell is started."""
     loop = Loop()
-    host = Outbox(loop, TerminalSettings(on=True, shell="/nonexistent"))
+    outbox = Outbox(loop, TerminalSettings(on=True, shell="/nonexistent"))
     root = hold("/")
-    files, forwards, shells = Transfers(host, root), Forwards(host), Shells(host)
+    files, forwards, shells = Transfers(outbox, root), Forwards(outbox), Shells(outbox)
 
     def close(sid: str) -> None:
         files.close(sid)
         forwards.close(sid)
 
-    control = Control(host, close)
+    control = Control(outbox, close)
     handlers: dict[int, Callable[[Message], None]] = {
         SHELL: shells.handle,
         FILES: files.handle,
@@ -169,7 +169,7 @@ def feed(seed: int, count: int, directory: Path, caplog: pytest.LogCaptureFixtur
                 message = messages.decode(maker.message())
             except DecodeError:
                 continue
-            with host.answering(message):
+            with outbox.answering(message):
                 if message.proto in handlers:
                     handlers[message.proto](message)
             loop.later(0, lambda: None)
@@ -182,65 +182,67 @@ def feed(seed: int, count: int, directory: Path, caplog: pytest.LogCaptureFixtur
     assert not caplog.records, caplog.text
 
 
-def test_messages_of_any_type_to_the_handlers(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_handlers_have_no_bug_for_messages_of_any_type(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "file").write_bytes(b"content")
     feed(1, 3000, tmp_path, caplog)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("seed", range(2, 12))
-def test_many_messages_of_any_type_to_the_handlers(
+def test_the_handlers_have_no_bug_for_many_messages_of_any_type(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, seed: int
 ) -> None:
     (tmp_path / "file").write_bytes(b"content")
     feed(seed, 100000, tmp_path, caplog)
 
 
-SPOILT = """
+FAILING = """
 import fcntl, os, socket
 class Surprise(Exception):
     pass
 before = {name}
 def after(*arguments, **options):
     if {when}:
-        raise Surprise("never heard of" + "!" * 1000)
+        raise Surprise("unexpected" + "!" * 1000)
     return before(*arguments, **options)
 {name} = after
 """
-"""A function of the system's that fails in a way nobody has foreseen, as a bug would."""
+"""Code for `patch_python`: a function of the standard library raises an unexpected exception, as a bug would."""
 
 
-def provoke_new_shell(conversation: Conversation) -> Heard:
+def provoke_new_shell(conversation: Conversation) -> Received:
     conversation.send(SHELL, "new", "s2", terminal_width=66, terminal_height=66)
     return conversation.expect(SHELL, "new", "s2")
 
 
-def provoke_resize(conversation: Conversation) -> Heard:
+def provoke_resize(conversation: Conversation) -> Received:
     conversation.shell("s2", user_id="u2")
     conversation.send(SHELL, "resize", "s2", terminal_width=66, terminal_height=66)
     return conversation.expect(SHELL, "resize", "s2")
 
 
-def provoke_fetch(conversation: Conversation) -> Heard:
+def provoke_download(conversation: Conversation) -> Received:
     conversation.send(FILES, "get_file", "s2", pack({"path": "/etc/passwd"}))
     return conversation.expect(FILES, "error", "s2")
 
 
-def provoke_put(conversation: Conversation) -> Heard:
+def provoke_upload(conversation: Conversation) -> Received:
     conversation.send(FILES, "put_file", "s2", pack({"path": "/tmp/never-there"}))
     conversation.expect(FILES, "ack", "s2")
     conversation.send(FILES, "file_chunk", "s2", offset=0)
     return conversation.expect(FILES, "error", "s2")
 
 
-def provoke_forward(conversation: Conversation) -> Heard:
+def provoke_forward(conversation: Conversation) -> Received:
     body = {"remote_host": "127.0.0.1", "remote_port": 9, "protocol": "udp"}
     conversation.send(FORWARD, "new", "s2", pack(body), connection_id="c1")
     return conversation.expect(FORWARD, "error", "s2")
 
 
-def provoke_answer(conversation: Conversation) -> Heard:
-    """A bug in what the loop calls later, when the target's port is found closed."""
+def provoke_callback(conversation: Conversation) -> Received:
+    """The exception is raised in a callback of the loop, when connecting to the target fails."""
     body = {"remote_host": "127.0.0.1", "remote_port": 9, "protocol": "udp"}
     conversation.send(FORWARD, "new", "s2", pack(body), connection_id="c1")
     return conversation.expect(FORWARD, "error", "s2")
@@ -250,29 +252,29 @@ SIZE = "isinstance(arguments[2], bytes) and arguments[2][0] == 66"
 BUGS = {
     "in the start of a shell": ("fcntl.ioctl", SIZE, provoke_new_shell),
     "in a resize": ("fcntl.ioctl", SIZE, provoke_resize),
-    "in a fetch": ("os.pread", "True", provoke_fetch),
-    "at the end of a put": ("os.fchmod", "True", provoke_put),
+    "in a download": ("os.pread", "True", provoke_download),
+    "at the end of an upload": ("os.fchmod", "True", provoke_upload),
     "in a port forward": (
         "socket.socket.setblocking",
         "arguments[0].type & socket.SOCK_DGRAM",
         provoke_forward,
     ),
-    "in a callback": ("socket.socket.getsockopt", "arguments[0].type & socket.SOCK_DGRAM", provoke_answer),
+    "in a callback": ("socket.socket.getsockopt", "arguments[0].type & socket.SOCK_DGRAM", provoke_callback),
 }
 
 
 @pytest.mark.parametrize("name", BUGS)
 def test_a_bug_ends_one_session_with_an_error(either: Served, name: str) -> None:
-    spoilt, when, provoke = BUGS[name]
-    spoil(either.device, SPOILT.format(name=spoilt, when=when))
+    function, when, provoke = BUGS[name]
+    patch_python(either.device, FAILING.format(name=function, when=when))
     with either.connect() as conversation:
         conversation.shell("other", user_id="other")
         assert b"internal error" in provoke(conversation).body
         conversation.type("echo al''ive\n", "other")
-        conversation.until(lambda heard: heard.sid == "other" and b"alive" in heard.body)
+        conversation.until(lambda received: received.sid == "other" and b"alive" in received.body)
         code, _, err = either.stop()
     assert code == 0
-    told = [line for line in err.splitlines() if "Surprise" in line]
-    assert told
-    assert len(told[0]) < 400
-    assert "report it" in told[0]
+    logged = [text for text in err.splitlines() if "Surprise" in text]
+    assert logged
+    assert len(logged[0]) < 400
+    assert "report it" in logged[0]

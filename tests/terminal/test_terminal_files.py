@@ -1,4 +1,4 @@
-"""Files over the terminal: whole or not at all, nothing outside the limits, numbers as Go wants them."""
+"""File transfers: atomic, within the limits, with numbers encoded as Go expects them."""
 
 import contextlib
 import errno
@@ -13,83 +13,23 @@ from typing import Any
 
 import msgpack
 import pytest
-from helpers.device import spoilt
+from helpers.confinement import ESCAPES, root_only
+from helpers.device import patched_python
 from helpers.no_sync import NO_SYNC
-from helpers.terminal_peer import Conversation, Heard, Served, descriptors, eventually, resident
-from test_terminal_confined_path import ESCAPES
-from test_terminal_confined_path import tree as tree
+from helpers.terminal_files import (
+    TransferFailed,
+    answer,
+    begin,
+    body,
+    fetch,
+    limited,
+    look,
+    put,
+)
+from helpers.terminal_peer import Conversation, Served, descriptors, resident
+from helpers.waiting import until
 
 from mender_oneshot.terminal.messages import CONTROL, FILES, SHELL, pack
-
-root_only = pytest.mark.skipif(os.geteuid() != 0, reason="owners can only be changed by root")
-
-
-class PermissionDenied(Exception):
-    """The device answered with an error; the text is its words."""
-
-
-def body(**members: Any) -> bytes:
-    return pack({name: os.fsdecode(value) if name == "path" else value for name, value in members.items()})
-
-
-def answer(line: Conversation, kind: str, sid: str) -> Heard:
-    """The next message of a session: of the kind expected, else the error is raised."""
-    heard = line.receive()
-    while heard.sid != sid:  # what was under way when another was refused
-        assert b"no file transfer in progress" in heard.body, heard
-        heard = line.receive()
-    assert (heard.proto, heard.sid) == (FILES, sid), heard
-    if heard.kind == "error":
-        raise PermissionDenied(msgpack.unpackb(heard.body)["err"])
-    assert heard.kind == kind, heard
-    return heard
-
-
-def look(line: Conversation, path: Any, sid: str = "f1") -> dict[str, Any]:
-    line.send(FILES, "stat", sid, body(path=path))
-    info = msgpack.unpackb(answer(line, "file_info", sid).body, unicode_errors="surrogateescape")
-    assert isinstance(info, dict)
-    return info
-
-
-def fetch(line: Conversation, path: Any, sid: str = "f1") -> bytes:
-    """Fetch a file as the server does: an ack after every ten chunks, and one for the end."""
-    line.send(FILES, "get_file", sid, body(path=path))
-    got = b""
-    chunks = 0
-    while True:
-        chunk = answer(line, "file_chunk", sid)
-        assert chunk.props == {"offset": len(got)}
-        assert b"\xa6offset\xd3" in chunk.data
-        assert len(chunk.data) < 65536
-        got += chunk.body
-        chunks += 1
-        if not chunk.body or chunks % 10 == 0:
-            line.send(FILES, "ack", sid, offset=len(got))
-        if not chunk.body:
-            return got
-
-
-def begin(line: Conversation, path: Any, sid: str = "p1", **members: Any) -> None:
-    line.send(FILES, "put_file", sid, body(path=path, **members))
-    assert answer(line, "ack", sid).props == {"offset": 0}
-
-
-def put(line: Conversation, path: Any, data: bytes, sid: str = "p1", **members: Any) -> None:
-    """Put a file as the server does: chunks of 4 KiB, at most 80 KiB beyond the last ack."""
-    begin(line, path, sid, **members)
-    sent = acknowledged = 0
-    while sent < len(data):
-        while sent > acknowledged + 4096 * 20:
-            acknowledged = answer(line, "ack", sid).props["offset"]
-        line.send(FILES, "file_chunk", sid, data[sent : sent + 4096], offset=sent)
-        sent += len(data[sent : sent + 4096])
-    line.send(FILES, "file_chunk", sid, offset=sent)
-    while True:
-        ack = answer(line, "ack", sid)
-        assert b"\xa6offset\xd3" in ack.data
-        if ack.props["offset"] >= sent:
-            return
 
 
 def left_over(directory: Path) -> list[str]:
@@ -108,16 +48,16 @@ NAMES: list[str | bytes] = [
 ]
 
 
-def test_what_is_put_is_fetched_again(either: Served, tmp_path: Path) -> None:
+def test_an_uploaded_file_is_downloaded_unchanged(either: Served, tmp_path: Path) -> None:
     with either.connect() as line:
         for size in SIZES:
-            there_and_back(line, tmp_path / f"file{size}", os.urandom(size))
+            upload_and_download(line, tmp_path / f"file{size}", os.urandom(size))
         assert not left_over(tmp_path)
 
 
-def there_and_back(line: Conversation, path: Path, data: bytes) -> None:
+def upload_and_download(line: Conversation, path: Path, data: bytes) -> None:
     put(line, path, data)
-    # The last ack came after the file had its name.
+    # The last ack follows the rename.
     assert path.read_bytes() == data
     assert stat.S_IMODE(path.stat().st_mode) == 0o644
     info = look(line, path)
@@ -127,7 +67,7 @@ def there_and_back(line: Conversation, path: Path, data: bytes) -> None:
     assert fetch(line, path) == data
 
 
-def test_odd_names(line: Conversation, tmp_path: Path) -> None:
+def test_unusual_names_are_preserved(line: Conversation, tmp_path: Path) -> None:
     for name in NAMES:
         path = os.path.join(os.fsencode(tmp_path), os.fsencode(name))
         put(line, path, b"content")
@@ -137,8 +77,8 @@ def test_odd_names(line: Conversation, tmp_path: Path) -> None:
         assert fetch(line, path) == b"content"
 
 
-def test_a_name_that_is_too_long(line: Conversation, tmp_path: Path) -> None:
-    with pytest.raises(PermissionDenied, match="File name too long"):
+def test_a_name_that_is_too_long_is_an_error(line: Conversation, tmp_path: Path) -> None:
+    with pytest.raises(TransferFailed, match="File name too long"):
         put(line, tmp_path / ("a" * 256), b"content")
 
 
@@ -151,21 +91,21 @@ MODES: list[tuple[dict[str, Any], int]] = [
 ]
 
 
-def test_the_mode_is_cut_to_the_permissions(line: Conversation, tmp_path: Path) -> None:
+def test_an_upload_gets_only_permission_bits(line: Conversation, tmp_path: Path) -> None:
     for members, mode in MODES:
         put(line, tmp_path / "file", b"x", **members)
         assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == mode, members
 
 
 @root_only
-def test_the_owner_that_is_asked_for(line: Conversation, tmp_path: Path) -> None:
+def test_an_upload_gets_the_requested_owner(line: Conversation, tmp_path: Path) -> None:
     put(line, tmp_path / "file", b"x", uid=1234, gid=4321)
     found = (tmp_path / "file").stat()
     assert (found.st_uid, found.st_gid) == (1234, 4321)
 
 
-def test_modes_are_told_as_go_tells_them(line: Conversation, tmp_path: Path) -> None:
-    """The server refuses by these bits what is no regular file (os.FileMode, not st_mode)."""
+def test_modes_are_sent_as_go_file_modes(line: Conversation, tmp_path: Path) -> None:
+    """By these bits the server rejects files that are not regular (os.FileMode, not st_mode)."""
     (tmp_path / "directory").mkdir(0o755)
     os.mkfifo(tmp_path / "pipe", 0o600)
     with socket.socket(socket.AF_UNIX) as listener:
@@ -188,12 +128,12 @@ def test_modes_are_told_as_go_tells_them(line: Conversation, tmp_path: Path) -> 
     assert look(line, "/dev/null")["mode"] & ~0o777 == 1 << 26 | 1 << 21
 
 
-def test_only_regular_files_are_fetched(line: Conversation, tmp_path: Path) -> None:
+def test_only_regular_files_are_downloaded(line: Conversation, tmp_path: Path) -> None:
     (tmp_path / "directory").mkdir()
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "dangling").symlink_to("nowhere")
     for path in ["pipe", "directory", "/dev/zero", "/dev/null", "nothing", "pipe/x", "dangling"]:
-        with pytest.raises(PermissionDenied):
+        with pytest.raises(TransferFailed):
             fetch(line, tmp_path / path)
 
 
@@ -203,21 +143,21 @@ def test_only_regular_files_are_replaced(line: Conversation, tmp_path: Path) -> 
     (tmp_path / "file").write_text("as it was")
     (tmp_path / "link").symlink_to("file")
     for target in ["pipe", "directory", "directory/", "link", "nothing/", "nothing/x", "file/x"]:
-        with pytest.raises(PermissionDenied):
+        with pytest.raises(TransferFailed):
             begin(line, f"{tmp_path}/{target}")
         assert (tmp_path / "file").read_text() == "as it was"
 
 
-def test_a_link_with_a_slash_behind_it_is_the_directory(line: Conversation, tmp_path: Path) -> None:
+def test_a_link_followed_by_a_slash_is_the_directory(line: Conversation, tmp_path: Path) -> None:
     (tmp_path / "directory").mkdir()
     (tmp_path / "link").symlink_to("directory")
     put(line, f"{tmp_path}/link/", b"content", src_path="file")
     assert (tmp_path / "directory" / "file").read_text() == "content"
 
 
-def test_what_was_refused_is_no_session(terminal: Served, tmp_path: Path) -> None:
+def test_a_rejected_request_does_not_count_as_a_session(terminal: Served, tmp_path: Path) -> None:
     with terminal.connect("--max-sessions", "1") as line:
-        with pytest.raises(PermissionDenied):
+        with pytest.raises(TransferFailed):
             begin(line, tmp_path / "nothing" / "file", "a")
         line.shell("b")
         line.send(SHELL, "stop", "b")
@@ -226,22 +166,20 @@ def test_what_was_refused_is_no_session(terminal: Served, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("target", ["directory", "directory/", "to-directory"])
-def test_into_a_directory_a_file_goes_under_its_own_name(
-    line: Conversation, tmp_path: Path, target: str
-) -> None:
+def test_an_upload_to_a_directory_keeps_its_name(line: Conversation, tmp_path: Path, target: str) -> None:
     (tmp_path / "directory").mkdir()
     (tmp_path / "to-directory").symlink_to("directory")
     for source in ("name", "/some/where/name", "../../name"):
-        with contextlib.suppress(PermissionDenied):
+        with contextlib.suppress(TransferFailed):
             put(line, f"{tmp_path}/{target}", source.encode(), src_path=source)
             assert (tmp_path / "directory" / "name").read_text() == source
     assert sorted(os.listdir(tmp_path)) == ["device", "directory", "to-directory"]
     for source in ("..", ".", "", "/", "a/..", "\0"):
-        with pytest.raises(PermissionDenied):
+        with pytest.raises(TransferFailed):
             begin(line, f"{tmp_path}/{target}", src_path=source)
 
 
-SENSELESS = [
+INVALID_REQUESTS = [
     b"",
     b"\xc1",
     b"\x90",
@@ -253,27 +191,27 @@ SENSELESS = [
 
 
 @pytest.mark.parametrize("kind", ["stat", "get_file", "put_file"])
-def test_requests_that_make_no_sense(line: Conversation, kind: str) -> None:
-    for data in SENSELESS:
+def test_invalid_requests_are_rejected(line: Conversation, kind: str) -> None:
+    for data in INVALID_REQUESTS:
         line.send(FILES, kind, "f1", data)
-        with pytest.raises(PermissionDenied, match="request parameters"):
+        with pytest.raises(TransferFailed, match="request parameters"):
             answer(line, kind, "f1")
 
 
-def test_an_error_says_to_what(line: Conversation) -> None:
+def test_an_error_names_the_type_of_the_request(line: Conversation) -> None:
     line.send(FILES, "stat", "f1", body(path="/nothing"))
     error = line.expect(FILES, "error", "f1")
     assert msgpack.unpackb(error.body) == {"err": "/nothing: No such file or directory", "msgtype": "stat"}
 
 
 @pytest.mark.parametrize("kind", ["ack", "file_chunk"])
-def test_what_belongs_to_no_transfer(line: Conversation, kind: str) -> None:
+def test_a_chunk_or_an_ack_without_a_transfer_is_an_error(line: Conversation, kind: str) -> None:
     line.send(FILES, kind, "f1", offset=0)
-    with pytest.raises(PermissionDenied, match="no file transfer in progress"):
+    with pytest.raises(TransferFailed, match="no file transfer in progress"):
         answer(line, kind, "f1")
 
 
-def test_a_type_that_nobody_knows(line: Conversation) -> None:
+def test_an_unknown_type_is_rejected(line: Conversation) -> None:
     line.send(FILES, "rename", "f1")
     error = msgpack.unpackb(line.expect(CONTROL, "error", "f1").body)
     assert error == {
@@ -284,24 +222,21 @@ def test_a_type_that_nobody_knows(line: Conversation) -> None:
     }
 
 
-# The window, and what goes wrong on the way.
-
-
-def test_no_more_than_the_window_is_under_way(line: Conversation, tmp_path: Path) -> None:
+def test_no_more_than_the_window_is_sent_without_an_ack(line: Conversation, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(bytes(3_000_000))
     line.send(FILES, "get_file", "f1", body(path=tmp_path / "file"))
     window = 20 * 32768
     got = sum(len(answer(line, "file_chunk", "f1").body) for _ in range(20))
     assert got == window
     line.send(CONTROL, "ping", "f1")
-    line.expect(CONTROL, "pong", "f1")  # and nothing before it
+    line.expect(CONTROL, "pong", "f1")  # no chunk was sent before it
     line.send(FILES, "ack", "f1", offset=32768)
     assert answer(line, "file_chunk", "f1").props == {"offset": window}
     line.send(FILES, "error", "f1", body(err="enough"))
     line.round_trip()
 
 
-def test_offsets_of_every_width_are_taken(line: Conversation, tmp_path: Path) -> None:
+def test_offsets_of_every_width_are_accepted(line: Conversation, tmp_path: Path) -> None:
     for width in (b"\x00", b"\xcc\x00", b"\xcd\x00\x00", b"\xd3" + bytes(8)):
         begin(line, tmp_path / "file")
         header = b"\x84\xa5proto\xcd\x00\x02\xa3typ\xaafile_chunk\xa3sid\xa2p1\xa5props\x81\xa6offset" + width
@@ -322,7 +257,7 @@ def test_offsets_of_every_width_are_taken(line: Conversation, tmp_path: Path) ->
         ("error", {}),
     ],
 )
-def test_an_upload_that_goes_wrong_has_never_been(
+def test_a_failed_upload_keeps_the_old_file(
     line: Conversation, tmp_path: Path, kind: str, props: dict[str, Any]
 ) -> None:
     (tmp_path / "file").write_text("as it was")
@@ -330,19 +265,19 @@ def test_an_upload_that_goes_wrong_has_never_been(
     line.send(FILES, "file_chunk", "p1", b"abc", offset=0)
     line.send(FILES, kind, "p1", b"def", **props)
     if kind != "error":
-        with pytest.raises(PermissionDenied):
+        with pytest.raises(TransferFailed):
             answer(line, "ack", "p1")
     line.round_trip()
     assert (tmp_path / "file").read_text() == "as it was"
     assert not left_over(tmp_path)
-    put(line, tmp_path / "file", b"and the next one works")
+    put(line, tmp_path / "file", b"the next upload works")
 
 
-def test_one_transfer_at_a_time_for_each_session(line: Conversation, tmp_path: Path) -> None:
+def test_a_session_has_one_transfer_at_a_time(line: Conversation, tmp_path: Path) -> None:
     begin(line, tmp_path / "file")
     for kind in ("put_file", "get_file"):
         line.send(FILES, kind, "p1", body(path=tmp_path / "other"))
-        with pytest.raises(PermissionDenied, match="another file transfer is in progress"):
+        with pytest.raises(TransferFailed, match="another file transfer is in progress"):
             answer(line, "ack", "p1")
     put(line, tmp_path / "other", b"b", sid="p2")
     line.send(FILES, "file_chunk", "p1", b"a", offset=0)
@@ -351,34 +286,36 @@ def test_one_transfer_at_a_time_for_each_session(line: Conversation, tmp_path: P
     assert ((tmp_path / "file").read_text(), (tmp_path / "other").read_text()) == ("a", "b")
 
 
-def test_the_disk_is_full(terminal: Served, line: Conversation, tmp_path: Path) -> None:
+def test_an_upload_to_a_full_disk_fails_and_leaves_no_file(
+    terminal: Served, line: Conversation, tmp_path: Path
+) -> None:
     resource.prlimit(terminal.process.pid, resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
-    with pytest.raises(PermissionDenied, match="File too large"):
+    with pytest.raises(TransferFailed, match="File too large"):
         put(line, tmp_path / "file", bytes(200_000))
     assert not (tmp_path / "file").exists()
     assert not left_over(tmp_path)
 
 
 @pytest.mark.parametrize("path", ["/proc/version", "/proc/uptime", "/sys/devices/system/cpu/online"])
-def test_what_the_kernel_makes_up_is_fetched_as_announced(line: Conversation, path: str) -> None:
-    """Its size is said to be 0 or 4096, and it may be another at each look."""
+def test_a_generated_file_is_downloaded_as_announced(line: Conversation, path: str) -> None:
+    """stat(2) returns 0 or 4096 as its size, and the content may differ at each read."""
     announced = look(line, path)["size"]
     got = fetch(line, path)
     assert len(got) == announced > 0
     if path != "/proc/uptime":
         assert got == Path(path).read_bytes()
-    # Of another path nothing was announced.
+    # The announced content belongs to that path only.
     look(line, path)
     assert fetch(line, "/etc/passwd") == Path("/etc/passwd").read_bytes()
 
 
-def test_a_file_that_grows_is_fetched_as_announced(line: Conversation, tmp_path: Path) -> None:
+def test_a_growing_file_is_downloaded_as_announced(line: Conversation, tmp_path: Path) -> None:
     (tmp_path / "log").write_bytes(b"a" * 1000)
     assert look(line, tmp_path / "log")["size"] == 1000
     with (tmp_path / "log").open("ab") as file:
         file.write(b"b" * 1000)
     assert fetch(line, tmp_path / "log") == b"a" * 1000
-    # Without having been announced it is fetched as it is.
+    # Without an announcement the current content is sent.
     assert len(fetch(line, tmp_path / "log")) == 2000
 
 
@@ -386,57 +323,49 @@ def test_a_file_that_has_shrunk_is_an_error(line: Conversation, tmp_path: Path) 
     (tmp_path / "log").write_bytes(b"a" * 1000)
     look(line, tmp_path / "log")
     (tmp_path / "log").write_bytes(b"a" * 10)
-    with pytest.raises(PermissionDenied, match="shorter"):
+    with pytest.raises(TransferFailed, match="shorter"):
         fetch(line, tmp_path / "log")
 
 
-@pytest.mark.parametrize("end", ["close", "lost", "told", "killed"])
-def test_an_upload_that_is_cut_leaves_the_old_file(terminal: Served, tmp_path: Path, end: str) -> None:
+@pytest.mark.parametrize("end", ["closed", "lost", "stopped", "killed"])
+def test_an_interrupted_upload_keeps_the_old_file(terminal: Served, tmp_path: Path, end: str) -> None:
     (tmp_path / "file").write_text("as it was")
     with terminal.connect() as line:
         begin(line, tmp_path / "file")
-        for turn in range(20):
-            line.send(FILES, "file_chunk", "p1", bytes(4096), offset=turn * 4096)
+        for number in range(20):
+            line.send(FILES, "file_chunk", "p1", bytes(4096), offset=number * 4096)
         answer(line, "ack", "p1")
         assert len(left_over(tmp_path)) == 1
-        if end == "close":
+        if end == "closed":
             line.send(CONTROL, "close", "p1")
             line.round_trip()
-        elif end == "told":
+        elif end == "stopped":
             terminal.process.terminate()
-            heard = line.until(lambda heard: heard.kind == "error")
-            assert "ends its terminal service" in msgpack.unpackb(heard[-1].body)["err"]
+            received = line.until(lambda received: received.kind == "error")
+            assert "ends its terminal service" in msgpack.unpackb(received[-1].body)["err"]
             assert line.end() == 1000
         elif end == "killed":
             terminal.process.kill()
             terminal.process.wait()
     assert (tmp_path / "file").read_text() == "as it was"
-    if end != "killed":  # then nobody is there to sweep
-        eventually(lambda: not left_over(tmp_path), "what was begun is removed")
+    if end != "killed":  # otherwise no process is left to remove it
+        until(lambda: not left_over(tmp_path), "the temporary file is removed")
 
 
-def test_transfers_leave_nothing_open(terminal: Served, line: Conversation, tmp_path: Path) -> None:
+def test_transfers_leave_no_descriptor_open(terminal: Served, line: Conversation, tmp_path: Path) -> None:
     put(line, tmp_path / "file", bytes(100_000))
     line.round_trip()
     files, memory = descriptors(terminal.process.pid), resident(terminal.process.pid)
-    for turn in range(20):
-        put(line, tmp_path / "file", bytes(100_000), sid=f"p{turn}")
-        assert len(fetch(line, tmp_path / "file", sid=f"f{turn}")) == 100_000
-        begin(line, tmp_path / "other", sid=f"x{turn}")
-        line.send(CONTROL, "close", f"x{turn}")
-        with pytest.raises(PermissionDenied):
-            fetch(line, tmp_path / "nothing", sid=f"y{turn}")
+    for number in range(20):
+        put(line, tmp_path / "file", bytes(100_000), sid=f"p{number}")
+        assert len(fetch(line, tmp_path / "file", sid=f"f{number}")) == 100_000
+        begin(line, tmp_path / "other", sid=f"x{number}")
+        line.send(CONTROL, "close", f"x{number}")
+        with pytest.raises(TransferFailed):
+            fetch(line, tmp_path / "nothing", sid=f"y{number}")
     line.round_trip()
     assert descriptors(terminal.process.pid) == files
     assert resident(terminal.process.pid) - memory < 2048
-
-
-# The limits of the configuration.
-
-
-def limited(terminal: Served, **limits: Any) -> Conversation:
-    terminal.configure(RemoteTerminal=True, Limits={"Enabled": True, "FileTransfer": limits})
-    return terminal.connect()
 
 
 @pytest.mark.parametrize("follow", [False, True])
@@ -449,10 +378,10 @@ def test_no_path_leaves_the_chroot(terminal: Served, tree: Path, follow: bool) -
         for path in ESCAPES:
             path = path.format(jail=tree, parent=tree.parent)
             for attempt in (look, fetch):
-                with pytest.raises(PermissionDenied):
+                with pytest.raises(TransferFailed):
                     attempt(line, path)
             for target in (path, f"{path}/new"):
-                with pytest.raises(PermissionDenied):
+                with pytest.raises(TransferFailed):
                     put(line, target, b"written", src_path="../../secret")
         assert fetch(line, tree / "file") == b"inside"
         put(line, tree / "a" / "new", b"written")
@@ -462,20 +391,20 @@ def test_no_path_leaves_the_chroot(terminal: Served, tree: Path, follow: bool) -
     assert not (tree.parent / "new").exists()
 
 
-def test_links_are_followed_only_where_that_is_allowed(terminal: Served, tmp_path: Path) -> None:
+def test_links_are_followed_only_if_allowed(terminal: Served, tmp_path: Path) -> None:
     (tmp_path / "directory").mkdir()
     (tmp_path / "directory" / "file").write_text("content")
     (tmp_path / "link").symlink_to("directory")
     with limited(terminal) as line:
         for attempt in (look, fetch):
-            with pytest.raises(PermissionDenied, match="forbidden to follow the link"):
+            with pytest.raises(TransferFailed, match="forbidden to follow the link"):
                 attempt(line, tmp_path / "link" / "file")
-        with pytest.raises(PermissionDenied, match="forbidden to follow the link"):
+        with pytest.raises(TransferFailed, match="forbidden to follow the link"):
             put(line, tmp_path / "link" / "new", b"")
         assert fetch(line, tmp_path / "directory" / "file") == b"content"
 
 
-def test_limits_that_are_not_enabled_are_none(terminal: Served, tmp_path: Path) -> None:
+def test_limits_that_are_not_enabled_have_no_effect(terminal: Served, tmp_path: Path) -> None:
     limits = {"Chroot": "/nowhere", "MaxFileSize": 1}
     terminal.configure(RemoteTerminal=True, Limits={"Enabled": False, "FileTransfer": limits})
     with terminal.connect() as line:
@@ -484,80 +413,82 @@ def test_limits_that_are_not_enabled_are_none(terminal: Served, tmp_path: Path) 
         assert fetch(line, tmp_path / "file") == b"again"
 
 
-def test_overwriting(terminal: Served, tmp_path: Path) -> None:
+def test_a_file_is_overwritten_only_if_allowed(terminal: Served, tmp_path: Path) -> None:
     with limited(terminal) as line:
         put(line, tmp_path / "file", b"first")
-        with pytest.raises(PermissionDenied, match="access denied: forbidden to overwrite the file"):
+        with pytest.raises(TransferFailed, match="access denied: forbidden to overwrite the file"):
             put(line, tmp_path / "file", b"second")
     assert (tmp_path / "file").read_text() == "first"
 
 
-def test_not_even_what_has_come_meanwhile_is_overwritten(terminal: Served, tmp_path: Path) -> None:
+def test_a_file_created_during_an_upload_is_not_overwritten(terminal: Served, tmp_path: Path) -> None:
     with limited(terminal) as line:
         begin(line, tmp_path / "file", "a")
         put(line, tmp_path / "file", b"first", "b")
         line.send(FILES, "file_chunk", "a", b"second", offset=0)
         line.send(FILES, "file_chunk", "a", offset=6)
-        with pytest.raises(PermissionDenied, match="forbidden to overwrite"):
+        with pytest.raises(TransferFailed, match="forbidden to overwrite"):
             answer(line, "ack", "a")
     assert (tmp_path / "file").read_text() == "first"
     assert not left_over(tmp_path)
 
 
-def test_the_largest_size(terminal: Served, tmp_path: Path) -> None:
+def test_a_file_over_the_size_limit_is_rejected(terminal: Served, tmp_path: Path) -> None:
     with limited(terminal, MaxFileSize=1000, AllowOverwrite=True) as line:
         put(line, tmp_path / "file", bytes(1000))
         assert len(fetch(line, tmp_path / "file")) == 1000
-        with pytest.raises(PermissionDenied, match="limit exhausted"):
+        with pytest.raises(TransferFailed, match="limit exhausted"):
             put(line, tmp_path / "file", bytes(1001))
         (tmp_path / "large").write_bytes(bytes(1001))
         for attempt in (look, fetch):
-            with pytest.raises(PermissionDenied, match="access denied: the file size is over the limit"):
+            with pytest.raises(TransferFailed, match="access denied: the file size is over the limit"):
                 attempt(line, tmp_path / "large")
-        # It says of itself that it holds nothing.
-        with pytest.raises(PermissionDenied, match="access denied: the file size is over the limit"):
+        # Its size in stat(2) is 0.
+        with pytest.raises(TransferFailed, match="access denied: the file size is over the limit"):
             look(line, f"/proc/{terminal.process.pid}/smaps")
     assert (tmp_path / "file").stat().st_size == 1000
 
 
-def test_bytes_per_minute(terminal: Served, tmp_path: Path) -> None:
+def test_transfers_over_the_bytes_per_minute_are_rejected(terminal: Served, tmp_path: Path) -> None:
     counters = {"MaxBytesTxPerMinute": 100_000, "MaxBytesRxPerMinute": 50_000}
     with limited(terminal, Counters=counters, AllowOverwrite=True) as line:
         put(line, tmp_path / "file", bytes(40_000))
-        with pytest.raises(PermissionDenied, match="limit exhausted"):
+        with pytest.raises(TransferFailed, match="limit exhausted"):
             put(line, tmp_path / "other", bytes(40_000))
         assert not (tmp_path / "other").exists()
         fetch(line, tmp_path / "file")
         fetch(line, tmp_path / "file")
-        with pytest.raises(PermissionDenied, match="limit exhausted"):
+        with pytest.raises(TransferFailed, match="limit exhausted"):
             fetch(line, tmp_path / "file")
 
 
-def test_the_umask_and_the_set_uid_bit(terminal: Served, tmp_path: Path) -> None:
+def test_the_umask_is_applied_and_the_set_uid_bit_rejected(terminal: Served, tmp_path: Path) -> None:
     with limited(terminal, Umask="027") as line:
         put(line, tmp_path / "a", b"", mode=0o777)
         assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o750
         for mode in (0o4755, 1 << 23 | 0o755):
-            with pytest.raises(PermissionDenied, match="access denied: the set uid mode is forbidden"):
+            with pytest.raises(TransferFailed, match="access denied: the set uid mode is forbidden"):
                 begin(line, tmp_path / "b", mode=mode)
 
 
-def test_the_set_uid_bit_where_it_is_allowed(terminal: Served, tmp_path: Path) -> None:
+def test_the_set_uid_bit_is_set_if_allowed(terminal: Served, tmp_path: Path) -> None:
     with limited(terminal, AllowSuid=True) as line:
         put(line, tmp_path / "a", b"", mode=1 << 23 | 0o755)
         assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o4755
 
 
-def test_regular_files_only(terminal: Served, tmp_path: Path) -> None:
+def test_other_files_are_hidden_if_only_regular_files_are_allowed(terminal: Served, tmp_path: Path) -> None:
     with limited(terminal, RegularFilesOnly=True) as line:
-        with pytest.raises(PermissionDenied, match="access denied: only regular files are allowed"):
+        with pytest.raises(TransferFailed, match="access denied: only regular files are allowed"):
             look(line, tmp_path)
         (tmp_path / "file").write_text("")
         look(line, tmp_path / "file")
 
 
 @root_only
-def test_owners_and_groups(terminal: Served, tmp_path: Path) -> None:
+def test_only_files_of_the_configured_owners_and_groups_are_transferred(
+    terminal: Served, tmp_path: Path
+) -> None:
     (tmp_path / "theirs").write_text("theirs")
     os.chown(tmp_path / "theirs", 1, 1)
     (tmp_path / "ours").write_text("ours")
@@ -566,15 +497,15 @@ def test_owners_and_groups(terminal: Served, tmp_path: Path) -> None:
     with limited(terminal, **limits) as line:
         assert fetch(line, tmp_path / "theirs") == b"theirs"
         for attempt in (look, fetch):
-            with pytest.raises(PermissionDenied, match="access denied: the file owner does not match"):
+            with pytest.raises(TransferFailed, match="access denied: the file owner does not match"):
                 attempt(line, tmp_path / "ours")
-        with pytest.raises(PermissionDenied, match="access denied: the file owner does not match"):
+        with pytest.raises(TransferFailed, match="access denied: the file owner does not match"):
             put(line, tmp_path / "ours", b"")
         os.chown(tmp_path / "ours", 1, 0)
         for attempt in (look, fetch):
-            with pytest.raises(PermissionDenied, match="access denied: the file group does not match"):
+            with pytest.raises(TransferFailed, match="access denied: the file group does not match"):
                 attempt(line, tmp_path / "ours")
-        with pytest.raises(PermissionDenied, match="access denied: the file group does not match"):
+        with pytest.raises(TransferFailed, match="access denied: the file group does not match"):
             put(line, tmp_path / "ours", b"")
         put(line, tmp_path / "theirs", b"new")
         put(line, tmp_path / "another", b"new", uid=0, gid=0)
@@ -584,15 +515,15 @@ def test_owners_and_groups(terminal: Served, tmp_path: Path) -> None:
 
 
 @root_only
-def test_an_owner_that_does_not_exist_is_an_error(terminal: Served, tmp_path: Path) -> None:
+def test_an_upload_for_an_owner_that_does_not_exist_is_an_error(terminal: Served, tmp_path: Path) -> None:
     with (
         limited(terminal, OwnerPut="nobody-of-this-name") as line,
-        pytest.raises(PermissionDenied, match="owner"),
+        pytest.raises(TransferFailed, match="owner"),
     ):
         put(line, tmp_path / "file", b"")
 
 
-def test_disabled_is_not_offered_and_not_served(terminal: Served) -> None:
+def test_file_transfers_can_be_disabled(terminal: Served) -> None:
     terminal.configure(RemoteTerminal=True, FileTransfer={"Disable": True})
     with terminal.connect() as line:
         line.send(CONTROL, "open", "f1", pack({"versions": [1]}))
@@ -603,15 +534,15 @@ def test_disabled_is_not_offered_and_not_served(terminal: Served) -> None:
 
 
 @pytest.mark.parametrize("seconds", [-(2**31), 0, 2**34, 2**63 - 1])
-def test_files_of_every_age(line: Conversation, seconds: int) -> None:
-    """A file system without a bound, as tmpfs, keeps whatever anybody sets."""
+def test_modification_times_of_any_age_are_sent(line: Conversation, seconds: int) -> None:
+    """tmpfs has no limit for times."""
     with tempfile.NamedTemporaryFile(dir="/dev/shm") as file:
         os.utime(file.name, (0, seconds))
         kept = os.stat(file.name).st_mtime_ns // 10**9
         assert look(line, file.name)["modtime"] == msgpack.Timestamp(kept)
 
 
-def test_names_are_what_they_are_whatever_the_locale(terminal: Served, tmp_path: Path) -> None:
+def test_names_do_not_depend_on_the_locale(terminal: Served, tmp_path: Path) -> None:
     terminal.device.environment |= {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     with terminal.connect() as line:
         put(line, tmp_path / "ümläut €", b"content")
@@ -619,12 +550,12 @@ def test_names_are_what_they_are_whatever_the_locale(terminal: Served, tmp_path:
     assert (tmp_path / "ümläut €").read_bytes() == b"content"
 
 
-def test_a_path_that_is_too_long(line: Conversation) -> None:
-    with pytest.raises(PermissionDenied, match="File name too long"):
+def test_a_path_that_is_too_long_is_an_error(line: Conversation) -> None:
+    with pytest.raises(TransferFailed, match="File name too long"):
         look(line, "/" + "./" * 2048 + "etc/passwd")
 
 
-def test_times_are_msgpack_times(line: Conversation, tmp_path: Path) -> None:
+def test_times_are_sent_as_msgpack_timestamps(line: Conversation, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     os.utime(tmp_path / "file", (0, 1_700_000_000))
     line.send(FILES, "stat", "f1", body(path=tmp_path / "file"))
@@ -632,9 +563,9 @@ def test_times_are_msgpack_times(line: Conversation, tmp_path: Path) -> None:
     assert b"\xa7modtime\xd6\xff" + struct.pack(">I", 1_700_000_000) in data
 
 
-def test_a_file_arrives_in_a_directory_that_cannot_be_synced(terminal: Served) -> None:
-    """As on a VirtualBox share, which answers EINVAL."""
+def test_an_upload_succeeds_in_a_directory_that_cannot_be_synced(terminal: Served) -> None:
+    """For example on a VirtualBox share, which returns EINVAL."""
     place = terminal.device.root / "put"
-    with spoilt(terminal.device, NO_SYNC.format(error=errno.EINVAL)), terminal.connect() as line:
+    with patched_python(terminal.device, NO_SYNC.format(error=errno.EINVAL)), terminal.connect() as line:
         put(line, place, b"content")
     assert place.read_bytes() == b"content"

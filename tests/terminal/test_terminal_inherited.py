@@ -1,4 +1,4 @@
-"""Whatever started the terminal leaves it things that change nothing: descriptors, signals, limits."""
+"""What the terminal inherits from its parent changes nothing: descriptors, signals, limits."""
 
 import sys
 
@@ -26,27 +26,29 @@ INHERITED = {
         "    signal.signal(number, signal.SIG_IGN)\n"
     ),
     "all signals blocked": "signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())",
-    "an alarm": "signal.setitimer(signal.ITIMER_REAL, 1)",
+    "a pending alarm": "signal.setitimer(signal.ITIMER_REAL, 1)",
     "no stdin": "os.close(0)",
     "a umask": "os.umask(0o777)",
 }
 
 
 @pytest.mark.parametrize("name", INHERITED)
-def test_what_is_inherited_changes_nothing(either: Served, name: str) -> None:
+def test_the_terminal_works_with_any_inherited_descriptors_signals_and_limits(
+    either: Served, name: str
+) -> None:
     start = START.format(before=INHERITED[name])
     process = either.device.start("terminal", "--wait", "0", wrapper=(sys.executable, "-c", start))
     either.processes.append(process)
     with either.peer.accept() as line:
         line.shell()
         line.type("sh -c 'kill $$'; echo co''de=$?; umask; exit 3\n")
-        shown = line.until(lambda heard: heard.kind == "stop")
-        screen = b"".join(heard.body for heard in shown)
+        shown = line.until(lambda received: received.kind == "stop")
+        screen = b"".join(received.body for received in shown)
         assert b"code=143" in screen
         assert b"0022" in screen
         assert b"status 3" in screen
         line.shell("s2")
         process.terminate()
-        line.until(lambda heard: (heard.proto, heard.kind) == (SHELL, "stop"))
+        line.until(lambda received: (received.proto, received.kind) == (SHELL, "stop"))
         assert line.end() == 1000
     assert either.finish()[0] == 0

@@ -1,9 +1,9 @@
-"""A shell speaks the language of its system, and its terminal knows of UTF-8."""
+"""A shell gets the locale of the system, and its terminal erases whole UTF-8 characters."""
 
 from pathlib import Path
 
 import pytest
-from helpers.device import spoil
+from helpers.device import patch_python
 from helpers.terminal_peer import Conversation, Served
 
 from mender_oneshot.terminal.language import is_utf8, parse
@@ -25,7 +25,7 @@ from mender_oneshot.terminal.language import is_utf8, parse
         ("LANG=\ufffd\n", {}),
     ],
 )
-def test_files_of_locales(text: str, found: dict[str, str]) -> None:
+def test_only_locale_names_are_read_from_a_locale_file(text: str, found: dict[str, str]) -> None:
     assert parse(text) == found
 
 
@@ -41,23 +41,23 @@ def test_files_of_locales(text: str, found: dict[str, str]) -> None:
         ({}, False),
     ],
 )
-def test_languages_that_are_written_in_utf8(chosen: dict[str, str], utf8: bool) -> None:
+def test_whether_a_locale_uses_utf8(chosen: dict[str, str], utf8: bool) -> None:
     assert is_utf8(chosen) == utf8
 
 
-ELSEWHERE = """
+REDIRECT_LOCALE_FILES = """
 import builtins
 before = builtins.open
-def elsewhere(path, *words, **more):
+def redirected(path, *arguments, **options):
     if path in ("/etc/locale.conf", "/etc/default/locale"):
         path = {directory!r} + path.replace("/", "_")
-    return before(path, *words, **more)
-builtins.open = elsewhere
+    return before(path, *arguments, **options)
+builtins.open = redirected
 """
 
 
 def shown(line: Conversation) -> tuple[set[str], bool]:
-    """What a shell has of its language, and whether its terminal has IUTF8."""
+    """Return the locale variables of a shell, and whether its terminal has IUTF8."""
     line.shell()
     line.type("env | grep -E '^(LANG|LC_)'; stty -a | grep -oE '.iutf8'; echo en''d\n")
     words = line.see(b"end\r\n").decode().split("en''d")[-1].split()
@@ -65,11 +65,11 @@ def shown(line: Conversation) -> tuple[set[str], bool]:
 
 
 CASES: dict[str, tuple[dict[str, str], dict[str, str], set[str], bool]] = {
-    # name: the terminal's environment, the files of the system, the shell's environment, IUTF8
-    "nothing": ({}, {}, {"LANG=C.UTF-8"}, True),
+    # name: environment of the terminal, files of the system, environment of the shell, IUTF8
+    "neither environment nor files": ({}, {}, {"LANG=C.UTF-8"}, True),
     "locale.conf": ({}, {"_etc_locale.conf": "LANG=C\n"}, {"LANG=C"}, False),
     "default/locale": ({}, {"_etc_default_locale": "LC_CTYPE=C.UTF-8\n"}, {"LC_CTYPE=C.UTF-8"}, True),
-    "both": (
+    "both files": (
         {},
         {"_etc_locale.conf": "LANG=C\n", "_etc_default_locale": "LANG=C.UTF-8\n"},
         {"LANG=C"},
@@ -86,15 +86,15 @@ CASES: dict[str, tuple[dict[str, str], dict[str, str], set[str], bool]] = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_language_of_a_shell(
+def test_a_shell_gets_the_locale_of_the_environment_or_of_the_system(
     terminal: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    ours, files, expected, utf8 = CASES[name]
+    environment, files, expected, utf8 = CASES[name]
     for inherited in ("LANG", "LANGUAGE", "LC_ALL", "LC_CTYPE", "LC_TIME"):
         monkeypatch.delenv(inherited, raising=False)
     for file, content in files.items():
         Path(f"{tmp_path}/{file}").write_text(content)
-    terminal.device.environment |= ours
-    spoil(terminal.device, ELSEWHERE.format(directory=f"{tmp_path}/"))
+    terminal.device.environment |= environment
+    patch_python(terminal.device, REDIRECT_LOCALE_FILES.format(directory=f"{tmp_path}/"))
     with terminal.connect() as line:
         assert shown(line) == (expected, utf8)

@@ -1,4 +1,4 @@
-"""From the first attempt to connect to the last child: when the terminal comes, stays, and goes."""
+"""The terminal from start to exit: configuration, limits, authorization, retries, proxies, commands."""
 
 import base64
 import contextlib
@@ -16,17 +16,16 @@ from pathlib import Path
 
 import msgpack
 import pytest
-from helpers.device import REPO, Device, spoil
+from helpers.device import REPO, Device, patch_python
 from helpers.proxy import Proxy
 from helpers.terminal_peer import (
     Served,
-    eventually,
+    is_blocked,
     need_the_extra,
     resident,
-    serving,
     silent_address,
-    stands_still,
 )
+from helpers.waiting import until
 from wsproto.events import BytesMessage, Ping
 
 from mender_oneshot.devserver import DevServer
@@ -36,24 +35,18 @@ from mender_oneshot.terminal.reconnect import backoff
 
 
 @pytest.fixture
-def terminal(tmp_path: Path) -> Iterator[Served]:
-    with serving(Device(tmp_path / "device", sys.executable)) as served:
-        yield served
-
-
-@pytest.fixture
 def ready(accepted: Device) -> Device:
-    """A device that the development server has accepted, its terminal switched on."""
+    """A device that the development server has accepted, with its terminal enabled."""
     need_the_extra(accepted.python)
     (accepted.conf / "mender-connect.conf").write_text('{"RemoteTerminal": "True"}')
     return accepted
 
 
 @contextlib.contextmanager
-def reachable(device: Device, server: DevServer, *words: str) -> Iterator["subprocess.Popen[str]"]:
-    """Have the terminal run until the end of the block, and end well."""
+def reachable(device: Device, server: DevServer, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
+    """Run the terminal until the end of the block, and check that it exits with 0."""
     times = server.connection_count() + 1
-    process = device.start("-l", "info", "terminal", *words)
+    process = device.start("-l", "info", "terminal", *arguments)
     try:
         server.wait_connected(times=times)
         yield process
@@ -67,8 +60,8 @@ def reachable(device: Device, server: DevServer, *words: str) -> Iterator["subpr
             process.communicate()
 
 
-def works(server: DevServer) -> None:
-    """A shell can be opened and answers."""
+def check_shell(server: DevServer) -> None:
+    """Open a shell and wait for output of it."""
     with server.terminal() as user:
         assert user.new().props
         user.type(b"echo $((6*7))x\n")
@@ -77,11 +70,9 @@ def works(server: DevServer) -> None:
 
 newest = pytest.mark.parametrize("python", [sys.executable])
 
-# On or off, and what it needs.
-
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [
         (None, 'is disabled; set {"RemoteTerminal": true} in /'),
         ('{"RemoteTerminal": "False", "User": "root"}', "is disabled"),
@@ -93,7 +84,9 @@ newest = pytest.mark.parametrize("python", [sys.executable])
         ("{", "is not JSON"),
     ],
 )
-def test_one_sentence_says_why_there_is_none(terminal: Served, text: str | None, words: str) -> None:
+def test_a_terminal_that_cannot_start_prints_the_reason_in_one_sentence(
+    terminal: Served, text: str | None, message: str
+) -> None:
     place = terminal.device.conf / "mender-connect.conf"
     place.unlink()
     if text:
@@ -101,12 +94,12 @@ def test_one_sentence_says_why_there_is_none(terminal: Served, text: str | None,
     done = terminal.device.run("terminal")
     assert done.code == 78
     assert done.out == ""
-    assert words in done.err
+    assert message in done.err
     assert len(done.err.splitlines()) == 1
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "words"),
+    ("number", "code", "message"),
     [
         (2, 78, "No such file or directory); mount devpts on /dev/pts"),
         (5, 78, "mount devpts on /dev/pts"),
@@ -114,8 +107,10 @@ def test_one_sentence_says_why_there_is_none(terminal: Served, text: str | None,
         (28, 75, "will retry on the next run"),
     ],
 )
-def test_without_a_pseudo_terminal(either: Served, number: int, code: int, words: str) -> None:
-    spoil(
+def test_without_a_pseudo_terminal_only_shells_are_impossible(
+    either: Served, number: int, code: int, message: str
+) -> None:
+    patch_python(
         either.device,
         "import os\n"
         "def openpty():\n"
@@ -123,13 +118,13 @@ def test_without_a_pseudo_terminal(either: Served, number: int, code: int, words
         "os.openpty = openpty\n",
     )
     done = either.device.run("terminal", "--wait", "1")
-    assert (done.code, words in done.err) == (code, True), done
+    assert (done.code, message in done.err) == (code, True), done
     either.configure(RemoteTerminal=True, Terminal={"Disable": True})
     with either.connect() as line:
         line.round_trip()
 
 
-def test_without_a_server(terminal: Served) -> None:
+def test_without_a_server_it_exits_with_78(terminal: Served) -> None:
     terminal.device.settings = {}
     terminal.device.configure()
     done = terminal.device.run("terminal")
@@ -137,8 +132,8 @@ def test_without_a_server(terminal: Served) -> None:
 
 
 @pytest.mark.parametrize("library", ["wsproto", "msgpack"])
-def test_without_the_extra(terminal: Served, library: str) -> None:
-    """As on a device where only what the core needs is installed."""
+def test_without_its_libraries_it_names_the_packages_to_install(terminal: Served, library: str) -> None:
+    """For example on a device with only the libraries of the other commands."""
     bare = terminal.device.root / "bare"
     bare.mkdir()
     (bare / f"{library}.py").write_text(f"raise ModuleNotFoundError('no', name='{library}')\n")
@@ -149,28 +144,25 @@ def test_without_the_extra(terminal: Served, library: str) -> None:
     assert len(done.err.splitlines()) == 1
 
 
-def test_a_second_one_gives_way_and_other_commands_do_not(ready: Device, server: DevServer) -> None:
+def test_a_second_terminal_exits_and_other_commands_run(ready: Device, server: DevServer) -> None:
     with reachable(ready, server):
         done = ready.run("terminal")
         assert (done.code, len(done.err.splitlines())) == (75, 1)
         assert "already running for this device" in done.err
         ready.ok("check-update")
         ready.ok("send-inventory")
-        works(server)
-
-
-# How long it stays.
+        check_shell(server)
 
 
 @newest
-def test_nobody_comes(ready: Device, server: DevServer) -> None:
+def test_without_a_session_it_exits_after_the_waiting_time(ready: Device, server: DevServer) -> None:
     done = ready.ok("terminal", "--wait", "1", "--json")
     assert done.json["step"] == "terminal"
     assert (done.json["sessions"], done.json["connections"]) == (0, 1)
     assert server.close_codes() == [1000]
 
 
-def test_it_stays_while_somebody_is_there_and_then_as_long_as_told(terminal: Served) -> None:
+def test_it_stays_during_a_session_and_then_for_the_waiting_time(terminal: Served) -> None:
     with terminal.connect("--wait", "1") as line:
         line.shell()
         line.type("sleep 2.5; echo al''ive\n")
@@ -180,7 +172,7 @@ def test_it_stays_while_somebody_is_there_and_then_as_long_as_told(terminal: Ser
     assert terminal.finish()[0] == 0
 
 
-def test_so_many_sessions_and_no_more(terminal: Served) -> None:
+def test_max_sessions_rejects_more_sessions_and_ends_the_terminal(terminal: Served) -> None:
     terminal.configure(RemoteTerminal=True, Sessions={"MaxPerUser": 5})
     with terminal.connect("--max-sessions", "2") as line:
         line.shell("1")
@@ -195,24 +187,24 @@ def test_so_many_sessions_and_no_more(terminal: Served) -> None:
     assert (code, "Served 2 sessions" in out) == (0, True)
 
 
-def test_so_many_seconds_and_no_more(terminal: Served) -> None:
+def test_max_runtime_ends_the_terminal_during_a_session(terminal: Served) -> None:
     with terminal.connect("--max-runtime", "2") as line:
         line.shell()
-        shown = line.until(lambda heard: heard.kind == "stop")
-        assert b"its time limit is reached" in b"".join(heard.body for heard in shown)
+        shown = line.until(lambda received: received.kind == "stop")
+        assert b"its time limit is reached" in b"".join(received.body for received in shown)
         assert line.end() == 1000
     assert terminal.finish()[0] == 0
 
 
-def test_the_time_is_over_before_there_was_a_connection(terminal: Served) -> None:
+def test_max_runtime_ends_retrying_with_the_last_error(terminal: Served) -> None:
     terminal.start("--max-runtime", "2")
-    with terminal.peer.refuse(503):
+    with terminal.peer.reject(503):
         code, _, err = terminal.finish()
     assert code == 75
     assert "answered 503" in err
 
 
-def test_the_time_is_over_while_a_server_says_nothing(terminal: Served) -> None:
+def test_max_runtime_ends_the_wait_for_a_server(terminal: Served) -> None:
     terminal.start("--max-runtime", "2")
     with terminal.peer.raw():
         code, _, err = terminal.finish()
@@ -220,29 +212,28 @@ def test_the_time_is_over_while_a_server_says_nothing(terminal: Served) -> None:
     assert "Could not connect within the time limit" in err
 
 
-# Who it is for the server.
-
-
-def test_without_a_token_it_gets_one(ready: Device, server: DevServer) -> None:
+def test_without_a_token_it_authorizes(ready: Device, server: DevServer) -> None:
     ready.forget_token()
     with reachable(ready, server):
-        works(server)
+        check_shell(server)
     assert ready.token
 
 
-def test_a_refused_token_is_replaced_once(ready: Device, server: DevServer) -> None:
+def test_a_rejected_token_is_replaced_once(ready: Device, server: DevServer) -> None:
     server.revoke_tokens()
     with reachable(ready, server):
-        works(server)
+        check_shell(server)
     paths = ("/deviceconnect/connect", "/auth_requests")
     answers = [seen.status for seen in server.requests if seen.path.endswith(paths)]
-    # To begin with: not accepted, accepted.
+    # The first two are from the fixture: not accepted, accepted.
     assert answers == [401, 200, 401, 200, 101]
 
 
 @newest
 @pytest.mark.parametrize("status", [401, 403])
-def test_a_token_that_is_refused_twice_is_the_end(ready: Device, server: DevServer, status: int) -> None:
+def test_a_token_that_is_rejected_twice_ends_the_terminal_with_77(
+    ready: Device, server: DevServer, status: int
+) -> None:
     server.faults.add("GET */deviceconnect/connect", count=None, status=status)
     done = ready.run("terminal")
     assert done.code == 77
@@ -252,7 +243,7 @@ def test_a_token_that_is_refused_twice_is_the_end(ready: Device, server: DevServ
 
 
 @newest
-def test_a_device_that_is_not_accepted(ready: Device, server: DevServer) -> None:
+def test_a_device_that_is_not_accepted_exits_with_77(ready: Device, server: DevServer) -> None:
     server.reject()
     done = ready.run("terminal")
     assert done.code == 77
@@ -260,57 +251,56 @@ def test_a_device_that_is_not_accepted(ready: Device, server: DevServer) -> None
     assert len(done.err.splitlines()) == 1
 
 
-# Attempts.
-
-
-def test_the_pauses_grow_and_are_spread() -> None:
+def test_the_backoff_grows_to_a_limit_and_has_jitter() -> None:
     assert [backoff(attempt, 0) for attempt in range(10)] == [0, 1, 1, 2, 2, 2, 4, 4, 4, 8]
     assert backoff(1, 0.5) == 3.5
     assert backoff(10**6, 1) == 1805
     assert backoff(10**6, 1, 60) == 65
 
 
-NO_SPREAD = """
+NO_JITTER = """
 import os
 draw = os.urandom
 os.urandom = lambda size: bytes(size) if size == 4 else draw(size)
 """
 
 
-def pauses_after(terminal: Served, connections: int, word: Ping | None) -> list[int]:
-    """Cut connections one after the other, and read in the log how long the terminal waits each time."""
-    spoil(terminal.device, NO_SPREAD)
+def pauses_after(terminal: Served, connections: int, event: Ping | None) -> list[int]:
+    """Break so many connections, and return how long the terminal waits each time, from its log."""
+    patch_python(terminal.device, NO_JITTER)
     process = terminal.device.start("-l", "info", "terminal", "--wait", "0")
     terminal.processes.append(process)
     for _ in range(connections):
         with terminal.peer.accept() as line:
-            if word:
-                line.put(word)
-                line.read()  # its answer
+            if event:
+                line.put(event)
+                line.read()  # the pong
     with terminal.peer.accept():
         err = terminal.stop()[2]
-    return [int(words) for words in re.findall(r"Reconnecting in (\d+) s", err)]
+    return [int(seconds) for seconds in re.findall(r"Reconnecting in (\d+) s", err)]
 
 
-def test_a_connection_that_heard_its_server_is_a_success(terminal: Served) -> None:
-    """However soon it is cut, and however often."""
+def test_a_connection_with_data_from_the_server_resets_the_backoff(terminal: Served) -> None:
+    """However short the connections are, and however often they break."""
     assert pauses_after(terminal, 6, Ping()) == [1] * 6
 
 
-def test_a_server_that_takes_connections_and_says_nothing_is_spared(terminal: Served) -> None:
+def test_a_server_that_accepts_connections_and_sends_nothing_is_not_flooded(terminal: Served) -> None:
     assert pauses_after(terminal, 4, None) == [1, 1, 2, 2]
 
 
 @pytest.mark.parametrize(
-    ("step", "held"), [("inventory", False), ("check", False), ("terminal", True), ("auth", True)]
+    ("step", "honored"), [("inventory", False), ("check", False), ("terminal", True), ("auth", True)]
 )
-def test_whose_pauses_the_terminal_keeps(terminal: Served, step: str, held: bool) -> None:
-    """A refused authorization holds back all that needs a token; what other steps were told is theirs."""
+def test_the_terminal_honors_pauses_of_its_own_and_of_auth_only(
+    terminal: Served, step: str, honored: bool
+) -> None:
+    """A pause of `auth` applies to everything that needs a token; those of other steps do not."""
     host = terminal.peer.url.partition("//")[2]
     pause = {"step": step, "host": host, "at": time.time(), "seconds": 3600}
     terminal.device.alter_state(pauses=[pause])
-    terminal.start("--wait", "2" if held else "0")
-    if held:
+    terminal.start("--wait", "2" if honored else "0")
+    if honored:
         code, _, err = terminal.finish()
         assert (code, "asked for a pause" in err) == (75, True), err
     else:
@@ -319,18 +309,18 @@ def test_whose_pauses_the_terminal_keeps(terminal: Served, step: str, held: bool
 
 
 @pytest.mark.parametrize(
-    ("status", "code", "words"),
+    ("status", "code", "message"),
     [(404, 69, "has no remote terminal"), (400, 69, "answered 400"), (302, 69, "answered 302")],
 )
-def test_answers_that_end_it(terminal: Served, status: int, code: int, words: str) -> None:
+def test_a_status_that_ends_the_terminal(terminal: Served, status: int, code: int, message: str) -> None:
     process = terminal.start()
-    with terminal.peer.refuse(status):
+    with terminal.peer.reject(status):
         found, _, err = terminal.finish(process)
     assert found == code
-    assert words in err
+    assert message in err
 
 
-def test_a_web_page_instead_of_a_websocket(terminal: Served) -> None:
+def test_an_answer_that_is_not_http_ends_the_terminal_with_76(terminal: Served) -> None:
     terminal.start()
     with terminal.peer.raw() as stream:
         stream.recv(65536)
@@ -341,25 +331,25 @@ def test_a_web_page_instead_of_a_websocket(terminal: Served) -> None:
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 503])
-def test_answers_after_which_it_tries_again(terminal: Served, status: int) -> None:
+def test_a_status_after_which_it_retries(terminal: Served, status: int) -> None:
     terminal.start()
-    with terminal.peer.refuse(status):
+    with terminal.peer.reject(status):
         pass
     with terminal.peer.accept() as line:
         line.shell()
     assert f"answered {status}" in terminal.stop()[2]
 
 
-def test_a_server_that_had_a_terminal_will_have_it_again(terminal: Served) -> None:
-    """A gateway answers so while what stands behind it restarts."""
+def test_after_a_first_connection_it_retries_even_after_a_404(terminal: Served) -> None:
+    """A gateway answers like this while the server restarts."""
     with terminal.connect("--wait", "0") as line:
         line.round_trip()
-    with terminal.peer.refuse(404), terminal.peer.accept() as line:
+    with terminal.peer.reject(404), terminal.peer.accept() as line:
         line.round_trip()
     assert "answered 404" in terminal.stop()[2]
 
 
-def test_a_portal_stands_in_the_way_for_a_while(terminal: Served) -> None:
+def test_after_a_first_connection_it_retries_even_behind_a_portal(terminal: Served) -> None:
     with terminal.connect("--wait", "0") as line:
         line.round_trip()
     with terminal.peer.raw() as stream:
@@ -370,37 +360,37 @@ def test_a_portal_stands_in_the_way_for_a_while(terminal: Served) -> None:
     assert "does not speak WebSocket" in terminal.stop()[2]
 
 
-def test_authorizing_that_cannot_be_started_is_tried_again(terminal: Served) -> None:
-    """Where there is no room for one more process."""
-    spoil(
+def test_it_retries_if_the_process_of_auth_cannot_be_started(terminal: Served) -> None:
+    """For example at the limit of processes."""
+    patch_python(
         terminal.device,
         "import subprocess\n"
-        "def run(*words, **options):\n"
+        "def run(*arguments, **options):\n"
         "    raise BlockingIOError(11, 'Resource temporarily unavailable')\n"
         "subprocess.run = run\n",
     )
     terminal.start()
-    with terminal.peer.refuse(401), terminal.peer.accept() as line:
+    with terminal.peer.reject(401), terminal.peer.accept() as line:
         line.round_trip()
     assert "cannot be started (Resource temporarily unavailable)" in terminal.stop()[2]
 
 
 @pytest.mark.parametrize("asked", ["100000", "999999999"])
-def test_no_pause_is_longer_than_a_day(terminal: Served, asked: str) -> None:
+def test_a_retry_after_is_limited_to_a_day(terminal: Served, asked: str) -> None:
     terminal.start("--wait", "1")
-    with terminal.peer.refuse(503, **{"Retry-After": asked}):
+    with terminal.peer.reject(503, **{"Retry-After": asked}):
         assert "in 86400 s" in terminal.finish()[2]
 
 
-def test_a_pause_that_the_server_asks_for_is_kept(terminal: Served) -> None:
+def test_a_retry_after_of_the_server_is_honored(terminal: Served) -> None:
     terminal.start("--wait", "2")
-    with terminal.peer.refuse(429, **{"Retry-After": "3600"}):
+    with terminal.peer.reject(429, **{"Retry-After": "3600"}):
         code, _, err = terminal.finish()
     assert code == 75
     assert "in 3600 s" in err
 
 
-def test_nobody_listens(terminal: Served) -> None:
+def test_a_server_that_is_down_ends_the_terminal_with_75(terminal: Served) -> None:
     terminal.device.configure(ServerURL="http://127.0.0.1:1")
     terminal.authorize("http://127.0.0.1:1")
     terminal.start("--wait", "2")
@@ -409,12 +399,13 @@ def test_nobody_listens(terminal: Served) -> None:
     assert "No answer from 127.0.0.1:1: Connection refused" in err
 
 
-def test_an_address_that_is_silent_leaves_time_for_the_others(terminal: Served) -> None:
+def test_an_address_that_does_not_respond_leaves_time_for_the_others(terminal: Served) -> None:
     with silent_address() as silent:
         peer = ("127.0.0.1", int(terminal.peer.url.rpartition(":")[2]))
         addresses = [(2, 1, 6, "", address) for address in (silent, *[peer] * 7)]
-        spoil(
-            terminal.device, f"import socket\nsocket.getaddrinfo = lambda *words, **options: {addresses!r}\n"
+        patch_python(
+            terminal.device,
+            f"import socket\nsocket.getaddrinfo = lambda *arguments, **options: {addresses!r}\n",
         )
         terminal.device.configure(ServerURL="http://somewhere.invalid")
         terminal.authorize("http://somewhere.invalid")
@@ -422,7 +413,7 @@ def test_an_address_that_is_silent_leaves_time_for_the_others(terminal: Served) 
             line.round_trip()
 
 
-def test_a_server_whose_name_is_unknown(terminal: Served) -> None:
+def test_a_host_name_that_cannot_be_resolved_ends_the_terminal_with_75(terminal: Served) -> None:
     terminal.device.configure(ServerURL="http://no-such-host.invalid")
     terminal.authorize("http://no-such-host.invalid")
     terminal.start("--wait", "1")
@@ -433,13 +424,13 @@ def test_a_server_whose_name_is_unknown(terminal: Served) -> None:
 
 @pytest.mark.parametrize("when", ["handshake", "pause", "connected"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_told_to_end_at_any_time_it_ends(terminal: Served, when: str, number: signal.Signals) -> None:
+def test_a_signal_ends_the_terminal_at_any_time(terminal: Served, when: str, number: signal.Signals) -> None:
     terminal.start()
     with contextlib.ExitStack() as stack:
         if when == "handshake":
             stack.enter_context(terminal.peer.raw()).recv(65536)
         elif when == "pause":
-            stack.enter_context(terminal.peer.refuse(429, **{"Retry-After": "3600"}))
+            stack.enter_context(terminal.peer.reject(429, **{"Retry-After": "3600"}))
             assert terminal.process.stderr
             assert "in 3600 s" in terminal.process.stderr.readline()
         else:
@@ -452,8 +443,10 @@ def test_told_to_end_at_any_time_it_ends(terminal: Served, when: str, number: si
 
 
 @newest
-def test_other_ends_of_a_connection(ready: Device, server: DevServer) -> None:
-    """An older connection is dropped without a word by the real server; others come with a code."""
+def test_it_reconnects_after_the_server_closed_with_or_without_a_code(
+    ready: Device, server: DevServer
+) -> None:
+    """The real server drops an older connection without a close frame; other ends have a code."""
     with reachable(ready, server):
         for times, (code, reset) in enumerate([(None, False), (1011, False)], start=2):
             with server.terminal() as user:
@@ -463,10 +456,10 @@ def test_other_ends_of_a_connection(ready: Device, server: DevServer) -> None:
                     while True:
                         user.receive()
             server.wait_connected(times=times)
-        works(server)
+        check_shell(server)
 
 
-def test_a_message_that_is_too_long_ends_the_connection_only(terminal: Served) -> None:
+def test_a_message_that_is_too_long_ends_only_the_connection(terminal: Served) -> None:
     with terminal.connect() as line, contextlib.suppress(OSError):
         line.send(SHELL, "shell", body=bytes(3 << 20))
         assert line.end() == 1009
@@ -474,7 +467,7 @@ def test_a_message_that_is_too_long_ends_the_connection_only(terminal: Served) -
         line.shell()
 
 
-def test_text_frames_and_what_is_no_frame(terminal: Served) -> None:
+def test_it_reconnects_after_an_invalid_frame(terminal: Served) -> None:
     with terminal.connect() as line:
         line.stream.sendall(b"\xff\xff\xff\xff")
         with contextlib.suppress(ConnectionError):
@@ -483,8 +476,8 @@ def test_text_frames_and_what_is_no_frame(terminal: Served) -> None:
         line.shell()
 
 
-def test_a_flood_of_messages_holds_up_nobody(terminal: Served) -> None:
-    """Least of all SIGTERM: between two handfuls of messages everybody else has his turn."""
+def test_a_flood_of_messages_does_not_delay_sigterm(terminal: Served) -> None:
+    """Only a limited number of messages is handled in one turn of the loop."""
     with terminal.connect() as line:
         line.round_trip()
         ping = line.websocket.send(BytesMessage(data=encode(Message(CONTROL, "pong", "x")))) * 2000
@@ -501,8 +494,8 @@ def test_a_flood_of_messages_holds_up_nobody(terminal: Served) -> None:
         flooding.join()
 
 
-def test_a_flood_of_pings_is_answered_now_and_then(terminal: Served) -> None:
-    """The newest ping stands for all before it, and only so many are dealt with at a time."""
+def test_a_flood_of_pings_is_answered_with_few_pongs(terminal: Served) -> None:
+    """One pong answers all pings before it."""
     with terminal.connect() as line:
         line.round_trip()
         before = resident(terminal.process.pid)
@@ -515,18 +508,18 @@ def test_a_flood_of_pings_is_answered_now_and_then(terminal: Served) -> None:
 
 
 @pytest.mark.long
-def test_a_message_of_very_many_fragments(terminal: Served) -> None:
+def test_a_message_of_very_many_fragments_takes_little_memory(terminal: Served) -> None:
     with terminal.connect() as line:
         line.round_trip()
         before = resident(terminal.process.pid)
-        # Frames without a mask, of two bytes each; they make a message that is none, which is ignored.
+        # Frames without a mask, of two bytes each; together they are an invalid message, which is ignored.
         line.stream.sendall(b"\x02\x02xx" + b"\x00\x02xx" * 300_000 + b"\x80\x00")
         line.round_trip()
         assert resident(terminal.process.pid) - before < 8192
         line.shell()
 
 
-def test_who_asks_and_does_not_listen_is_not_listened_to(terminal: Served) -> None:
+def test_nothing_is_read_from_a_server_that_does_not_read(terminal: Served) -> None:
     count = 60_000
     with terminal.connect() as line:
         line.round_trip()
@@ -534,31 +527,28 @@ def test_who_asks_and_does_not_listen_is_not_listened_to(terminal: Served) -> No
         ping = encode(Message(CONTROL, "ping", "s" * 200))
         frames = b"".join(line.websocket.send(BytesMessage(data=ping)) for _ in range(count // 60))
 
-        def ask() -> None:
+        def send() -> None:
             for _ in range(60):
                 line.stream.sendall(frames)
 
-        asking = threading.Thread(target=ask)
-        asking.start()
-        eventually(lambda: stands_still(terminal.process.pid), "it reads no more")
-        assert asking.is_alive()
+        sending = threading.Thread(target=send)
+        sending.start()
+        until(lambda: is_blocked(terminal.process.pid), "it stops reading")
+        assert sending.is_alive()
         assert resident(terminal.process.pid) - before < 16384
-        # Who listens again gets every answer.
+        # When the server reads again it gets every answer.
         for _ in range(count):
             line.expect(CONTROL, "pong", "s" * 200)
-        asking.join()
-
-
-# The way there.
+        sending.join()
 
 
 @newest
 @pytest.mark.parametrize("name", ["https_proxy", "all_proxy"])
-def test_through_a_proxy_with_a_login(ready: Device, server: DevServer, name: str) -> None:
+def test_it_connects_through_a_proxy_with_a_login(ready: Device, server: DevServer, name: str) -> None:
     with Proxy() as proxy:
         ready.environment[name] = f"http://user:p%40ss@localhost:{proxy.port}"
         with reachable(ready, server):
-            works(server)
+            check_shell(server)
         login = base64.b64encode(b"user:p@ss").decode()
         assert proxy.heads
         assert all(head.startswith("CONNECT 127.0.0.1:") for head in proxy.heads)
@@ -567,16 +557,16 @@ def test_through_a_proxy_with_a_login(ready: Device, server: DevServer, name: st
 
 
 @newest
-def test_past_a_proxy(ready: Device, server: DevServer) -> None:
+def test_no_proxy_bypasses_the_proxy(ready: Device, server: DevServer) -> None:
     with Proxy() as proxy:
         ready.environment |= {"https_proxy": f"http://127.0.0.1:{proxy.port}", "no_proxy": "127.0.0.1"}
         with reachable(ready, server):
-            works(server)
+            check_shell(server)
         assert not proxy.heads
 
 
 @pytest.mark.parametrize(
-    ("address", "code", "words"),
+    ("address", "code", "message"),
     [
         ("http://127.0.0.1:1", 75, "Connection refused"),
         ("https://127.0.0.1:1", 78, "supports http:// proxies only"),
@@ -584,14 +574,16 @@ def test_past_a_proxy(ready: Device, server: DevServer) -> None:
         ("http://", 78, "is not a URL"),
     ],
 )
-def test_proxies_that_do_not_work(terminal: Served, address: str, code: int, words: str) -> None:
+def test_a_proxy_that_cannot_be_used_is_an_error(
+    terminal: Served, address: str, code: int, message: str
+) -> None:
     terminal.device.environment["http_proxy"] = address
     terminal.start("--wait", "1")
     found, _, err = terminal.finish()
-    assert (found, words in err) == (code, True), err
+    assert (found, message in err) == (code, True), err
 
 
-def test_a_proxy_that_says_no(terminal: Served) -> None:
+def test_a_proxy_that_rejects_the_login_is_an_error_without_the_password(terminal: Served) -> None:
     with Proxy(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n") as proxy:
         terminal.device.environment["http_proxy"] = f"http://user:p%40ss@127.0.0.1:{proxy.port}"
         terminal.start("--wait", "1")
@@ -602,7 +594,7 @@ def test_a_proxy_that_says_no(terminal: Served) -> None:
 
 
 @newest
-def test_a_server_that_is_not_to_be_trusted(ready: Device, server: DevServer) -> None:
+def test_an_untrusted_certificate_ends_the_terminal_with_69(ready: Device, server: DevServer) -> None:
     ready.configure(ServerCertificate="")
     done = ready.run("terminal")
     assert done.code == 69
@@ -610,14 +602,14 @@ def test_a_server_that_is_not_to_be_trusted(ready: Device, server: DevServer) ->
     assert not server.connection_count()
 
 
-def test_skip_verify(ready: Device, server: DevServer) -> None:
+def test_skip_verify_accepts_an_untrusted_certificate(ready: Device, server: DevServer) -> None:
     ready.configure(ServerCertificate="", SkipVerify=True)
     with reachable(ready, server):
-        works(server)
+        check_shell(server)
 
 
 @newest
-def test_the_client_certificate_is_shown(tmp_path: Path, python: str) -> None:
+def test_the_client_certificate_is_sent(tmp_path: Path, python: str) -> None:
     need_the_extra(python)
     device = Device(tmp_path / "device", python)
     key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
@@ -654,10 +646,7 @@ def test_the_client_certificate_is_shown(tmp_path: Path, python: str) -> None:
     assert shown["subject"] == ((("commonName", "me"),),)
 
 
-# Control, and the buttons.
-
-
-def test_the_handshake_of_the_protocols(terminal: Served) -> None:
+def test_open_is_answered_with_the_protocols_or_an_error(terminal: Served) -> None:
     with terminal.connect() as line:
         line.send(CONTROL, "open", "x", pack({"versions": [7, 1]}))
         accept = line.expect(CONTROL, "accept", "x")
@@ -680,8 +669,8 @@ def test_the_handshake_of_the_protocols(terminal: Served) -> None:
 
 
 @newest
-def test_the_buttons_start_the_steps(ready: Device, server: DevServer) -> None:
-    ready.script("inventory/mender-inventory-pressed", "#!/bin/sh\necho pressed=yes\n")
+def test_the_requests_for_an_update_and_the_inventory_run_the_steps(ready: Device, server: DevServer) -> None:
+    ready.script("inventory/mender-inventory-requested", "#!/bin/sh\necho requested=yes\n")
     with reachable(ready, server):
         for command in ("check-update", "send-inventory"):
             with server.terminal() as user:
@@ -689,10 +678,10 @@ def test_the_buttons_start_the_steps(ready: Device, server: DevServer) -> None:
                 assert user.expect(CLIENT, command).body == b""
     inventory = server.devices[0].inventory
     assert inventory
-    assert "pressed" in inventory
+    assert "requested" in inventory
 
 
-def test_a_button_whose_step_fails(terminal: Served) -> None:
+def test_a_requested_step_that_fails_or_already_runs_is_an_error(terminal: Served) -> None:
     with terminal.connect() as line:
         terminal.device.configure(ServerURL="http://127.0.0.1:1")
         line.send(CLIENT, "check-update", "")
@@ -705,8 +694,8 @@ def test_a_button_whose_step_fails(terminal: Served) -> None:
         assert b"4/reboot" in line.expect(CONTROL, "error", "").body
 
 
-def test_it_is_never_heavy(terminal: Served) -> None:
-    """What the rest of the program needs is not in this process, which may live long."""
+def test_it_does_not_load_the_libraries_of_other_commands(terminal: Served) -> None:
+    """They would stay in the memory of a process that may run for days."""
     probe = (
         "import atexit, os, sys\n"
         "heavy = ('urllib3', 'cryptography', 'click', 'asyncio', 'http.client', 'email')\n"
@@ -732,29 +721,29 @@ def test_it_is_never_heavy(terminal: Served) -> None:
 
 
 @newest
-def test_no_secret_is_told(ready: Device, server: DevServer) -> None:
+def test_the_token_is_in_no_output_log_or_environment(ready: Device, server: DevServer) -> None:
     token = ready.token
     process = ready.start("-l", "debug", "-L", str(ready.root / "log"), "terminal", "--wait", "2")
     server.wait_connected()
-    words = Path(f"/proc/{process.pid}/cmdline").read_bytes()
+    arguments = Path(f"/proc/{process.pid}/cmdline").read_bytes()
     with server.terminal() as user:
         user.new()
         user.type(b"cat /proc/$PPID/environ; env; echo don''e\n")
         shown = user.until(b"done")
     out, err = process.communicate(timeout=30)
-    for said in (
+    for text in (
         out,
         err,
         (ready.root / "log").read_text(),
-        words.decode(),
+        arguments.decode(),
         shown.decode("utf-8", "replace"),
     ):
-        assert token not in said
-        assert token.split(".")[2] not in said
+        assert token not in text
+        assert token.split(".")[2] not in text
 
 
-def test_the_installed_program_can_start_itself(tmp_path: Path, server: DevServer) -> None:
-    """Where only its launcher knows where the package lies: authorizing is a process of its own."""
+def test_the_installed_program_can_run_its_own_subcommands(tmp_path: Path, server: DevServer) -> None:
+    """Only its launcher has the path of the package, and authorizing is a separate process."""
     need_the_extra("/usr/bin/python3")
     root = tmp_path / "root"
     subprocess.run(

@@ -1,4 +1,4 @@
-"""The messages as bytes: every width is taken, one is given, and rubbish is told from messages."""
+"""Encoding and decoding: every integer width is accepted, one is sent, and invalid bytes are rejected."""
 
 import contextlib
 import pickle
@@ -38,12 +38,12 @@ anything = st.recursive(
 
 
 @given(any_message)
-def test_what_is_written_is_read_again(message: Message) -> None:
+def test_a_message_survives_encoding_and_decoding(message: Message) -> None:
     assert messages.decode(messages.encode(message)) == message
 
 
 @given(any_message)
-def test_others_read_what_we_write(message: Message) -> None:
+def test_msgpack_decodes_our_messages_without_empty_fields(message: Message) -> None:
     whole = msgpack.unpackb(messages.encode(message), raw=False)
     assert set(whole) <= {"hdr", "body"}
     header = whole["hdr"]
@@ -51,12 +51,12 @@ def test_others_read_what_we_write(message: Message) -> None:
     assert header.get("typ", "") == message.kind
     assert header.get("sid", "") == message.sid
     assert header.get("props", {}) == message.props
-    # What is empty is left out.
+    # Empty fields are left out.
     assert "" not in (header.get("typ"), header.get("sid"), whole.get("body"))
 
 
 @pytest.mark.parametrize("make", [lambda text: Message(1, text, "s"), lambda text: Message(1, "new", text)])
-def test_what_answers_repeat_has_a_bound(make: Callable[[str], Message]) -> None:
+def test_identifiers_that_answers_repeat_are_limited(make: Callable[[str], Message]) -> None:
     longest = make("x" * 256)
     assert messages.decode(messages.encode(longest)) == longest
     with pytest.raises(DecodeError, match="longer than 256"):
@@ -64,7 +64,7 @@ def test_what_answers_repeat_has_a_bound(make: Callable[[str], Message]) -> None
 
 
 @given(numbers, st.integers(0, 0xFFFF))
-def test_numbers_take_nine_bytes_and_the_protocol_three(number: int, proto: int) -> None:
+def test_integers_are_encoded_as_int64_and_the_protocol_as_uint16(number: int, proto: int) -> None:
     data = messages.encode(Message(proto, "ack", "s", {"offset": number}))
     assert b"\xa6offset\xd3" + struct.pack(">q", number) in data
     assert b"\xa5proto\xcd" + struct.pack(">H", proto) in data
@@ -84,41 +84,41 @@ def test_numbers_take_nine_bytes_and_the_protocol_three(number: int, proto: int)
         b"\xd3" + bytes(7) + b"\x05",
     ],
 )
-def test_every_width_is_taken(code: bytes) -> None:
+def test_integers_of_every_width_are_accepted(code: bytes) -> None:
     data = b"\x81\xa3hdr\x83\xa5proto" + code + b"\xa3typ\xa1x\xa5props\x81\xa1n" + code
     message = messages.decode(data)
     assert (message.proto, message.fields.number("n")) == (5, 5)
 
 
 @pytest.mark.parametrize("body", [b"\xc0", b"\xa0", b"\xa2hi", b"\xc4\x02hi", b"\xa2\xff\xfe"])
-def test_a_body_may_be_text_bytes_or_nothing(body: bytes) -> None:
+def test_a_body_may_be_text_bytes_or_nil(body: bytes) -> None:
     message = messages.decode(b"\x82\xa3hdr\x81\xa5proto\x01\xa4body" + body)
     assert message.body in (b"", b"hi", b"\xff\xfe")
 
 
-def test_a_path_that_is_no_utf8_survives() -> None:
+def test_a_path_that_is_not_utf8_is_preserved() -> None:
     body = messages.unpack(b"\x81\xa4path\xa3/\xff\xfe")
     assert messages.pack({"path": body.text("path")}) == b"\x81\xa4path\xa3/\xff\xfe"
 
 
 @given(st.binary(max_size=200))
 @examples(max_examples=1000)
-def test_any_bytes_are_a_message_or_garbled(data: bytes) -> None:
+def test_any_bytes_are_a_message_or_a_decode_error(data: bytes) -> None:
     with contextlib.suppress(DecodeError):
-        again(messages.decode(data))
+        read(messages.decode(data))
 
 
 @given(anything, anything, anything)
 @examples(max_examples=500)
-def test_any_value_is_a_message_or_garbled(header: Any, props: Any, body: Any) -> None:
+def test_any_value_is_a_message_or_a_decode_error(header: Any, props: Any, body: Any) -> None:
     if isinstance(header, dict):
         header = header | {"props": props, "proto": 1}
     with contextlib.suppress(DecodeError):
-        again(messages.decode(msgpack.packb({"hdr": header, "body": body})))
+        read(messages.decode(msgpack.packb({"hdr": header, "body": body})))
 
 
-def again(message: Message) -> None:
-    """Look at a message as the program does."""
+def read(message: Message) -> None:
+    """Read a message as the program does."""
     assert isinstance(message.kind + message.sid, str)
     assert isinstance(message.body, bytes)
     for name in message.props:
@@ -128,8 +128,8 @@ def again(message: Message) -> None:
 
 
 def read_all(fields: Fields, name: str) -> None:
-    """Read a field as each of the types; what is returned is of that type."""
-    for read, kind in (
+    """Read a field as each of the types; a value that is returned must be of that type."""
+    for method, kind in (
         (fields.number, int | None),
         (fields.numbers, list),
         (fields.text, str),
@@ -138,7 +138,7 @@ def read_all(fields: Fields, name: str) -> None:
         (fields.members, dict),
     ):
         with contextlib.suppress(DecodeError):
-            assert isinstance(read(name), kind)
+            assert isinstance(method(name), kind)
 
 
 @pytest.mark.parametrize(
@@ -166,30 +166,30 @@ def read_all(fields: Fields, name: str) -> None:
         b"\xc7\x0c\xff" + b"\xff" * 12,
     ],
 )
-def test_rubbish(data: bytes) -> None:
+def test_bytes_that_are_not_a_message_are_a_decode_error(data: bytes) -> None:
     with pytest.raises(DecodeError):
         messages.decode(data)
 
 
 HOSTILE = {
-    "arrays that claim to be long": nested(480),
-    "arrays that claim to be very long": b"\xdd\x7f\xff\xff\xff" * 400,
-    "maps that claim to be long": b"\xde\xff\xff\xa1a" * 300,
-    "arrays that claim little, and end early": nested(480, 60),
+    "arrays that announce many elements": nested(480),
+    "arrays that announce very many elements": b"\xdd\x7f\xff\xff\xff" * 400,
+    "maps that announce many members": b"\xde\xff\xff\xa1a" * 300,
+    "arrays that announce few elements, and end early": nested(480, 60),
     "a list of a million": b"\xdd\x00\x0f\x42\x40" + bytes(1000000),
     "lists in lists, all full": b"\x9f" * 3 + bytes(13) + (b"\x9f" + b"\x90" * 15) * 4000,
     "a map with a million members": b"\xdf\x00\x0f\x42\x40" + b"\xa1a\xc0" * 1000000,
     "names of maps that are lists": (b"\x81\x9f" + b"\xa1x" * 15) * 20000,
     "an extension of a megabyte": b"\xc9\x00\x10\x00\x00\x05" + bytes(1 << 20),
-    "a moment of no length": b"\xc7\x00\xff",
+    "a timestamp without content": b"\xc7\x00\xff",
     "a string that ends early": b"\xdb\x7f\xff\xff\xff" + b"x" * 300000,
     "bytes that end early": b"\xc6\x7f\xff\xff\xff" + b"x" * 300000,
 }
 
 
 @pytest.mark.parametrize("place", ["whole", "header", "properties", "request"])
-def test_hostile_bytes_are_garbled_and_leave_nothing(python: str, place: str) -> None:
-    """With little memory, and measured: the compiled reader of 1.0.3 leaks what it could not finish."""
+def test_hostile_bytes_are_a_decode_error_and_leak_no_memory(python: str, place: str) -> None:
+    """With a limit of memory: the compiled reader of 1.0.3 leaks what it has read of invalid messages."""
     need_the_extra(python)
     before = {
         "whole": b"",
@@ -208,14 +208,14 @@ def size():
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * 4096
 for name, data in hostile.items():
-    for turn in range(30):
+    for attempt in range(30):
         try:
             read({before!r} + data)
         except DecodeError:
             pass
         else:
-            raise SystemExit("taken: " + name)
-        if turn == 9:
+            raise SystemExit("accepted: " + name)
+        if attempt == 9:
             before = size()
     if size() - before > 1 << 20:
         raise SystemExit(f"{{size() - before}} bytes leaked: {{name}}")

@@ -1,4 +1,4 @@
-"""Debian's mender-cli at the other end: what a support engineer does, through the development server."""
+"""A support engineer's work with Debian's mender-cli, through the development server."""
 
 import contextlib
 import json
@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 from helpers.device import Device
-from helpers.real_connect import Cli, Screen, _bound, free_port
+from helpers.real_connect import Cli, Screen, free_port, is_bound
 from helpers.real_daemon import need
-from helpers.terminal_peer import children, descriptors, eventually, need_the_extra, resident
+from helpers.terminal_peer import children, descriptors, need_the_extra, resident
+from helpers.waiting import until
 
 from mender_oneshot.devserver import DevServer
 
@@ -23,8 +24,8 @@ pytestmark = pytest.mark.real
 newest = pytest.mark.parametrize("python", [sys.executable])
 
 
-class Field:
-    """A device that serves terminals, the server, and mender-cli, logged in."""
+class Site:
+    """A device with a terminal, its server, and mender-cli."""
 
     def __init__(self, root: Path, server: DevServer, python: str) -> None:
         self.server = server
@@ -40,7 +41,7 @@ class Field:
         self.starts = 0
 
     def start(self, **settings: Any) -> None:
-        """Have the device serve terminals."""
+        """Start the terminal."""
         settings = {"RemoteTerminal": True} | settings
         (self.device.conf / "mender-connect.conf").write_text(json.dumps(settings))
         self.process = subprocess.Popen(
@@ -60,7 +61,7 @@ class Field:
         return self.process.pid
 
     def end(self) -> None:
-        """Have it end, as a service manager does."""
+        """Stop the terminal as a service manager does."""
         if self.process:
             self.process.terminate()
             assert self.process.wait(timeout=30) == 0
@@ -71,34 +72,34 @@ class Field:
             self.process.kill()
             self.process.wait()
         self.log.seek(0)
-        said = self.log.read()
+        output = self.log.read()
         self.log.close()
-        print(said)
-        assert "Traceback" not in said
+        print(output)
+        assert "Traceback" not in output
 
     def cli(self, user: str = "someone@example.com") -> Cli:
         return Cli(self.root / f"home-{user}", self.server, user)
 
     def idle(self) -> bool:
-        """Nobody is there: no child, nothing open."""
+        """Return whether the terminal has no child process."""
         return not children(self.pid)
 
 
 @pytest.fixture
-def field(tmp_path: Path, python: str) -> Iterator[Field]:
+def site(tmp_path: Path, python: str) -> Iterator[Site]:
     need("mender-cli")
     need_the_extra(python)
     with DevServer(tmp_path / "server", session_bytes=None) as server:
-        made = Field(tmp_path, server, python)
+        made = Site(tmp_path, server, python)
         try:
             yield made
         finally:
             made.clean_up()
 
 
-def test_a_shell(field: Field) -> None:
-    field.start()
-    with field.cli().terminal(field.id, 90, 30) as screen:
+def test_a_shell_resizes_handles_ctrl_c_and_shows_its_exit_status(site: Site) -> None:
+    site.start()
+    with site.cli().terminal(site.id, 90, 30) as screen:
         screen.type(b"stty size; echo he''llo\n")
         assert b"30 90" in screen.until(b"hello")
         screen.resize(70, 20)
@@ -115,26 +116,26 @@ def test_a_shell(field: Field) -> None:
         screen.type(b"exit 3\n")
         screen.until(b"The shell has ended with status 3.")
         assert screen.end() == 0
-    eventually(field.idle, "the shell is reaped")
-    field.end()
-    assert field.server.close_codes() == [1000]
+    until(site.idle, "the shell is reaped")
+    site.end()
+    assert site.server.close_codes() == [1000]
 
 
-def test_a_hundred_megabytes_of_output_do_not_stay_in_memory(field: Field, tmp_path: Path) -> None:
-    field.start()
-    before = resident(field.pid)
+def test_a_hundred_megabytes_of_output_arrive_in_constant_memory(site: Site, tmp_path: Path) -> None:
+    site.start()
+    before = resident(site.pid)
     output = tmp_path / "output"
-    cli = field.cli()
+    cli = site.cli()
     with output.open("wb") as file:
         process = subprocess.Popen(
-            [*cli._command, "terminal", field.id], env=cli._environment, stdin=subprocess.PIPE, stdout=file
+            [*cli._command, "terminal", site.id], env=cli._environment, stdin=subprocess.PIPE, stdout=file
         )
         assert process.stdin
         process.stdin.write(b"stty -opost; head -c 100000000 /dev/zero; exit\n")
         process.stdin.flush()
         readings = []
         while process.poll() is None:
-            readings.append(resident(field.pid))
+            readings.append(resident(site.pid))
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=0.1)
         process.stdin.close()
@@ -146,48 +147,48 @@ def test_a_hundred_megabytes_of_output_do_not_stay_in_memory(field: Field, tmp_p
 ODD = "ours é \"' -\n*"
 
 
-def test_copies_both_ways(field: Field, tmp_path: Path) -> None:
-    field.start()
-    cli = field.cli()
+def test_files_are_copied_unchanged_in_both_directions(site: Site, tmp_path: Path) -> None:
+    site.start()
+    cli = site.cli()
     for size in (0, 1, 50_000_000):
         content = os.urandom(size)
         ours, there, back = tmp_path / ODD, tmp_path / f"there {ODD}", tmp_path / f"back{size}"
         ours.write_bytes(content)
-        cli.cp(str(ours), f"{field.id}:{there}")
-        eventually(there.exists, "the file is in its place")  # nothing of an empty one is waited for
+        cli.cp(str(ours), f"{site.id}:{there}")
+        until(there.exists, "the file exists")  # mender-cli does not wait for an empty one
         assert there.read_bytes() == content
-        cli.cp(f"{field.id}:{there}", str(back))
+        cli.cp(f"{site.id}:{there}", str(back))
         assert back.read_bytes() == content
         there.unlink()
 
 
 @newest
-def test_what_is_refused_is_said(field: Field, tmp_path: Path) -> None:
+def test_mender_cli_shows_why_a_request_was_rejected(site: Site, tmp_path: Path) -> None:
     (tmp_path / "jail").mkdir()
     (tmp_path / "secret").write_text("secret")
     limits = {"Enabled": True, "FileTransfer": {"Chroot": str(tmp_path / "jail")}}
-    field.start(Limits=limits, Sessions={"MaxPerUser": 1})
-    cli = field.cli()
-    done = cli.run("cp", f"{field.id}:{tmp_path}/jail/../secret", str(tmp_path / "x"))
+    site.start(Limits=limits, Sessions={"MaxPerUser": 1})
+    cli = site.cli()
+    done = cli.run("cp", f"{site.id}:{tmp_path}/jail/../secret", str(tmp_path / "x"))
     assert (done.returncode, "outside chroot" in done.stderr) == (1, True), done
-    done = cli.run("cp", str(tmp_path / "secret"), f"{field.id}:{tmp_path}/jailbreak")
+    done = cli.run("cp", str(tmp_path / "secret"), f"{site.id}:{tmp_path}/jailbreak")
     assert (done.returncode, "outside chroot" in done.stderr) == (1, True), done
-    done = cli.run("cp", f"{field.id}:{tmp_path}/jail/missing", str(tmp_path / "x"))
+    done = cli.run("cp", f"{site.id}:{tmp_path}/jail/missing", str(tmp_path / "x"))
     assert (done.returncode, "No such file or directory" in done.stderr) == (1, True), done
-    with cli.terminal(field.id) as first:
+    with cli.terminal(site.id) as first:
         first.type(b"echo he''re\n")
         first.until(b"here")
-        with cli.terminal(field.id) as second:
+        with cli.terminal(site.id) as second:
             second.until(b"Unable to start the shell: You have 1 session(s) open")
             assert second.end() == 1
 
 
 @newest
-def test_two_users_at_once(field: Field, tmp_path: Path) -> None:
-    field.start()
+def test_two_users_at_once_see_only_their_own_shell(site: Site, tmp_path: Path) -> None:
+    site.start()
     with (
-        field.cli("ann@example.com").terminal(field.id) as ann,
-        field.cli("bob@example.com").terminal(field.id) as bob,
+        site.cli("ann@example.com").terminal(site.id) as ann,
+        site.cli("bob@example.com").terminal(site.id) as bob,
     ):
         for number in range(10):
             for screen, name in ((ann, b"ann"), (bob, b"bob")):
@@ -202,7 +203,7 @@ def test_two_users_at_once(field: Field, tmp_path: Path) -> None:
 
 
 def serve(listener: socket.socket, answer: Callable[[bytes], bytes], count: int) -> threading.Thread:
-    """Answer connections, each in a thread of its own: all it says, turned by `answer`."""
+    """Answer so many connections, each in a thread: all data is sent back through `answer`."""
 
     def talk(stream: socket.socket) -> None:
         with stream, contextlib.suppress(OSError):
@@ -223,9 +224,9 @@ def serve(listener: socket.socket, answer: Callable[[bytes], bytes], count: int)
 
 
 @pytest.mark.parametrize("polite", [True, pytest.param(False, marks=pytest.mark.long)])
-def test_ports_under_load(field: Field, polite: bool) -> None:
-    """Somebody who goes without a word is found out after a minute."""
-    field.start()
+def test_forwarded_ports_lose_nothing_under_load(site: Site, polite: bool) -> None:
+    """A user who disappears without closing is detected after a minute."""
+    site.start()
     with (
         socket.create_server(("127.0.0.1", 0)) as target,
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams,
@@ -235,13 +236,13 @@ def test_ports_under_load(field: Field, polite: bool) -> None:
         mappings = [f"tcp/{tcp}:{target.getsockname()[1]}", f"udp/{udp}:{datagrams.getsockname()[1]}"]
         for waiting in (target, datagrams):
             waiting.settimeout(30)
-        before = descriptors(field.pid)
-        cli = field.cli()
-        command = [*cli._command, "port-forward", field.id, *mappings]
+        before = descriptors(site.pid)
+        cli = site.cli()
+        command = [*cli._command, "port-forward", site.id, *mappings]
         with contextlib.closing(Screen(command, cli._environment, 80, 40)) as screen:
             screen.until(b"->")
             screen.until(b"->")
-            eventually(lambda: _bound("tcp", tcp) and _bound("udp", udp), "mender-cli listens")
+            until(lambda: is_bound("tcp", tcp) and is_bound("udp", udp), "mender-cli listens")
             swap = bytes(range(255, -1, -1))
             echo = serve(target, lambda piece: piece.translate(swap), 5)
             results: dict[int, bool] = {}
@@ -271,8 +272,8 @@ def test_ports_under_load(field: Field, polite: bool) -> None:
 
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
                 asking.settimeout(30)
-                # One after the other, and then the load: mender-cli's table of connections has no lock, and a
-                # program in Go whose table is read and written at once may end there.
+                # One connection after the other, and then the load: mender-cli has no lock for its table of
+                # connections, and a Go program may crash if a map is read and written concurrently.
                 question(asking, 0)
                 streams = [connect() for _ in range(5)]
                 users = [threading.Thread(target=use, args=pair) for pair in enumerate(streams)]
@@ -287,54 +288,51 @@ def test_ports_under_load(field: Field, polite: bool) -> None:
             if polite:
                 screen.process.terminate()
                 screen.end()
-        eventually(lambda: descriptors(field.pid) == before, "every connection is closed", 90)
-
-
-# Either side is killed, at each stage.
+        until(lambda: descriptors(site.pid) == before, "every connection is closed", 90)
 
 
 @newest
-def test_the_user_is_killed_in_a_shell(field: Field) -> None:
-    field.start()
-    with field.cli().terminal(field.id) as screen:
+def test_a_shell_ends_when_its_user_is_killed(site: Site) -> None:
+    site.start()
+    with site.cli().terminal(site.id) as screen:
         screen.type(b"sleep 1000 & echo run''ning\n")
         screen.until(b"running")
-    eventually(field.idle, "the shell and its children are gone")
-    with field.cli().terminal(field.id) as screen:
+    until(site.idle, "the shell and its children are gone")
+    with site.cli().terminal(site.id) as screen:
         screen.type(b"echo ag''ain\n")
         screen.until(b"again")
 
 
 @newest
-def test_the_user_is_killed_in_a_flood(field: Field) -> None:
-    field.start()
-    with field.cli().terminal(field.id) as screen:
+def test_a_flood_of_output_ends_when_its_user_is_killed(site: Site) -> None:
+    site.start()
+    with site.cli().terminal(site.id) as screen:
         screen.type(b"yes | tr -d '\\n'\n")
         screen.until(b"yyyyyyyyyyyyy")
-    eventually(field.idle, "the flood is over")
+    until(site.idle, "the flood has ended")
 
 
 @newest
 @pytest.mark.parametrize("upwards", [True, False])
 @pytest.mark.parametrize("side", ["user", "device"])
-def test_a_copy_is_cut(field: Field, tmp_path: Path, upwards: bool, side: str) -> None:
-    """The old file stands; what was begun is gone, unless the device itself was killed."""
-    field.start()
+def test_an_interrupted_copy_keeps_the_old_file(site: Site, tmp_path: Path, upwards: bool, side: str) -> None:
+    """The temporary file is removed, unless the device itself was killed."""
+    site.start()
     ours, there = tmp_path / "ours", tmp_path / "directory" / "there"
     there.parent.mkdir()
     ours.write_bytes(bytes(200_000_000))
     there.write_bytes(b"as it was" if upwards else bytes(200_000_000))
-    cli = field.cli()
-    words = [str(ours), f"{field.id}:{there}"] if upwards else [f"{field.id}:{there}", str(ours)]
+    cli = site.cli()
+    arguments = [str(ours), f"{site.id}:{there}"] if upwards else [f"{site.id}:{there}", str(ours)]
     process = subprocess.Popen(
-        [*cli._command, "cp", *words],
+        [*cli._command, "cp", *arguments],
         env=cli._environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
     )
-    open_files = descriptors(field.pid)
+    open_files = descriptors(site.pid)
     if upwards:
-        eventually(
+        until(
             lambda: [
                 found
                 for found in there.parent.iterdir()
@@ -343,45 +341,45 @@ def test_a_copy_is_cut(field: Field, tmp_path: Path, upwards: bool, side: str) -
             "the copy has begun",
         )
     else:
-        eventually(lambda: descriptors(field.pid) > open_files or process.poll() is not None, "it has begun")
+        until(lambda: descriptors(site.pid) > open_files or process.poll() is not None, "the copy has begun")
         assert process.poll() is None
     if side == "user":
         process.kill()
         process.communicate()
-        eventually(lambda: descriptors(field.pid) <= open_files, "the device has given it up", 90)
+        until(lambda: descriptors(site.pid) <= open_files, "the device has ended the transfer", 90)
         assert sorted(os.listdir(there.parent)) == ["there"]
     else:
-        assert field.process
-        field.process.kill()
-        field.process.wait()
+        assert site.process
+        site.process.kill()
+        site.process.wait()
         _, err = process.communicate(timeout=90)
         assert process.returncode == 1, err
-        field.start()
+        site.start()
     assert there.stat().st_size == (9 if upwards else 200_000_000)
-    done = field.cli().run("cp", f"{field.id}:{there}", str(tmp_path / "back"))
+    done = site.cli().run("cp", f"{site.id}:{there}", str(tmp_path / "back"))
     assert done.returncode == 0, done
 
 
 @newest
 @pytest.mark.parametrize("how", ["kill", "terminate", "disconnect"])
-def test_the_device_goes_in_the_middle_of_a_shell(field: Field, how: str) -> None:
-    field.start()
-    with field.cli().terminal(field.id) as screen:
+def test_a_new_shell_opens_after_the_device_was_stopped_or_disconnected(site: Site, how: str) -> None:
+    site.start()
+    with site.cli().terminal(site.id) as screen:
         screen.type(b"echo $$=; echo rea''dy\n")
         screen.until(b"ready")
-        assert field.process
+        assert site.process
         if how == "disconnect":
-            field.server.disconnect(code=1011)
-            eventually(field.idle, "its shells end with the connection")
-            field.starts += 1
-            field.server.wait_connected(times=field.starts)
+            site.server.disconnect(code=1011)
+            until(site.idle, "its shells end with the connection")
+            site.starts += 1
+            site.server.wait_connected(times=site.starts)
         else:
-            getattr(field.process, how)()
-            field.process.wait(timeout=30)
+            getattr(site.process, how)()
+            site.process.wait(timeout=30)
             if how == "terminate":
                 screen.until(b"This device ends its terminal service")
                 assert screen.end() == 0
-            field.start()
-    with field.cli().terminal(field.id) as screen:
+            site.start()
+    with site.cli().terminal(site.id) as screen:
         screen.type(b"echo ag''ain\n")
         screen.until(b"again")

@@ -1,4 +1,4 @@
-"""`mender-connect.conf`: files written for either client, and what is wrong with them in words."""
+"""`mender-connect.conf`: files of both other clients, merging, and messages for errors."""
 
 import json
 from pathlib import Path
@@ -22,36 +22,36 @@ def read(root: Path, main: Any = None, fallback: Any = None) -> TerminalSettings
     return load(Places("", "", False, str(root / "etc"), "/nowhere", str(root / "lib")))
 
 
-def test_no_file_is_off(tmp_path: Path) -> None:
+def test_without_a_file_the_terminal_is_disabled(tmp_path: Path) -> None:
     assert read(tmp_path) == TerminalSettings()
     assert not read(tmp_path).on
 
 
 @pytest.mark.parametrize("value", [True, "True", "true", "TRUE", 1, "1", "yes", "Yes"])
-def test_the_old_switch_is_on_in_all_its_spellings(tmp_path: Path, value: object) -> None:
+def test_remote_terminal_enables_it_in_all_spellings(tmp_path: Path, value: object) -> None:
     assert read(tmp_path, {"RemoteTerminal": value}).on
     assert read(tmp_path, {"remoteterminal": value}).on
 
 
 @pytest.mark.parametrize("value", [False, "False", 0, "no", "", None, [], "on", 1.0, {}])
-def test_everything_else_is_off(tmp_path: Path, value: object) -> None:
+def test_any_other_value_of_remote_terminal_disables_it(tmp_path: Path, value: object) -> None:
     assert not read(tmp_path, {"RemoteTerminal": value, "User": "root", "Terminal": {"Width": 1}}).on
 
 
 @pytest.mark.parametrize(
     ("members", "on"),
     [
-        ({"ShellCommand": "/bin/bash", "User": "nobody"}, True),  # as Debian's mender-connect has it
+        ({"ShellCommand": "/bin/bash", "User": "nobody"}, True),  # as in Debian's mender-connect
         ({"User": "nobody", "Sessions": {"MaxPerUser": 3}}, True),
-        ({"ShellCommand": "/bin/bash"}, False),  # as a file of mender-python-client whose switch is not set
+        ({"ShellCommand": "/bin/bash"}, False),  # as a file of mender-python-client without RemoteTerminal
         ({}, False),
     ],
 )
-def test_a_file_without_the_switch(tmp_path: Path, members: Any, on: bool) -> None:
+def test_without_remote_terminal_only_user_enables_it(tmp_path: Path, members: Any, on: bool) -> None:
     assert read(tmp_path, members).on is on
 
 
-def test_a_file_for_the_reference_must_name_the_user(tmp_path: Path) -> None:
+def test_a_file_for_mender_connect_must_name_the_user(tmp_path: Path) -> None:
     with pytest.raises(errors.SettingsError, match="does not name the user"):
         read(tmp_path, {"Terminal": {"Width": 80}})
 
@@ -61,7 +61,7 @@ def test_a_file_of_mender_python_client_needs_no_user(tmp_path: Path) -> None:
     assert (found.on, found.user, found.shell) == (True, "", "/bin/bash")
 
 
-def test_both_files_merge_key_by_key_inside_objects_too(tmp_path: Path) -> None:
+def test_both_files_are_merged_key_by_key_inside_objects_too(tmp_path: Path) -> None:
     found = read(
         tmp_path,
         {"User": "a", "Terminal": {"Width": 1}, "Limits": {"FileTransfer": {"OwnerGet": ["x"]}}},
@@ -75,7 +75,7 @@ def test_both_files_merge_key_by_key_inside_objects_too(tmp_path: Path) -> None:
     assert found.limits == FileLimits(enabled=True, owner_get=("x",), chroot="/data")
 
 
-def test_every_key_has_its_effect_whatever_its_case(tmp_path: Path) -> None:
+def test_every_key_has_its_effect_in_any_case(tmp_path: Path) -> None:
     members = {
         "usEr": "me",
         "SHELLCOMMAND": "/bin/bash",
@@ -142,14 +142,14 @@ def test_nothing_and_zero_mean_the_default(tmp_path: Path) -> None:
         ("[]", "must hold one JSON object"),
     ],
 )
-def test_what_is_wrong_is_said_with_its_place(tmp_path: Path, text: str, words: str) -> None:
+def test_an_invalid_value_is_reported_with_its_position(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(errors.SettingsError) as caught:
         read(tmp_path, text)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_keys_that_mean_nothing_are_warnings(tmp_path: Path) -> None:
+def test_unknown_keys_are_warnings(tmp_path: Path) -> None:
     members = {"User": "me", "ShelCommand": "x", "ServerURL": "https://x", "Sessions": {"MaxPerUsr": 1}}
     first, second, third = read(tmp_path, members).warnings
     assert "ShelCommand is not known; did you mean ShellCommand?" in first
@@ -158,7 +158,7 @@ def test_keys_that_mean_nothing_are_warnings(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("stop", "expected"), [(True, (5, 6)), (None, (5, 6)), (False, (0, 0))])
-def test_sessions_expire_unless_the_file_says_no(tmp_path: Path, stop: object, expected: object) -> None:
+def test_sessions_expire_unless_stop_expired_is_false(tmp_path: Path, stop: object, expected: object) -> None:
     sessions = {"ExpireAfter": 5, "ExpireAfterIdle": 6} | ({} if stop is None else {"StopExpired": stop})
     found = read(tmp_path, {"User": "me", "Sessions": sessions})
     assert (found.expire_after, found.expire_idle) == expected
@@ -177,7 +177,7 @@ json_values = st.recursive(
 
 
 @given(st.dictionaries(names, json_values, max_size=5))
-def test_whatever_the_file_holds_is_settings_or_an_error(
+def test_any_content_is_settings_or_an_error_in_one_line(
     tmp_path_factory: pytest.TempPathFactory, members: dict[str, Any]
 ) -> None:
     said = ""
