@@ -149,9 +149,12 @@ def test_swapping_directories_and_links_does_not_lead_outside(tree: Path, root: 
 
     swapper = threading.Thread(target=swap)
     swapper.start()
-    outcomes = set()
+    outcomes: set[str] = set()
+    attempt = 0
     try:
-        for attempt in range(3000):
+        # On a busy machine the first attempts may all fall into one phase of the swap.
+        while attempt < 3000 or "inside" not in outcomes:
+            attempt += 1
             try:
                 outcomes.add(content(find(root, f"{tree}/a/file", follow=bool(attempt % 2))))
             except (OutsideRoot, Symlink, OSError) as error:
@@ -160,7 +163,6 @@ def test_swapping_directories_and_links_does_not_lead_outside(tree: Path, root: 
         stop.set()
         swapper.join()
     assert "outside" not in outcomes
-    assert "inside" in outcomes
 
 
 def test_rejected_paths_leave_no_descriptor_open(tree: Path, root: Root) -> None:

@@ -209,7 +209,7 @@ def after(*arguments, **options):
     return before(*arguments, **options)
 {name} = after
 """
-"""Code for `patch_python`: a function of the standard library raises an unexpected exception, as a bug would."""
+"""Code for `patch_python`: a function of the standard library raises an unexpected exception, like a bug."""
 
 
 def provoke_new_shell(conversation: Conversation) -> Received:
