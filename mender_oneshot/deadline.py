@@ -1,4 +1,4 @@
-"""The end of an invocation: `--max-runtime`, counted over everything it does."""
+"""The time limit of an invocation, `--max-runtime`."""
 
 import contextlib
 import os
@@ -11,21 +11,20 @@ from types import FrameType
 from . import errors
 
 GRACE = 2.0
-"""Seconds at the end, within the deadline, for putting the state on disk."""
+"""Seconds before the time limit that are reserved for saving the state."""
 
 
 def hard_end(seconds: float) -> None:
-    """End the process after so many seconds, wherever it hangs; 0 means no end.
+    """Exit from a thread after so many seconds, wherever the process hangs; 0 disables the limit.
 
-    A signal ends everything that Python or the kernel can interrupt (`deadline`). A name look-up cannot be
-    interrupted, and what is said last may find a stderr that nobody reads: a thread ends the process there.
-    That is as safe as a power cut, which every write expects anyway.
+    The signal of `deadline` interrupts nearly everything, but not a DNS lookup, and the final message may
+    block on a full pipe. The exit is as safe as a power cut, which every write must survive anyway.
     """
 
     def end() -> None:
         threading.Event().wait(seconds)
         try:
-            # Only where there is room for it: else we would hang here, too.
+            # Only if stderr can take it: otherwise this thread would hang, too.
             if select.select([], [2], [], 0)[1]:
                 os.write(2, f"{_message(seconds)}\n".encode())
         except OSError:
@@ -34,14 +33,14 @@ def hard_end(seconds: float) -> None:
             os._exit(errors.DeadlineExceeded.exit_code)
 
     if seconds > 0:
-        # Where there can be no more threads, the signal has to do.
+        # If no thread can be started, only the signal is left.
         with contextlib.suppress(RuntimeError):
             threading.Thread(target=end, daemon=True).start()
 
 
 @contextlib.contextmanager
 def deadline(seconds: float) -> Iterator[None]:
-    """Raise `errors.DeadlineExceeded` shortly before the `hard_end`; 0 means no end."""
+    """Raise `errors.DeadlineExceeded` in the block shortly before `hard_end`; 0 disables the limit."""
     if seconds <= 0:
         yield
         return
@@ -59,4 +58,4 @@ def deadline(seconds: float) -> Iterator[None]:
 
 
 def _message(seconds: float) -> str:
-    return f"The time limit of {seconds:g} s is over; the next run will continue."
+    return f"The time limit of {seconds:g} s was reached; the next run will continue."

@@ -1,7 +1,7 @@
-"""What can go wrong, and the exit code each thing has.
+"""The error classes and their exit codes.
 
-Every message is one sentence for a person: what, why, and what now. None holds a token or a key.
-The codes are `sysexits.h`, clear of click's and Python's own 1 and 2; the README lists them.
+Every message is one sentence for a person: what happened, why, and what to do now. It never contains a token
+or a key. The exit codes are those of `sysexits.h`, apart from the three below; the README lists them.
 """
 
 import os
@@ -12,39 +12,39 @@ UPDATE_AVAILABLE = 16
 
 
 class Error(Exception):
-    """Anything the world can do to us; the message is the whole story and `exit_code` what cron sees."""
+    """An expected error; its message is printed as it is, without a traceback."""
 
     exit_code = BUG
-    logged = False  # the log of the deployment, and so stderr, has it already
-    syslog = False  # for the syslog as well, wherever the caller reads it
+    logged = False  # it has been logged already, and so printed on stderr
+    syslog = False  # write it to the syslog as well
 
 
 class UsageError(Error):
-    """The words of the command line make no sense."""
+    """The command line is invalid."""
 
     exit_code = os.EX_USAGE
 
 
 class NothingInProgress(Error):
-    """There is no update to download, install or report (`mender-update` says 2 as well)."""
+    """There is no update to download, install or report (`mender-update` has the same exit code)."""
 
     exit_code = NOTHING_IN_PROGRESS
 
 
 class ArtifactRejected(Error):
-    """The artifact is damaged, not signed by one of our keys, or not for this device."""
+    """The artifact is corrupt, not signed by one of the verify keys, or not for this device."""
 
     exit_code = os.EX_DATAERR
 
 
 class ServerRejected(Error):
-    """The server, or TLS, says no for good: asking again the same way cannot help."""
+    """The server rejected the request, or TLS failed; a retry would fail in the same way."""
 
     exit_code = os.EX_UNAVAILABLE
 
 
 class UntrustedServer(ServerRejected):
-    """Who answers is not the server, as far as its certificate says; what the server thinks, nobody knows."""
+    """The certificate of the server could not be verified, so its answer does not count."""
 
 
 class NoSpace(Error):
@@ -60,9 +60,9 @@ class DiskError(Error):
 
 
 class UntrustedFile(DiskError):
-    """Somebody else may have made a file that has one of our names, or may write to it.
+    """A file with one of our names may belong to another user, or be writable by one.
 
-    `reason` is the end of a sentence about it; `content` is what it holds, if that was read.
+    `reason` is the end of a sentence about the file; `content` is its content, if that was read.
     """
 
     def __init__(self, path: str, reason: str, content: bytes = b"") -> None:
@@ -72,7 +72,7 @@ class UntrustedFile(DiskError):
 
 
 class FileTooLarge(DiskError):
-    """A file is larger than anything that belongs there; `reason` and `content` are as in `UntrustedFile`."""
+    """A file is larger than a valid one can be; `reason` and `content` are as in `UntrustedFile`."""
 
     def __init__(self, path: str, limit: int, content: bytes) -> None:
         self.reason = f"is larger than {limit} bytes"
@@ -81,10 +81,10 @@ class FileTooLarge(DiskError):
 
 
 class TemporaryError(Error):
-    """The network, the server or another invocation is in the way for now.
+    """The network, the server or another invocation prevents the step; a later run may succeed.
 
-    `host` is the host that answered, "" if no answer came; `retry_after` is the pause that it asked for, in
-    seconds, or None.
+    `host` is the host that answered, "" if no answer came; `retry_after` is its `Retry-After` in seconds, or
+    None.
     """
 
     exit_code = os.EX_TEMPFAIL
@@ -97,9 +97,9 @@ class TemporaryError(Error):
 
 
 class NotYet(TemporaryError):
-    """The step has to wait for another one of ours: a result in the queue, a sub-updater at work.
+    """The step must wait for a queued result to be sent, or for a sub-updater to exit.
 
-    Asked for at the wrong moment, the step has not failed; nobody counts it.
+    This does not count as a failure of the step.
     """
 
 
@@ -108,18 +108,18 @@ class LinkExpired(TemporaryError):
 
 
 class ServerError(TemporaryError):
-    """The server is there, and says that it cannot (5xx)."""
+    """The server answered with 5xx."""
 
 
 class OutOfMemory(TemporaryError):
-    """There is not enough memory for now."""
+    """There is not enough memory."""
 
     def __init__(self) -> None:
         super().__init__("There is not enough memory; the next run tries again.")
 
 
 class NotAMenderServer(TemporaryError):
-    """The answer is not in the form of a Mender server; it came from a gateway, a firewall or a portal."""
+    """The answer does not have the form of a Mender server's; a gateway, firewall or portal sent it."""
 
 
 class Busy(TemporaryError):
@@ -127,23 +127,26 @@ class Busy(TemporaryError):
 
 
 class DeadlineExceeded(Error):
-    """The time limit of the invocation is over; of no other kind, so that nobody takes it for an answer."""
+    """The time limit of the invocation has passed.
+
+    Not a `TemporaryError`, so that handlers for errors of the server do not catch it.
+    """
 
     exit_code = os.EX_TEMPFAIL
 
 
 class ScriptFailed(Error):
-    """A script of the device's failed; the message is the end of a sentence that names the script."""
+    """A script of the device failed; the message is the end of a sentence that names the script."""
 
 
 class InvalidResponse(Error):
-    """The server answered something that makes no sense."""
+    """The server sent an invalid answer."""
 
     exit_code = os.EX_PROTOCOL
 
 
 class NotAccepted(Error):
-    """The server has not accepted this device (yet)."""
+    """The server has not accepted this device."""
 
     exit_code = os.EX_NOPERM
 
@@ -151,8 +154,8 @@ class NotAccepted(Error):
 class InvalidToken(Error):
     """There is no token that has not expired, or the server rejected it (401, or 403 with `forbidden`).
 
-    `deployments.ask` answers it by the step `auth`, once; so it ends a step only if the new token is rejected
-    as well.
+    `deployments.ask` responds to it with the step `auth`, once. So it ends a step only if the server rejects
+    the new token as well.
     """
 
     exit_code = os.EX_NOPERM
@@ -164,6 +167,6 @@ class InvalidToken(Error):
 
 
 class SettingsError(Error):
-    """The configuration, or a file the device must have, is missing or wrong."""
+    """The configuration, or a file that the device must have, is missing or invalid."""
 
     exit_code = os.EX_CONFIG

@@ -1,16 +1,16 @@
-"""What a caller hands down with the process, signals and umask, made to change nothing of what we do."""
+"""Undo what a process inherits from its caller and must not depend on: signals, timers and umask."""
 
 import os
 import signal
 
-# nohup, and a shell's `&`, ask for these to be ignored. The last two Python itself ignores, in us only.
+# nohup, and a shell's `&`, ignore the first three on purpose. Python itself ignores the last two.
 _KEPT = {signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGPIPE, signal.SIGXFSZ}
 
 
 def set_right() -> None:
-    """Restore what a new login would have, before the first child is started.
+    """Restore the signals and timers of a new login; call this before the first child is started.
 
-    With SIGCHLD ignored, the kernel forgets the exit code of every child, and each counts as 0.
+    If SIGCHLD is ignored, the kernel drops the exit code of every child, and each counts as 0.
     """
     for number in signal.valid_signals() - _KEPT:
         if signal.getsignal(number) is signal.SIG_IGN:
@@ -20,5 +20,5 @@ def set_right() -> None:
 
 
 def keep_files_private() -> None:
-    """Make new files ours alone, whatever the caller's umask."""
+    """Make new files accessible to this user only, whatever the umask of the caller."""
     os.umask(0o077)

@@ -1,7 +1,4 @@
-"""One invocation: the lock, the state, the step or steps, the state again.
-
-Knows the order of events; knows nothing of HTTP, of files' contents or of words on a command line.
-"""
+"""One invocation: take the lock, load the state, perform the steps that are due, save the state."""
 
 import contextlib
 import logging
@@ -20,21 +17,23 @@ from .state import State, Store
 log = logging.getLogger(__name__)
 
 MOST_STEPS = 20
-"""Steps in one `run --all`: more than any update has, so that a plan that went in circles would end."""
+"""Most steps in one `run --all`: more than an update has, so that a plan with a cycle would end."""
 
 
-def carry_out(options: Options, settings: Settings, progress: Progress, tell: Callable[[Done], None]) -> None:
-    """Do what is asked, telling of each step as it ends; raises the `errors.Error` that ended it all."""
+def carry_out(
+    options: Options, settings: Settings, progress: Progress, on_done: Callable[[Done], None]
+) -> None:
+    """Perform the command and pass each outcome to `on_done`; raises the `errors.Error` of a step."""
     with deadline(options.max_runtime), _context(options, settings, progress) as context:
         if options.command == "run":
-            _run(context, options, tell)
+            _run(context, options, on_done)
         else:
-            tell(Done(options.command, _named(context, options)))
+            on_done(Done(options.command, _named(context, options)))
 
 
 @contextlib.contextmanager
 def _context(options: Options, settings: Settings, progress: Progress) -> Iterator[Context]:
-    """Hold the lock and the state for the length of an invocation, and save the state whatever happened."""
+    """Hold the lock during an invocation, and save the state at its end, whatever happened."""
     disk.ensure_directory(settings.places.datastore)
     lock = take_lock(settings.places.data(paths.LOCK), wait=options.command != "run")
     try:
@@ -70,22 +69,22 @@ def _new_context(options: Options, settings: Settings, store: Store, progress: P
 
 
 def _open_store(settings: Settings, lock: int) -> Store:
-    """Load the state; what cannot be read of it starts from its default.
+    """Load the state; members that cannot be read start from their defaults.
 
-    Nothing is forgotten that matters: an update in the sub-updater's hands has its `update.lock`, and the
-    form of the identity, which decides who we are for the server, is noted in the lock file as well.
+    The loss of the state is safe: an update that is being installed has its `update.lock`, and the format of
+    the identity, by which the server recognizes this device, is also in the lock file.
     """
     path = settings.places.data(paths.STATE)
     try:
         known = state.load(path)
     except state.Unreadable as error:
-        ruins = error.content
-        aside = f"; {state.quarantine(path, ruins)} is a copy" if ruins else ""
-        log.error("The state %s cannot be used (%s)%s; starting with an empty state.", path, error, aside)
-        known = State(identity_format=identity.recovered_format(lock, ruins))
+        corrupt = error.content
+        copied = f", a copy is {state.quarantine(path, corrupt)}" if corrupt else ""
+        log.error("The state %s cannot be used (%s)%s; starting with an empty state.", path, error, copied)
+        known = State(identity_format=identity.recovered_format(lock, corrupt))
     if known.damaged:
         log.warning(
-            "The state %s has members that cannot be read (%s); they start from their defaults.",
+            "The state %s has members that cannot be read (%s); using their defaults.",
             path,
             ", ".join(known.damaged[:10]),
         )
@@ -100,7 +99,7 @@ def _open_store(settings: Settings, lock: int) -> Store:
     return store
 
 
-def _run(context: Context, options: Options, tell: Callable[[Done], None]) -> None:
+def _run(context: Context, options: Options, on_done: Callable[[Done], None]) -> None:
     """Perform the next step that is due; with `--all`, one after the other."""
     store, settings = context.store, context.settings
     if not settings.servers:
@@ -115,7 +114,7 @@ def _run(context: Context, options: Options, tell: Callable[[Done], None]) -> No
         if turn == 0 and step != "tidy":  # `tidy` makes no request, and frees space
             store.ensure_writable()
         outcome = perform(context, step, paced=True)
-        tell(Done(step, outcome))
+        on_done(Done(step, outcome))
         if outcome.word == "handed-off":
             return
 
@@ -135,7 +134,7 @@ def _named(context: Context, options: Options) -> Outcome:
         if other:
             log.warning("%s", other.sentence)
         if _has_good_token(context):
-            return Outcome("kept", "The device is authorized, and its token is still good.")
+            return Outcome("kept", "The device is authorized; its token is still valid.")
     if options.command != "bootstrap":
         context.store.ensure_writable()
     return perform(context, options.command, paced=False)
@@ -205,7 +204,7 @@ def _within_memory(context: Context, name: str, paced: bool) -> Outcome:
 
 
 def _respect_pause(context: Context, name: str) -> None:
-    """Raise `errors.TemporaryError` while the hosts that a step would ask want it to wait."""
+    """Raise `errors.TemporaryError` during a pause of the hosts that a step would connect to."""
     now = context.now().time
     wait = plan.pause_remaining(context.store.state, context.settings, name, now)
     if wait:

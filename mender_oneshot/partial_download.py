@@ -60,13 +60,14 @@ class PartialDownload:
         try:
             free = disk.free(self._descriptor)
         except OSError as error:
-            raise disk.failure(f"look for room beside {self.path}", error) from error
+            raise disk.failure(f"determine the free space for {self.path}", error) from error
         if not free:  # not a byte, or not an inode
             raise disk.failure(f"write {self.path}", OSError(errno.ENOSPC, "", self.path))
         if free < missing:
             raise errors.NoSpace(
-                f"No room for the artifact: {in_words(missing)} are needed in {os.path.dirname(self.path)}, "
-                f"{in_words(free)} are free; make room, and the next run will resume."
+                f"Not enough space for the artifact: {in_words(missing)} are needed in "
+                f"{os.path.dirname(self.path)}, {in_words(free)} are free; free some space, and the next run "
+                "will resume."
             )
 
     def append(self, piece: bytes) -> None:
@@ -100,7 +101,7 @@ class PartialDownload:
         """
         if self.size and self.started_over:
             raise errors.InvalidResponse(
-                "The storage gives the same object in parts that do not fit; check it."
+                "The storage sends parts that do not belong to the same object; check the artifact storage."
             )
         self.started_over = self.started_over or self.size > 0
         self.truncate(0)

@@ -1,7 +1,6 @@
-"""Which step is next, and when: pure functions of values, with no disk, no network and no clock of their own.
+"""Which step is due, and when the next one will be: pure functions, without disk, network or clock.
 
-Imported by the quickest invocation of all, the one that finds nothing due, so it stands on the state and the
-settings alone.
+The fast path, for an invocation that finds nothing due, imports this module; so it imports little itself.
 """
 
 import math
@@ -26,16 +25,16 @@ PATIENCE = 6
 
 
 def next_step(state: State, settings: Settings, now: Snapshot, only: str = "") -> str | None:
-    """Name the step that is due, or None; of the "update" or the "inventory" only, where that is said.
+    """Return the step that is due, or None; `only` restricts it to the steps of "update" or "inventory".
 
-    A queued result comes before everything, for the server marks a deployment failed that is asked about
-    with new software already running (device-api.md 3.3); then install, download, check, inventory.
+    A queued result comes first, because the server fails a deployment if a device with new software asks for
+    the next one (device-api.md section 3.3); then install, download, check and inventory.
     """
     return due(state, settings, now, only)[0]
 
 
 def due(state: State, settings: Settings, now: Snapshot, only: str = "") -> tuple[str | None, float]:
-    """Name the step that is due, or None, and the seconds until it is worth asking again."""
+    """Return the step that is due, or None, and the seconds until one may be due."""
     if only == "inventory":
         name, wait = "send-inventory", _inventory_remaining(state, settings, now)
     else:
@@ -48,11 +47,11 @@ def due(state: State, settings: Settings, now: Snapshot, only: str = "") -> tupl
 
 
 NEEDS_TOKEN = ("deliver", "check-update", "download", "send-inventory", "terminal")
-"""Steps that cannot do anything without a token; `install` can: it reports on the way, if it can."""
+"""Steps that are useless without a token; `install` is not: it reports its status only if it can."""
 
 
 def _wanted(state: State, settings: Settings, now: Snapshot, *, with_inventory: bool) -> tuple[str, float]:
-    """Pick the step by the order of things, and the seconds it must still wait."""
+    """Return the next step in the order of an update, and the seconds that it must wait."""
     inventory_in = _inventory_remaining(state, settings, now) if with_inventory else math.inf
     if state.results:
         return "deliver", _blocked(state, settings, "deliver", now.time)
@@ -77,14 +76,14 @@ def _wanted(state: State, settings: Settings, now: Snapshot, *, with_inventory: 
 
 
 def _or_inventory(name: str, wait: float, inventory_in: float) -> tuple[str, float]:
-    """Let the inventory go on while another step waits: an operator wants to see such a device above all."""
+    """Return the step that is due first; an inventory is sent while the other step waits."""
     return (name, wait) if wait <= inventory_in else ("send-inventory", inventory_in)
 
 
 def _check_had_its_turn(state: State, settings: Settings, now: Snapshot) -> bool:
-    """Say whether a check was tried since the inventory fell due, and since the inventory was tried itself.
+    """Return whether a check was tried after the inventory became due, and after the last inventory.
 
-    Of two steps that are always due neither may starve the other, whether they work or fail.
+    If both steps are always due, neither may starve the other, whether they succeed or fail.
     """
     checked = _tried("check-update", state.checked_at, state, now.time)
     due = not remaining(state.inventory_at, settings.inventory_poll_interval, checked)
@@ -93,7 +92,7 @@ def _check_had_its_turn(state: State, settings: Settings, now: Snapshot) -> bool
 
 
 def _tried(step: str, worked_at: float, state: State, now: float) -> float:
-    """Say when a step was last tried; 0: never, or by a clock that was wrong."""
+    """Return when a step was last tried, in seconds since 1970; 0: never, or by a clock that was wrong."""
     failed = state.failures.get(step)
     return max((at for at in (worked_at, failed.at if failed else 0) if at <= now), default=0)
 
@@ -107,9 +106,9 @@ def _inventory_remaining(state: State, settings: Settings, now: Snapshot) -> flo
 
 
 def remaining(since: float, interval: float, now: float) -> float:
-    """Seconds until `interval` has passed; 0 where it has, never began, or began in the future.
+    """Return the seconds until `interval` has passed; 0 if it has, never began, or began in the future.
 
-    A time stamp from the future is the trace of a clock that was wrong, then or now: it must not block.
+    A timestamp in the future means that the clock was wrong then, or is wrong now; it must not block a step.
     """
     if not since or now < since:
         return 0
@@ -117,15 +116,15 @@ def remaining(since: float, interval: float, now: float) -> float:
 
 
 def _blocked(state: State, settings: Settings, step: str, now: float) -> float:
-    """Seconds that a step's own failures, or a `Retry-After` that it got, still keep it back."""
+    """Return the seconds that a step must still wait, because it failed or got a `Retry-After`."""
     return max(backoff_remaining(state, settings, step, now), pause_remaining(state, settings, step, now))
 
 
 def pause_remaining(state: State, settings: Settings, step: str, now: float) -> float:
-    """Seconds that the hosts which a step would ask still want it to wait, at most a day.
+    """Return the seconds left of the pauses of the hosts that a step would connect to, at most a day.
 
-    A pause is kept by the step that got it, towards the host that asked for it. A refused authorization keeps
-    back every step that shows a token to that host. With several servers, the first that is free counts.
+    A pause applies to the step that got it, and to the host that sent it. A pause of `auth` also applies to
+    every step that sends a token to that host. With several servers, the shortest pause counts.
     """
     if step == "auth":
         return min((asked_pause(state, "auth", url, now) for url in settings.servers), default=0)
@@ -133,7 +132,7 @@ def pause_remaining(state: State, settings: Settings, step: str, now: float) -> 
         return 0
     own = step
     if step == "download":
-        # A pause of the server concerns the status alone; the bytes come from the host of the link.
+        # A pause of the server applies to the status only; the artifact comes from the host of the link.
         own = "auth"
     token = state.token
     servers = (token.server,) if token and token.server in settings.servers else settings.servers
@@ -147,7 +146,7 @@ def pause_remaining(state: State, settings: Settings, step: str, now: float) -> 
 
 
 def asked_pause(state: State, step: str, url: str, now: float) -> float:
-    """Seconds that the host of a URL still wants one step to wait."""
+    """Return the seconds left of the pause that the host of a URL requested of one step."""
     where = host(url)[:HOST_LENGTH]
     return max(
         (pause_left(pause, now) for pause in state.pauses if (pause.step, pause.host) == (step, where)),
@@ -156,14 +155,14 @@ def asked_pause(state: State, step: str, url: str, now: float) -> float:
 
 
 def pause_in_words(state: State, wait: float, now: float) -> str:
-    """Say which host wants the pause that still lasts `wait` seconds."""
+    """Return the message for a pause of which `wait` seconds are left."""
     asked = next((pause for pause in state.pauses if pause_left(pause, now) == wait), None)
     where, step = (asked.host, asked.step) if asked else ("The server", "this step")
     return f"{where} asked for a pause in answer to {step}; {until(wait, now)} are left."
 
 
 def until(seconds: float, now: float) -> str:
-    """Write a length of time for people, with its end by this device's clock."""
+    """Return a number of seconds as text for people, with the time at which they end."""
     whole = math.ceil(min(seconds, LONGEST_PAUSE))
     if whole < 120:
         length = f"{whole} s"
@@ -175,12 +174,12 @@ def until(seconds: float, now: float) -> str:
 
 
 def pause_left(pause: Pause, now: float) -> float:
-    """Seconds of a pause that are left."""
+    """Return the seconds left of a pause."""
     return remaining(pause.at, min(pause.seconds, LONGEST_PAUSE), now)
 
 
 def with_pause(state: State, step: str, where: str, seconds: float, now: float) -> State:
-    """Add a pause; a longer one in force stays, and pauses that are over are dropped."""
+    """Return the state with a pause added, unless a longer one is in force; expired ones are dropped."""
     pause = Pause(step, where[:HOST_LENGTH], now, seconds)
     kept = [known for known in state.pauses if pause_left(known, now) > 0]
     rival = next((known for known in kept if known[:2] == pause[:2]), None)
@@ -191,10 +190,11 @@ def with_pause(state: State, step: str, where: str, seconds: float, now: float) 
 
 
 def backoff(failures: int, longest: float, count: int = 0) -> float | None:
-    """Seconds to wait after so many failures in a row, or None when the retries are used up.
+    """Return the seconds to wait after so many failures in a row, or None if no retry is left.
 
-    The reference client's rule (device-api.md section 6): 60 s three times, then doubled every third time, up
-    to `longest`, which is used three times itself; with a `count`, that many retries.
+    The rule of the reference client (device-api.md section 6): 60 s three times, then doubled every third
+    time, up to `longest`, which is used three times itself. A `count` other than 0 limits the retries to that
+    number.
     """
     interval, tries = min(SMALLEST_BACKOFF, longest), 0
     while True:
@@ -208,7 +208,7 @@ def backoff(failures: int, longest: float, count: int = 0) -> float | None:
 
 
 def backoff_remaining(state: State, settings: Settings, step: str, now: float) -> float:
-    """Seconds that a step's failures still keep it back; the step's own interval when retries are used up."""
+    """Return the seconds that a failed step must still wait; its usual interval if no retry is left."""
     failed = state.failures.get(step)
     if not failed:
         return 0
@@ -224,45 +224,44 @@ def backoff_remaining(state: State, settings: Settings, step: str, now: float) -
 
 
 def retry_remaining(failed: Result, now: float) -> float:
-    """Seconds until a deployment that failed here, and is offered again, is tried again."""
+    """Return the seconds until a failed deployment that is offered again is tried again."""
     wait = min(SMALLEST_BACKOFF * 2.0 ** min(failed.attempts - 1, 20), LONGEST_PAUSE)
     return remaining(failed.at, wait, now)
 
 
 OPEN_LINK = (
-    "the server is asked by https, but links to its artifact by plain http, and no ArtifactVerifyKey is set, "
-    "so anybody in between can replace the artifact; set ArtifactVerifyKey, or give the storage https."
+    "the server uses https, but the link to its artifact plain http, and no ArtifactVerifyKey is set, so the "
+    "artifact can be replaced on the network; set ArtifactVerifyKey, or use https for the storage."
 )
 
 
 def link_is_open(deployment: Deployment, settings: Settings) -> bool:
-    """Say whether neither TLS nor a signature protects an artifact that an https server offers."""
+    """Return whether neither TLS nor a signature protects an artifact that an https server offers."""
     secure = deployment.server.lower().startswith("https:")
     return secure and deployment.uri.lower().startswith("http:") and not settings.artifact_verify_keys
 
 
 def failed_again(before: Failure | None, now: float, why: str = "", *, failed: bool = True) -> Failure:
-    """Count one more failure, or with `failed=False` one more time that a step only has to wait."""
+    """Return the count after one more failure, or after one more wait if `failed` is false."""
     short = why if len(why) <= LONGEST_REASON else why[: LONGEST_REASON - 3] + "..."
     return Failure(before.times + 1 if before else 1, now, short, failed)
 
 
 def spread_remaining(state: State, settings: Settings, now: Snapshot) -> float:
-    """Seconds after power-up that this device leaves to the others of its fleet.
+    """Return the seconds left of the random delay after a boot.
 
-    Counted from the start of the kernel, so that a street whose power comes back does not ask as one; after
-    that the intervals keep the devices apart by themselves.
+    It keeps a fleet whose power returns at the same time from sending its requests at the same time.
     """
     spread = min(settings.start_spread, settings.update_poll_interval) * min(max(state.spread, 0), 1)
     return max(0.0, spread - now.uptime)
 
 
 def tidy_remaining(state: State, settings: Settings, now: Snapshot) -> float:
-    """Seconds until an update in other hands becomes our business again; infinite: never by itself.
+    """Return the seconds until `tidy` is due while `update.lock` exists; infinite if it never will be.
 
-    A lock that the state does not know of is taken over at once, one of an update that was reported is swept
-    away after a grace (its sub-updater removes it itself), and a sub-updater that has not reported within
-    `InstallTimeoutSeconds` of the hand-off, or of the boot that followed it, is looked for.
+    A lock that is not in the state is adopted immediately. The lock of an update that was reported is removed
+    after `SWEEP_GRACE`, unless the sub-updater removes it first. A sub-updater times out if it has not
+    reported within `InstallTimeoutSeconds` of the hand-off, or of the boot after it.
     """
     blocked = backoff_remaining(state, settings, "tidy", now.time)
     if state.handoff is None or lock_is_over(state, now):
@@ -276,32 +275,32 @@ def tidy_remaining(state: State, settings: Settings, now: Snapshot) -> float:
 
 
 def installing_for(handoff: Handoff, now: Snapshot) -> float:
-    """Seconds since the hand-off, or since the boot that followed it; time asleep does not count."""
+    """Return the seconds since the hand-off, or since the boot after it, without suspended time."""
     return now.uptime - (handoff.uptime if handoff.boot == now.boot else 0)
 
 
 def lock_is_over(state: State, now: Snapshot) -> bool:
-    """Say whether a lock without an id, taken over before, is gone or has an id by now.
+    """Return whether an adopted lock without an id has been removed, or has an id by now.
 
-    Nobody can report for such a one, so there is no more to wait for.
+    No report can come for a lock without an id, so there is nothing left to wait for.
     """
     return state.handoff is not None and not state.handoff.deployment and now.lock != ""
 
 
 def never_started(state: State, now: Snapshot) -> bool:
-    """Say whether the power failed between the record of a hand-off and the start of the sub-updater.
+    """Return whether power failed after a hand-off was saved, but before the sub-updater was started.
 
-    The deployment is forgotten only after the start, and `sub-updater.log` is made, durably, just before it:
-    with the one in the state and the other missing, nothing can have run, and the next start is the first.
+    The deployment is removed from the state after the start, and `sub-updater.log` is created, durably, just
+    before it. So if the deployment is still in the state and the file is missing, nothing has been started.
     """
     return state.handoff is not None and state.deployment is not None and not now.begun
 
 
 def token_is_good(token: Token | None, servers: tuple[str, ...], now: float) -> bool:
-    """Say whether a token is worth showing: from a server we still use, and shortly before its end at most.
+    """Return whether a token may be sent: a configured server issued it, and it does not expire soon.
 
-    Its age by our own clock counts as much as its `exp`: with a clock that stands in 1970 or 2099 one of the
-    two is still right, and where both err the server says 401.
+    It may be, if either its age by our clock or its `exp` is within the limit: if our clock is in 1970 or
+    2099, one of the two is still right, and if both are wrong, the server rejects the token.
     """
     if token is None or token.server not in servers:
         return False
@@ -310,6 +309,6 @@ def token_is_good(token: Token | None, servers: tuple[str, ...], now: float) -> 
     margin = min(TOKEN_MARGIN, token.lifetime / 10)
     young = token.at <= now < token.at + token.lifetime - margin
     if token.at <= now < token.expires - token.lifetime:
-        # The server gave it at a time that our clock has not reached: only its age can say when it ends.
+        # The server issued it at a time that our clock has not reached, so only its age is meaningful.
         return young
     return young or now < token.expires - margin

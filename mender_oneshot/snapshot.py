@@ -1,4 +1,4 @@
-"""What the clock and the disk say now: the part of a decision that is not remembered but looked up."""
+"""The clock and the files in the data directory at the time of a decision."""
 
 import os
 import stat
@@ -11,18 +11,18 @@ from .pidfile import boot_id
 
 
 class Snapshot(NamedTuple):
-    """What the clock and the disk say when a decision is made."""
+    """The part of a decision that is not in the state."""
 
-    time: float  # seconds since 1970 by a clock that may be wrong
-    uptime: float  # seconds since the kernel started, time asleep not counted
+    time: float  # seconds since 1970, by a clock that may be wrong
+    uptime: float  # seconds since the kernel started, without suspended time
     boot: str  # the kernel's boot id
     lock: str | None = None  # the deployment id in `update.lock`; None: there is no such file
-    artifact: bool = False  # a downloaded artifact lies there, whole
-    begun: bool = True  # `sub-updater.log` is there: the last thing made before the sub-updater is started
+    artifact: bool = False  # a completely downloaded artifact exists
+    begun: bool = True  # `sub-updater.log` exists: it is made just before the sub-updater is started
 
 
 def look(places: Places) -> Snapshot:
-    """Look at the clock and the data directory."""
+    """Read the clock and the data directory."""
     return Snapshot(
         time=time.time(),
         uptime=time.clock_gettime(time.CLOCK_MONOTONIC),
@@ -45,10 +45,11 @@ def _is_begun(path: str) -> bool:
 
 
 def _update_lock(path: str) -> str | None:
-    """Read the deployment id in `update.lock`; anything else under that name counts as a lock without an id.
+    """Return the deployment id in `update.lock`, "" if there is none in it, None if there is no lock.
 
-    So does a file that another user could have written to. One that he has made is none: he could hold up all
-    updates. mender-python-client writes the id bare, people add a newline.
+    A file that another user may have written to counts as a lock without an id. A file that another user has
+    made is no lock, or that user could block all updates. mender-python-client writes the id without a
+    newline.
     """
     try:
         content = disk.read_own(path, 4096)
@@ -61,5 +62,5 @@ def _update_lock(path: str) -> str | None:
 
 
 def is_deployment_id(text: str) -> bool:
-    """Say whether a text can be a deployment id: a UUID as a rule, in any case safe in a path."""
+    """Return whether a text can be a deployment id: usually a UUID, and always safe in a path."""
     return 0 < len(text) <= 128 and text.isascii() and text.replace("-", "a").replace("_", "a").isalnum()

@@ -1,8 +1,8 @@
 """What one invocation leaves for the next: `mender-oneshot.json` in the data directory.
 
-Frozen values, parsed strictly at this border, each by itself: one that cannot be read costs no other. Members
-that a newer version wrote are kept. What the disk can tell (how much is downloaded, whether an update is
-installing) is not stored here.
+Every member is parsed strictly and on its own, so that a corrupt one does not affect the others. Members that
+a newer version wrote are kept. What the files show (how much is downloaded, whether an update is being
+installed) is not stored here.
 """
 
 import errno
@@ -16,50 +16,50 @@ from .typed import Reader
 
 SCHEMA = 1
 LIMIT = 1 << 20
-"""Bytes of the largest state that is read, and so of the largest that is written."""
+"""Size limit of the state file in bytes, for reading and for writing."""
 SPARE = 16384
-"""Bytes that a step may add to the state: room for them is asked for before the step begins."""
+"""Bytes that a step may add to the state; so much disk space must be free before it begins."""
 
 
 class Unreadable(Exception):
-    """The state file holds something that no version of this program wrote; the text says what.
+    """The state file has content that no version of this program wrote; the message names the problem.
 
-    `content` is what was found, b"" if it was not read.
+    `content` is that content, b"" if it was not read.
     """
 
     content = b""
 
 
 class Deployment(NamedTuple):
-    """An update the server has for us, from the answer of `next` until its final status is queued."""
+    """The current deployment, from the answer of `next` until its final status is queued."""
 
     id: str
     artifact_id: str
     artifact_name: str
     uri: str
-    expires: float = 0  # end of the link's life by the server's clock, seconds since 1970; 0: unknown
+    expires: float = 0  # when the link expires by the server's clock, seconds since 1970; 0: unknown
     etag: str = ""
     last_modified: str = ""
-    size: int = -1  # bytes of the whole object; -1: the server has not said
+    size: int = -1  # bytes of the whole object; -1: unknown
     boot: str = ""  # the kernel's boot id when the bytes on disk were written
-    stalls: int = 0  # attempts to download that brought no new byte, in a row
-    verifying: int = 0  # attempts to verify it, in a row, that have not come to an end
+    stalls: int = 0  # attempts to download, in a row, that brought no new byte
+    verifying: int = 0  # attempts to verify, in a row, that were interrupted
     starts: int = 0  # attempts to start the sub-updater
-    server: str = ""  # the URL of the server that offered it; "": not known
-    refused: int = 0  # conditions of `resume` that the object's hosts have not honoured
+    server: str = ""  # the URL of the server that offered it; "": unknown
+    refused: int = 0  # conditions of `resume` that the storage did not honor
     spliced: bool = False  # bytes were joined without a strong validator
-    restarted: bool = False  # fetched anew after a splice that failed its checksums
+    restarted: bool = False  # downloaded again after spliced bytes failed their checksums
     more: Mapping[str, Any] = {}  # members that a newer version wrote
 
 
 class Handoff(NamedTuple):
-    """An update given into the hands of the sub-updater; kept until it is reported or given up."""
+    """An update that was handed off to the sub-updater, until it is reported or times out."""
 
     deployment: str
     artifact_name: str = ""
     boot: str = ""  # the kernel's boot id at the hand-off
-    uptime: float = 0  # seconds awake from that boot to the hand-off: no clock can spoil them
-    syslog: bool = False  # the result is written to the syslog, as the run that handed it off did
+    uptime: float = 0  # seconds from that boot to the hand-off, without suspended time; no clock changes them
+    syslog: bool = False  # write the result to the syslog, because the run that handed it off did so
     more: Mapping[str, Any] = {}
 
 
@@ -69,24 +69,24 @@ class Result(NamedTuple):
     deployment: str
     status: str
     at: float = 0
-    sent: bool = False  # the server has the status; the log is still to go
-    refusals: int = 0  # answers that were neither yes nor "void"
-    answer: str = ""  # what became of it: DELIVERED, ABORTED or UNKNOWN; "": in the queue, or given up
-    attempts: int = 1  # how many times the deployment has come to a final status here
+    sent: bool = False  # the server has the status, but not the log
+    refusals: int = 0  # attempts that failed and count
+    answer: str = ""  # DELIVERED, ABORTED or UNKNOWN; "": queued, or dropped after too many attempts
+    attempts: int = 1  # how many times this device has carried out the deployment
     more: Mapping[str, Any] = {}
 
 
 class Failure(NamedTuple):
-    """How often in a row a step failed or had to wait, when it did last, and why."""
+    """How many times in a row a step failed or had to wait, and when and why it did last."""
 
     times: int
     at: float
-    why: str = ""  # the sentence of the last failure, shortened
-    failed: bool = True  # False: it only waits, with the growing pauses of a step that fails
+    why: str = ""  # the message of the last failure, shortened
+    failed: bool = True  # False: it only waits, with the back-off of a step that fails
 
 
 class Pause(NamedTuple):
-    """A host answered one step with `Retry-After`; no other step and no other host is concerned."""
+    """A `Retry-After` from one host to one step; other steps and other hosts are not affected."""
 
     step: str
     host: str
@@ -95,29 +95,29 @@ class Pause(NamedTuple):
 
 
 class Token(NamedTuple):
-    """The JWT, who gave it, its life by two clocks (ours when it came, and the server's), and whose it is."""
+    """A JWT, the server that issued it, its lifetime by two clocks, and the credentials it is valid for."""
 
     jwt: str
     server: str
-    at: float
-    lifetime: float = 0  # seconds; 0: the token does not say
-    expires: float = 0  # seconds since 1970 by the server's clock; 0: the token does not say
-    credentials: str = ""  # digest of the key and the settings that it was asked for with
+    at: float  # when it was received, by our clock
+    lifetime: float = 0  # seconds; 0: unknown
+    expires: float = 0  # seconds since 1970 by the server's clock; 0: unknown
+    credentials: str = ""  # digest of the key and the settings that it was issued for
 
 
 class State(NamedTuple):
-    """Everything remembered between two invocations; times in seconds since 1970, by a clock that may err."""
+    """Everything saved between two invocations; times in seconds since 1970, by a clock that may be wrong."""
 
-    spread: float = -1  # this device's place in the fleet, 0..1, drawn once; -1: not drawn yet
+    spread: float = -1  # jitter: how much of StartSpreadSeconds this device waits, 0 to 1; -1: not drawn yet
     identity_format: str = ""
-    owner: str = ""  # digest of the identity of the device that all of this belongs to; "": not known yet
+    owner: str = ""  # digest of the identity of the device that this state belongs to; "": not known yet
     token: Token | None = None
-    form: str = ""  # the variant of `next` that the server knows: "v2" or "v1"
+    form: str = ""  # the API version of `next` that the server supports: "v2" or "v1"; "": not known yet
     deployment: Deployment | None = None
     handoff: Handoff | None = None
     results: tuple[Result, ...] = ()  # final statuses not delivered yet, oldest first
     last_result: Result | None = None  # the newest final status, delivered or not
-    past_results: tuple[Result, ...] = ()  # the ones before it, oldest first
+    past_results: tuple[Result, ...] = ()  # those before `last_result`, oldest first
     checked_at: float = 0
     inventory_at: float = 0
     inventory_sent_at: float = 0
@@ -125,11 +125,11 @@ class State(NamedTuple):
     failures: Mapping[str, Failure] = {}
     pauses: tuple[Pause, ...] = ()
     unknown: Mapping[str, Any] = {}  # members that a newer version wrote
-    damaged: tuple[str, ...] = ()  # names of members that could not be read; not written
+    damaged: tuple[str, ...] = ()  # names of members that could not be read; not written to disk
 
 
 REMEMBERED = 8
-"""Final statuses that are kept: what a server could offer once more must not be installed once more."""
+"""Number of final statuses that are kept, so that an old deployment is not installed again."""
 
 _NOT_WRITTEN = ("unknown", "damaged")
 _PARTS: dict[str, type[Any]] = {
@@ -142,22 +142,20 @@ _LISTS: dict[str, type[Any]] = {"results": Result, "past_results": Result, "paus
 
 
 def to_json(state: State) -> bytes:
-    """Write a state as JSON text of at most `LIMIT` bytes.
+    """Return a state as JSON text of at most `LIMIT` bytes.
 
-    Too large a state, which only members of a newer version can make, loses those first. Raises
+    If it would be larger, which takes members of a newer version, those are dropped first. Raises
     `errors.NoSpace` if that is not enough.
     """
     for smaller in (state, *_shed(state)):
         content = json.dumps(_members(smaller), indent=1).encode() + b"\n"
         if len(content) <= LIMIT:
             return content
-    raise errors.NoSpace(
-        f"The state would be larger than {LIMIT} bytes; remove {paths.STATE} to start afresh."
-    )
+    raise errors.NoSpace(f"The state would be larger than {LIMIT} bytes; remove {paths.STATE} to start over.")
 
 
 def _shed(state: State) -> Iterator[State]:
-    """Name ever smaller states, the least needed members going first; results and hand-off always stay."""
+    """Yield smaller and smaller states, least needed members first; results and hand-off always stay."""
     plain = {name: _without_more(value) for name, value in state._asdict().items()}
     for name in ("unknown", "failures", "past_results", "token", "deployment"):
         plain[name] = State._field_defaults[name]
@@ -186,15 +184,15 @@ def _members(state: State) -> dict[str, Any]:
 
 
 def _flat(part: Any) -> dict[str, Any]:
-    """Write a part as an object, with the members that a newer version wrote into it."""
+    """Return a part as a JSON object, with the members that a newer version wrote into it."""
     members: dict[str, Any] = part._asdict()
     return {**members.pop("more", {}), **members}
 
 
 def from_json(content: bytes) -> State:
-    """Read a state, member by member: what cannot be read gets its default and is named in `damaged`.
+    """Parse a state, member by member; a corrupt one gets its default and is named in `damaged`.
 
-    Raises `Unreadable` for what is no JSON object at all.
+    Raises `Unreadable` if the content is not a JSON object.
     """
     try:
         members = json.loads(content)
@@ -224,18 +222,18 @@ def from_json(content: bytes) -> State:
 
 
 def bounded(text: str) -> str:
-    """Return a text of a stranger's if it is of a reasonable length, else none: the state has a limit."""
+    """Return a text from the network if it is short enough for the state, else ""."""
     return text if len(text) <= 8192 else ""
 
 
 DELIVERED, ABORTED, UNKNOWN = "delivered", "aborted", "unknown"
-"""What became of a result: the server has it, has aborted the deployment, or does not know it."""
+"""Answers to a result: the server has it, has aborted the deployment, or does not know it."""
 
 
 def with_final_result(state: State, result: Result) -> State:
-    """Return the state after an update has come to its end; a result of no known deployment goes nowhere.
+    """Return the state after an update has ended; a result without a deployment id is not queued.
 
-    The result of an earlier attempt at the same deployment makes way for this one, which counts it.
+    The result replaces that of an earlier attempt at the same deployment, and counts the attempts.
     """
     past = (*state.past_results, state.last_result) if state.last_result else state.past_results
     before = [one for one in past if one.deployment and one.deployment == result.deployment]
@@ -251,10 +249,10 @@ def with_final_result(state: State, result: Result) -> State:
 
 
 def final_result(state: State, deployment: str) -> Result | None:
-    """Return the final status that a deployment was given, if it was: the first one stands.
+    """Return the final status of a deployment, or None if it has none.
 
-    A lock without an id is always another one: nobody can say that it was that of the last time. A deployment
-    that is tried again has none until that attempt has come to its end.
+    A deployment that is being tried again has none until that attempt has ended. A lock without an id has
+    none either, because it cannot be compared with an earlier one.
     """
     trying = (state.deployment and state.deployment.id, state.handoff and state.handoff.deployment)
     if not deployment or deployment in trying:
@@ -264,7 +262,7 @@ def final_result(state: State, deployment: str) -> Result | None:
 
 
 def answered(state: State, result: Result, answer: str) -> State:
-    """Return the state with what became of the oldest queued result, which leaves the queue."""
+    """Return the state after the oldest queued result got its answer, which removes it from the queue."""
 
     def note(one: Result) -> Result:
         return one._replace(answer=answer) if one.deployment == result.deployment else one
@@ -315,7 +313,7 @@ class Store:
 
 
 def load(path: str) -> State:
-    """Read the state file; none yet is an empty state. Raises `Unreadable` or `errors.DiskError`."""
+    """Read the state file, an empty state if there is none; raises `Unreadable` or `errors.DiskError`."""
     try:
         content = disk.read_own(path, LIMIT)
     except (errors.UntrustedFile, errors.FileTooLarge) as error:

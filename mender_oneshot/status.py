@@ -1,4 +1,4 @@
-"""Where the device stands: `status` and `show-artifact`. Reads files only; no lock, no network."""
+"""What `status` and `show-artifact` print; reads files only, without lock and network."""
 
 import os
 from collections.abc import Callable
@@ -12,9 +12,9 @@ _YES_OR_NO = {True: "yes", False: "no", None: "unknown"}
 
 
 def describe(settings: Settings) -> dict[str, Any]:
-    """Return everything known of this device, without its secrets, for `--json` and for `lines`."""
+    """Return the facts about this device, without secrets, for `--json` and for `lines`."""
     now = snapshot.look(settings.places)
-    hidden = False  # the state is root's alone, and this user is another
+    hidden = False  # only root can read the state, and this is another user
     try:
         known, trouble = state.load(settings.places.data(paths.STATE)), ""
     except state.Unreadable as error:
@@ -27,7 +27,7 @@ def describe(settings: Settings) -> dict[str, Any]:
         trouble = f"members of the state file are unreadable: {', '.join(known.damaged[:10])}"
     step, wait = (None, None) if hidden else plan.due(known, settings, now)
     deployment, handoff, last = known.deployment, known.handoff, known.last_result
-    in_hands = None if hidden else handoff.deployment if handoff else now.lock
+    installing = None if hidden else handoff.deployment if handoff else now.lock
     reported = None if handoff or not now.lock else state.final_result(known, now.lock)
     failing = {name: failure for name, failure in known.failures.items() if failure.failed}
     device_type, no_device_type = _read(device.device_type, settings)
@@ -40,7 +40,7 @@ def describe(settings: Settings) -> dict[str, Any]:
         "deployment": deployment and {"id": deployment.id, "artifact_name": deployment.artifact_name},
         "downloaded_bytes": _size(settings, now) if deployment else 0,
         "artifact_bytes": deployment.size if deployment and deployment.size >= 0 else None,
-        "installing": in_hands,
+        "installing": installing,
         "reported": reported.status if reported else None,
         "queued_results": [
             {"deployment": result.deployment, "status": result.status} for result in known.results
@@ -56,39 +56,42 @@ def describe(settings: Settings) -> dict[str, Any]:
 
 
 def lines(facts: dict[str, Any]) -> list[str]:
-    """Put what `describe` found into lines for people."""
-    said = [
+    """Return the facts of `describe` as lines for people."""
+    output = [
         f"device type     {facts['device_type'] or 'not set: ' + facts['device_type_problem']}",
         f"artifact        {facts['artifact_name'] or 'unknown'}",
         f"server          {', '.join(facts['servers']) or 'none configured'}",
         f"authorized      {_YES_OR_NO[facts['authorized']]}",
     ]
     if facts["deployment"]:
-        size = facts["artifact_bytes"]
-        done = f"{facts['downloaded_bytes']} of {'unknown' if size is None else size} bytes downloaded"
-        said.append(f"update          {facts['deployment']['artifact_name']}, {done}")
+        done, size = facts["downloaded_bytes"], facts["artifact_bytes"]
+        progress = "download not started"
+        if done or size is not None:
+            progress = f"{done} of {'an unknown number of' if size is None else size} bytes downloaded"
+        output.append(f"update          {facts['deployment']['artifact_name']}, {progress}")
     if facts["reported"]:
-        said.append(
+        output.append(
             f"reported        {facts['reported']} of deployment {facts['installing']}; waiting for its "
             "sub-updater to remove update.lock"
         )
     elif facts["installing"] is not None:
-        said.append(
-            f"installing      deployment {facts['installing'] or 'unknown'}, in the sub-updater's hands"
+        output.append(
+            f"installing      deployment {facts['installing'] or 'unknown'}; waiting for its sub-updater"
         )
     for result in facts["queued_results"]:
-        said.append(f"to be reported  {result['status']} of deployment {result['deployment']}")
+        output.append(f"pending result  {result['status']} of deployment {result['deployment']}")
     if facts["last_result"] and not facts["queued_results"]:
-        said.append(f"last result     {_last_result(**facts['last_result'])}")
+        output.append(f"last result     {_last_result(**facts['last_result'])}")
     for step, times in facts["failures"].items():
         why = facts["failure_reasons"].get(step)
-        said.append(f"failing         {step}, {times} in a row" + (f": {why}" if why else ""))
+        attempts = "1 failed attempt" if times == 1 else f"{times} failed attempts"
+        output.append(f"retrying        {step}, {attempts}" + (f": {why}" if why else ""))
     if facts["trouble"]:
-        said.append(f"trouble         {facts['trouble']}")
+        output.append(f"problem         {facts['trouble']}")
     step, wait = facts["next_step"], facts["next_in_seconds"]
     soon = "unknown" if wait is None else f"in {wait} s"
-    said.append(f"next            {step}, now" if step else f"next            {soon}")
-    return said
+    output.append(f"next            {step}, now" if step else f"next            {soon}")
+    return output
 
 
 def _last_result(deployment: str, status: str, outcome: str | None) -> str:
@@ -100,7 +103,7 @@ def _last_result(deployment: str, status: str, outcome: str | None) -> str:
 
 
 def _read(read: Callable[[Settings], str], settings: Settings) -> tuple[str | None, str | None]:
-    """Return what was read and None, or None and why it cannot be read."""
+    """Return the value and None, or None and why it cannot be read."""
     try:
         return read(settings), None
     except errors.SettingsError as error:

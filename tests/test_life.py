@@ -24,7 +24,7 @@ def test_from_a_fresh_device_to_a_reported_update(
     device: Device, server: DevServer, release: Release
 ) -> None:
     device.sub_updater(INSTALLS_AND_REPORTS)
-    assert "Made a new device key" in device.ok("bootstrap").out
+    assert "Created a new device key" in device.ok("bootstrap").out
     assert device.run("auth").code == 77
     server.accept()
     device.ok("auth")

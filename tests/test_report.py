@@ -112,7 +112,7 @@ def test_said_twice_sent_once(installing: Device, server: DevServer) -> None:
     assert installing.ok("report", "--success", "--json").json["outcome"] == "already"
     done = installing.run("report", "--failure")
     assert done.code == 2
-    assert "the first result stands" in done.err
+    assert "the first result is final" in done.err
     assert server.status_history(deployment).count("success") == 1
     (installing.data / "update.lock").unlink()
     assert installing.run("report", "--success").code == 2
@@ -270,7 +270,7 @@ def test_a_step_asked_for_at_the_wrong_moment_has_not_failed(installing: Device,
     before = installing.run("status", "--json").json["failures"]
     assert installing.run(command).code == 75
     assert installing.ok("status", "--json").json["failures"] == before == {}
-    assert "failing" not in installing.ok("status").out
+    assert "retrying" not in installing.ok("status").out
 
 
 def test_a_check_while_a_result_is_queued_has_not_failed(installing: Device, server: DevServer) -> None:
@@ -279,7 +279,7 @@ def test_a_check_while_a_result_is_queued_has_not_failed(installing: Device, ser
     assert installing.run("check-update").code == 75
     assert list(installing.ok("status", "--json").json["failures"]) == ["deliver"]
     shown = installing.ok("status").out
-    assert "deliver, 1 in a row: 127.0.0.1" in shown
+    assert "deliver, 1 failed attempt: 127.0.0.1" in shown
     assert "answered 503" in shown
 
 

@@ -1,4 +1,4 @@
-"""Get a token from the server, with the identity and the key of the device."""
+"""Request a token from the server, with the identity and the key of the device."""
 
 import base64
 import json
@@ -89,8 +89,8 @@ def request(context: Context) -> tuple[bytes, str]:
     """Return the body of the request, and the signature over exactly these bytes."""
     settings = context.settings
     form = identity.format_in_use(settings, context.store.state)
-    # Before a key is made: a data directory without a device type may be an empty one in place of this
-    # device's, whose partition is not mounted.
+    # Checked before a key is generated: if there is no device type, the partition of the data directory may
+    # not be mounted.
     device.device_type(settings)
     found = context.identity.result()
     context.store.state = context.store.state._replace(identity_format=form)
@@ -99,7 +99,9 @@ def request(context: Context) -> tuple[bytes, str]:
         keys.make(settings)
         key = keys.load(settings.key_file)
     if key is None:
-        raise errors.DiskError(f"The device key {settings.key_file} is gone again; look at the file system.")
+        raise errors.DiskError(
+            f"The device key {settings.key_file} disappeared after it was written; check the file system."
+        )
     members = {
         "id_data": identity.id_data(found),
         "pubkey": keys.public_pem(key),
@@ -112,7 +114,7 @@ def request(context: Context) -> tuple[bytes, str]:
 
 
 def read(jwt: str, server: str, now: Snapshot) -> Token:
-    """Take the times out of a token (device-api.md section 1.5); one that has none is good until a 401."""
+    """Return a token with its times (device-api.md section 1.5); without any, it is valid until a 401."""
     try:
         payload = jwt.split(".")[1]
         claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))

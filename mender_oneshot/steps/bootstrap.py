@@ -13,8 +13,10 @@ def run(context: Context, *, paced: bool = False, force: bool = False) -> Outcom
     if force:
         keys.make(settings)
         store.save(store.state._replace(token=None))
-        return Outcome("created", f"Made a new device key, {settings.key_file}; it must be accepted anew.")
+        return Outcome(
+            "created", f"Created a new device key {settings.key_file}; accept the device again on the server."
+        )
     if keys.load(settings.key_file) is not None:
-        return Outcome("kept", f"The device key {settings.key_file} is there and good; nothing to do.")
+        return Outcome("kept", f"The device key {settings.key_file} already exists; nothing to do.")
     keys.make(settings)
-    return Outcome("created", f"Made a new device key, {settings.key_file}.")
+    return Outcome("created", f"Created a new device key {settings.key_file}.")

@@ -1,4 +1,4 @@
-"""Ask the server for the next deployment."""
+"""Request the next deployment from the server."""
 
 import logging
 
@@ -13,7 +13,7 @@ from ..transport import host
 log = logging.getLogger(__name__)
 
 MOST_ATTEMPTS = 10
-"""Attempts at a deployment that the server offers again after each failure."""
+"""Attempts to carry out a deployment that the server offers again after each failure."""
 
 NOTHING = Outcome("nothing", "There is no update for this device.", {"deployment": None})
 
@@ -59,25 +59,25 @@ def _require_free(context: Context) -> None:
     """
     store, now = context.store, context.now()
     if store.state.results:
-        raise errors.NotYet("A result is still to be delivered, and goes first; the next run sends it.")
+        raise errors.NotYet("A queued result must be sent first; the next run sends it.")
     if store.state.handoff is None and now.lock and final_result(store.state, now.lock):
         raise errors.NotYet(
-            f"The result of deployment {now.lock} is reported, but its sub-updater has not removed "
-            f"{UPDATE_LOCK} yet; a run removes it a minute after the report, once the sub-updater has ended."
+            f"The result of deployment {now.lock} was reported, but its sub-updater has not removed "
+            f"{UPDATE_LOCK} yet; a run removes it a minute after the report, once the sub-updater has exited."
         )
     if store.state.handoff or now.lock is not None:
-        raise errors.NotYet("An update is in the sub-updater's hands; ask again when it has reported.")
+        raise errors.NotYet("An update is being installed; check again after the sub-updater has reported.")
     if store.state.deployment is None and now.artifact and liveness.sub_updater_runs(context.settings):
         raise errors.NotYet(
-            "The sub-updater of the last update is still running; ask again when it has ended."
+            "The sub-updater of the last update is still running; check again after it has exited."
         )
 
 
 def _fail(context: Context, unusable: Unusable) -> errors.InvalidResponse:
-    """Queue `failure`, once, for a deployment that is offered in a form that cannot be carried out."""
+    """Queue `failure`, once, for a deployment that cannot be carried out, and return the error to raise."""
     store, held = context.store, context.store.state.deployment
     error = errors.InvalidResponse(
-        f"Deployment {unusable.deployment} cannot be carried out: {unusable}; look at it on the server."
+        f"Deployment {unusable.deployment} cannot be carried out: {unusable}; check it on the server."
     )
     over = final_result(store.state, unusable.deployment)
     if over:
@@ -92,7 +92,7 @@ def _fail(context: Context, unusable: Unusable) -> errors.InvalidResponse:
 
 
 def _nothing(context: Context, url: str) -> Outcome:
-    """Drop the deployment in hand, if there is one: the server does not offer it any more."""
+    """Drop the current deployment, if there is one: the server no longer offers it."""
     held = context.store.state.deployment
     if held is None:
         return NOTHING
@@ -102,12 +102,12 @@ def _nothing(context: Context, url: str) -> Outcome:
             f"Deployment {held.id} came from {host(held.server)}, and {host(url)} offers none; dropped it."
         )
     else:
-        sentence = f"{host(url)} does not offer deployment {held.id} any more; dropped it."
+        sentence = f"{host(url)} no longer offers deployment {held.id}; dropped it."
     return Outcome("withdrawn", sentence, {"deployment": None})
 
 
 def _take(context: Context, found: Deployment, paced: bool) -> Outcome:
-    """Fit the offer to what is in hand."""
+    """Store an offered deployment, or renew the current one if it is the same."""
     store, held = context.store, context.store.state.deployment
     over = final_result(store.state, found.id)
     if over and (over.status != "failure" or over.answer != DELIVERED or over.attempts >= MOST_ATTEMPTS):
@@ -125,7 +125,9 @@ def _take(context: Context, found: Deployment, paced: bool) -> Outcome:
         store.save(store.state._replace(deployment=renewed))
     else:
         if held and _same_artifact(held, found):
-            log.info("Deployment %s has the same artifact as %s; keeping what is here.", found.id, held.id)
+            log.info(
+                "Deployment %s has the same artifact as %s; keeping what was downloaded.", found.id, held.id
+            )
             found = found._replace(
                 etag=held.etag,
                 last_modified=held.last_modified,
@@ -135,7 +137,7 @@ def _take(context: Context, found: Deployment, paced: bool) -> Outcome:
                 spliced=held.spliced,
             )
         else:
-            # First the files, then the state: what lies there always belongs to the deployment in the state.
+            # First the files, then the state: the files always belong to the deployment in the state.
             disk.remove(context.data(ARTIFACT), context.data(PART), context.data(PROVIDES))
         deployment_log.reset(context.settings.log_directory, context.settings.places.datastore)
         store.save(store.state._replace(deployment=found))
@@ -147,7 +149,7 @@ def _take(context: Context, found: Deployment, paced: bool) -> Outcome:
 
 
 def _same_artifact(held: Deployment, found: Deployment) -> bool:
-    """Say whether two deployments of one server have the same artifact, whose bytes never change."""
+    """Return whether two deployments are of one server and have the same artifact, which never changes."""
     return bool(held.artifact_id) and (held.server, held.artifact_id, held.artifact_name) == (
         found.server,
         found.artifact_id,
@@ -156,11 +158,11 @@ def _same_artifact(held: Deployment, found: Deployment) -> bool:
 
 
 def _repeat(context: Context, over: Result) -> Outcome:
-    """Answer an offer of a deployment that is over with the result that it had."""
+    """Queue the result of a finished deployment that is offered again."""
     store = context.store
     store.save(store.state._replace(results=(over._replace(sent=False, refusals=0),)))
     return Outcome(
         "over",
-        f"Deployment {over.deployment} is offered again, but is over; its result will be sent again.",
+        f"Deployment {over.deployment} is already finished; its result will be sent again.",
         {"deployment": None},
     )

@@ -1,4 +1,4 @@
-"""Send the oldest queued result, a failure with its log, until the server has it or calls it void."""
+"""Send the oldest queued result, and the log if it is a failure."""
 
 import logging
 
@@ -9,7 +9,7 @@ from ..state import ABORTED, DELIVERED, UNKNOWN, Result, answered
 
 MAX_REFUSALS = 10
 MAX_LOG_ATTEMPTS = 50
-"""Attempts to bring the log through to a server that has the status: some four hours, then updates go on."""
+"""Attempts to upload the log to a server that has the status: about four hours, then updates continue."""
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ def _count(context: Context, error: errors.Error) -> Outcome | None:
     log.error("%s", error)
     _done(context, DELIVERED if result.sent else "")
     what = "log" if result.sent else "result"
-    sentence = f"The server has not taken the {what} of {result.deployment} {limit} times; dropped it."
+    sentence = f"The server has rejected the {what} of {result.deployment} {limit} times; dropped it."
     return Outcome("refused", sentence, _facts(result))
 
 
@@ -80,7 +80,7 @@ def _send(context: Context, server: Server) -> Outcome:
         server.put_status(result.deployment, result.status)
         result = result._replace(sent=True, refusals=0)
         if result.status == "failure":
-            # The server has the status: a power cut from here on must not send it twice.
+            # The server has the status; it must not be sent again after a power cut.
             _update(context, result)
             context.store.save()
     if result.status == "failure":
@@ -92,7 +92,7 @@ def _send(context: Context, server: Server) -> Outcome:
 
 
 def _send_log(context: Context, server: Server, result: Result) -> None:
-    """Upload the log; where it is too large in spite of all, its last part, and else none."""
+    """Upload the log; if the server finds it too large, its last part; if that is too large as well, none."""
     settings = context.settings
     places = settings.log_directory, settings.places.datastore
     for limit in (deployment_log.BODY_LIMIT, deployment_log.BODY_LIMIT // 8):
@@ -101,7 +101,7 @@ def _send_log(context: Context, server: Server, result: Result) -> None:
         except TooLarge:
             continue
         return
-    log.warning("The server finds even the end of the log too large; it goes without.")
+    log.warning("The log is too large for the server even after truncation; not sent.")
 
 
 def _update(context: Context, result: Result) -> None:

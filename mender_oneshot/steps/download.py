@@ -47,7 +47,7 @@ def run(context: Context, *, paced: bool) -> Outcome:
 def _current(context: Context) -> Deployment:
     deployment = context.store.state.deployment
     if deployment is None:
-        raise errors.NothingInProgress("There is no update to download; ask for one with check-update.")
+        raise errors.NothingInProgress("There is no update to download; run check-update first.")
     return deployment
 
 
@@ -133,7 +133,7 @@ def _count(context: Context, error: errors.Error, *, progress: bool) -> None:
     store.state = store.state._replace(deployment=deployment._replace(stalls=stalls))
     if stalls >= allowed:
         final = errors.ServerRejected(
-            f"Gave up on {deployment.artifact_name} after {allowed} attempts without a new byte: {error}"
+            f"Giving up on {deployment.artifact_name}: no progress in {allowed} attempts: {error}"
         )
         deployments.fail(context, final)
         raise final from error
@@ -155,7 +155,9 @@ def _fetch(context: Context, server: Server, part: PartialDownload) -> None:
         before = part.size
         action = _request(context, server, part, known)
         if action is Action.AGAIN:
-            log.info("What is on disk does not fit the object on %s; starting over.", host(deployment.uri))
+            log.info(
+                "The partial download does not match the object on %s; starting over.", host(deployment.uri)
+            )
             whole = True
         elif action is Action.WEAKER:
             _save(context, deployment._replace(refused=deployment.refused + 1))
@@ -165,7 +167,9 @@ def _fetch(context: Context, server: Server, part: PartialDownload) -> None:
             whole = False
             # The answer was complete, but announced only a part of the rest; request the next part at once.
             if not resume.is_progress(part.size - before, _current(context).size):
-                raise errors.TemporaryError(f"{host(deployment.uri)} sends too little at a time.")
+                raise errors.TemporaryError(
+                    f"{host(deployment.uri)} sends too few bytes at a time; check the artifact storage."
+                )
 
 
 def _is_complete(context: Context, part: PartialDownload) -> bool:
@@ -196,7 +200,7 @@ def _request(context: Context, server: Server, part: PartialDownload, known: OnD
             )
         if decision.move is Action.ENCODED:
             raise errors.InvalidResponse(
-                f"Something before {where} compresses the artifact on the way; switch it off."
+                f"A proxy in front of {where} compresses the artifact (Content-Encoding); disable that."
             )
         if decision.move is Action.REFUSED:
             raise server.artifact_error(deployment.uri, response)
@@ -223,9 +227,9 @@ def _request(context: Context, server: Server, part: PartialDownload, known: OnD
 
 
 def _artifact(response: Response, pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """Yield the pieces of an artifact again, once its beginning has been seen.
+    """Return the same pieces, after a check that they begin like an artifact.
 
-    Raises `errors.InvalidResponse` for a page or an error that was answered with 200: it must not replace the
+    Raises `errors.InvalidResponse` otherwise: a web page or an error with status 200 must not replace the
     bytes on disk.
     """
     beginning = b""
@@ -237,7 +241,7 @@ def _artifact(response: Response, pieces: Iterator[bytes]) -> Iterator[bytes]:
         kind = response.headers.get("content-type", "no content type")[:60]
         raise errors.InvalidResponse(
             f"{host(response.url)} answered {response.status} with {kind!r}, not an artifact; check the "
-            "storage, and that no portal is in between."
+            "storage, and that no captive portal intercepts the connection."
         )
     return chain((beginning,), pieces)
 
@@ -245,7 +249,7 @@ def _artifact(response: Response, pieces: Iterator[bytes]) -> Iterator[bytes]:
 def _write(
     context: Context, pieces: Iterator[bytes], part: PartialDownload, decision: resume.Decision
 ) -> None:
-    """Write the body, and raise `errors.TemporaryError` if it ends before it should."""
+    """Write the body; raises `errors.TemporaryError` if it is too short, `InvalidResponse` if too long."""
     size, end = decision.size, decision.end
     part.make_room(size)
     try:
@@ -254,7 +258,7 @@ def _write(
             if part.size > end >= 0:
                 part.truncate(0)
                 raise errors.InvalidResponse(
-                    "The artifact is longer than its server said; look at the storage."
+                    "The artifact is longer than announced; check the artifact storage."
                 )
             context.progress(part.size, size)
         if part.size < end:

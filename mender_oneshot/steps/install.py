@@ -1,4 +1,4 @@
-"""Verify the artifact, then give it into the hands of the sub-updater."""
+"""Verify the artifact, then hand it off to the sub-updater."""
 
 import contextlib
 import errno
@@ -27,22 +27,22 @@ def run(context: Context, *, paced: bool) -> Outcome:
     """Verify, report `installing`, write `update.lock`, start the sub-updater.
 
     Raises `errors.NothingInProgress`, `errors.ArtifactRejected`, or `errors.ServerRejected` if the
-    sub-updater cannot be started; the last two leave a queued `failure` and no lock. Any other
-    error leaves the update as it was, for a later attempt.
+    sub-updater cannot be started; the last two queue `failure` and leave no lock. After any other error, a
+    later run tries again.
     """
     state = context.store.state
     if state.handoff is not None:
         raise errors.NotYet(
-            f"Deployment {state.handoff.deployment} is in the sub-updater's hands; wait for its report."
+            f"Deployment {state.handoff.deployment} is being installed; wait for its sub-updater to report."
         )
     deployment = state.deployment
     if deployment is None:
-        raise errors.NothingInProgress("There is no update to install; ask for one with check-update.")
+        raise errors.NothingInProgress("There is no update to install; run check-update first.")
     _require_artifact(context, deployment)
     if liveness.sub_updater_runs(context.settings):
         raise errors.NotYet(
-            "The sub-updater of the last update is still running, and two never run at once; the next run "
-            "tries again."
+            "The sub-updater of the last update is still running, and only one may run at a time; the next "
+            "run tries again."
         )
     program = context.settings.places.install_script
     sub_updater.check_process()
@@ -61,7 +61,7 @@ def run(context: Context, *, paced: bool) -> Outcome:
         deployments.fail(context, error)
         raise
     except errors.SettingsError:
-        _set_deployment(context, deployment)  # a key that is missing says nothing of the artifact
+        _set_deployment(context, deployment)  # a missing key does not count against the artifact
         raise
     gone = _announce(context, deployment)
     if gone:
@@ -78,7 +78,7 @@ def _set_deployment(context: Context, deployment: Deployment) -> None:
 
 
 def _require_artifact(context: Context, deployment: Deployment) -> None:
-    """Raise an error if there is no artifact, or one that somebody else could change after it is verified."""
+    """Raise an error if there is no artifact, or one that another user could change after it is verified."""
     path = context.data(ARTIFACT)
     if disk.is_own(path):
         return
@@ -91,46 +91,48 @@ def _require_artifact(context: Context, deployment: Deployment) -> None:
 
 
 def _count(context: Context, deployment: Deployment) -> None:
-    """Count an attempt to verify before it begins: one that kills us, for want of memory, has an end too."""
+    """Count an attempt to verify before it begins, so that one killed for lack of memory counts too."""
     allowed = max(context.settings.retry_download_count, 1)
     if deployment.verifying >= allowed:
         raise errors.ServerRejected(
-            f"Gave up on {deployment.artifact_name}: {allowed} attempts to verify it have ended half-way."
+            f"Giving up on {deployment.artifact_name}: its verification was interrupted {allowed} times."
         )
     _set_deployment(context, deployment._replace(verifying=deployment.verifying + 1))
     context.store.save()
 
 
 def _download_again(context: Context, deployment: Deployment, error: errors.Error) -> errors.TemporaryError:
-    """Give an artifact a second chance, once, whose parts were joined without a strong validator."""
+    """Drop an artifact whose parts may not belong together, once, and return the error to raise."""
     fresh = deployment._replace(
         size=-1, etag="", last_modified="", refused=0, spliced=False, restarted=True, stalls=0, verifying=0
     )
     context.store.save(context.store.state._replace(deployment=fresh))
     disk.remove(context.data(ARTIFACT))
     return errors.TemporaryError(
-        f"{error} It was joined from several answers of its storage, so the next run downloads it again."
+        f"{error} It was joined from parts without a strong ETag, so the next run downloads it again."
     )
 
 
 def _verify(context: Context) -> Verified:
-    """Verify the artifact and return what it says of itself."""
+    """Verify the artifact and return its metadata."""
     path = context.data(ARTIFACT)
     try:
         with open(disk.open_to_read(path), "rb") as file:
             verified = acceptance.verify(context.settings, file)
     except OSError as error:
         if error.errno == errno.EIO:
-            disk.remove(path)  # fetched again it lies elsewhere on the disk
+            disk.remove(path)  # downloaded again, it uses other blocks of the disk
         raise disk.failure(f"read {path}", error) from error
-    log.info("%s is intact%s.", verified.name, " and signed" if verified.signed else "")
+    log.info("%s verified%s.", verified.name, ", with its signature" if verified.signed else "")
     return verified
 
 
 def _artifact_info(context: Context, verified: Verified) -> bytes:
-    """Return what the sub-updater is to make `artifact_info` of when the artifact is installed."""
+    """Return the content of `artifact_info` after the installation."""
     for key in provides.unwritable(verified):
-        log.warning("The artifact provides %s, which artifact_info cannot hold; left it out.", shown(key))
+        log.warning(
+            "Skipping %s, which the artifact provides, because artifact_info cannot contain it.", shown(key)
+        )
     return provides.artifact_info(device.provides(context.settings), verified)
 
 
@@ -152,10 +154,10 @@ def _announce(context: Context, deployment: Deployment) -> Outcome | None:
 
 
 def _hand_off(context: Context, deployment: Deployment, program: str) -> None:
-    """Start the sub-updater so that it outlives us.
+    """Start the sub-updater so that it outlives this process.
 
-    The intention is on disk before the act that cannot be undone: killed anywhere in between, a later
-    invocation sees an update in other hands and never starts it a second time.
+    The hand-off is saved before the start, which cannot be undone: if this process is killed in between, a
+    later invocation finds the update being installed and never starts it twice.
     """
     store, now = context.store, context.now()
     name = bounded(deployment.artifact_name)
@@ -166,7 +168,7 @@ def _hand_off(context: Context, deployment: Deployment, program: str) -> None:
         disk.write_whole(context.data(UPDATE_LOCK), deployment.id.encode())
         _start(context, deployment, program)
     except errors.DeadlineExceeded:
-        raise  # as a power cut: what is on disk tells the next run whether it may have been started
+        raise  # as after a power cut, the next run decides by the files whether it may have been started
     except (OSError, errors.Error) as error:
         raise _not_started(context, deployment, program, error) from error
     store.save(store.state._replace(deployment=None))
@@ -175,7 +177,7 @@ def _hand_off(context: Context, deployment: Deployment, program: str) -> None:
 def _not_started(
     context: Context, deployment: Deployment, program: str, error: OSError | errors.Error
 ) -> errors.Error:
-    """Take the hand-off back if a later attempt may succeed, or give the update up; return what to raise."""
+    """Undo the hand-off if a later attempt may succeed, else fail the update; return the error to raise."""
     if isinstance(error, OSError):
         why, temporary = scripts.explain(program, error), scripts.is_temporary(error)
     else:
@@ -185,7 +187,7 @@ def _not_started(
         if isinstance(error, (errors.NoSpace, errors.DiskError)):
             return error
         return errors.TemporaryError(
-            f"The sub-updater {program} cannot be started just now ({why}); the next run tries again."
+            f"The sub-updater {program} temporarily cannot be started ({why}); the next run tries again."
         )
     failure = errors.ServerRejected(_cannot_be_started(program, why))
     log.error("%s", failure)
@@ -197,8 +199,8 @@ def _not_started(
 
 
 def _take_back(context: Context) -> None:
-    """Undo a hand-off that started nothing, in an order that lets `tidy` finish it after a power cut."""
-    # Without this file nothing can have been started (plan.never_started); nor with a directory in its place.
+    """Undo a hand-off that started nothing, in an order in which `tidy` can continue after a power cut."""
+    # Without this file, or with a directory in its place, nothing was started (`plan.never_started`).
     with contextlib.suppress(errors.DiskError, errors.NoSpace):
         disk.remove(context.data(SUB_UPDATER_LOG))
     disk.remove(context.data(UPDATE_LOCK))
@@ -210,11 +212,11 @@ def _cannot_be_started(program: str, why: str) -> str:
 
 
 def _start(context: Context, deployment: Deployment, program: str) -> None:
-    """Start it, what it says going to `sub-updater.log`."""
+    """Start the sub-updater, with its output in `sub-updater.log`."""
     output = context.data(SUB_UPDATER_LOG)
     try:
         os.close(disk.open_own(output))
-        # From here on it counts as started (plan.never_started); not even a power cut may take that back.
+        # From here on it counts as started (`plan.never_started`), even after a power cut.
         disk.sync_directory(context.settings.places.datastore)
     except OSError as error:
         raise disk.failure(f"write {output}", error) from error
@@ -226,25 +228,25 @@ def _start(context: Context, deployment: Deployment, program: str) -> None:
 
 
 def _environment(context: Context, deployment: Deployment) -> dict[str, str]:
-    """Return what the sub-updater is told: nothing secret, and of our caller's variables only PATH."""
+    """Return the environment of the sub-updater: no secrets, and only PATH from our own environment."""
     settings = context.settings
-    told = {
+    variables = {
         "PATH": os.environ.get("PATH") or DEFAULT_PATH,
         "MENDER_DEPLOYMENT_ID": deployment.id,
-        # UTF-8 for the sub-updater, whatever the locale: it is what the device is to call itself afterwards.
+        # In UTF-8 whatever the locale, because the sub-updater writes it to `artifact_info`.
         "MENDER_ARTIFACT_NAME": os.fsdecode(deployment.artifact_name.encode()),
         "MENDER_DATASTORE_DIR": settings.places.datastore,
         "MENDER_ROOTFS_PART_A": settings.rootfs_part_a,
         "MENDER_ROOTFS_PART_B": settings.rootfs_part_b,
     }
-    # So that its `mender-oneshot report` finds the configuration that we were given.
-    return told | {
+    # With these, its `mender-oneshot report` uses the same configuration.
+    return variables | {
         name: os.environ[name] for name in ("MENDER_CONF_DIR", "MENDER_DATA_DIR") if name in os.environ
     }
 
 
 def _private_environment() -> dict[str, str]:
-    """Return what it needs of our environment to reach the network as we do; a proxy may have a password."""
+    """Return the variables of our environment for network access; those of a proxy may hold a password."""
     return {
         name: os.environ[name]
         for name in NETWORK

@@ -10,7 +10,7 @@ from ..context import Context, Outcome
 from ..plan import INVENTORY_MAX_AGE, remaining
 
 PATIENCE = 3
-"""Attempts in a row that wait for a script to be startable again; the next goes without it."""
+"""Failed attempts in a row after which the inventory is sent without a script that cannot be started."""
 
 log = logging.getLogger(__name__)
 
@@ -32,9 +32,10 @@ def run(context: Context, *, paced: bool) -> Outcome:
 
 
 def collect(context: Context) -> Inventory:
-    """Gather the attributes; what we know ourselves wins over a script of the same name.
+    """Return the attributes; the client's own ones override those of a script.
 
-    A script that cannot be started just now is waited for, but not for long.
+    Raises `errors.TemporaryError` if a script temporarily cannot be started, at most `PATIENCE` times in a
+    row.
     """
     settings, failed = context.settings, context.store.state.failures.get("send-inventory")
     patient = failed is None or failed.times < PATIENCE
@@ -42,7 +43,7 @@ def collect(context: Context) -> Inventory:
 
 
 def digest(inventory: Inventory) -> str:
-    """Sum up an inventory, so that the next invocation can tell whether it has changed."""
+    """Return a digest by which the next invocation can find out whether the inventory has changed."""
     return hashlib.sha256(json.dumps(inventory.attributes, sort_keys=True).encode()).hexdigest()
 
 

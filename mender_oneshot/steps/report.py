@@ -44,26 +44,26 @@ def _record(context: Context, status: str) -> Outcome | None:
     """
     store, now = context.store, context.now()
     state = store.state
-    in_hand = state.handoff.deployment if state.handoff else now.lock or ""
-    # Set at the hand-off; gone after a reboot, but inherited by the daemons that a sub-updater started.
-    told = os.environ.get("MENDER_DEPLOYMENT_ID", "")
-    if told and in_hand and told != in_hand:
+    installing = state.handoff.deployment if state.handoff else now.lock or ""
+    # Set at the hand-off; not set after a reboot, but inherited by daemons that a sub-updater started.
+    wanted = os.environ.get("MENDER_DEPLOYMENT_ID", "")
+    if wanted and installing and wanted != installing:
         raise errors.NothingInProgress(
-            f"MENDER_DEPLOYMENT_ID is {told[:128]}, but deployment {in_hand} is in progress, so nothing was "
-            f"reported; unset MENDER_DEPLOYMENT_ID to report the result of {in_hand}."
+            f"MENDER_DEPLOYMENT_ID is {wanted[:128]}, but deployment {installing} is in progress, so nothing "
+            f"was reported; unset MENDER_DEPLOYMENT_ID to report the result of {installing}."
         )
-    deployment = told or in_hand
+    deployment = wanted or installing
     last = final_result(state, deployment)
     if last:
         if last.status == status and last.answer == ABORTED:
             return deployments.aborted(last)
         if last.status == status:
-            sentence = f"Deployment {last.deployment} is reported as {status} already; nothing to do."
+            sentence = f"Deployment {last.deployment} was already reported as {status}; nothing to do."
             return None if state.results else Outcome("already", sentence, {"deployment": last.deployment})
         raise errors.NothingInProgress(
-            f"Deployment {last.deployment} is reported as {last.status} already, and the first result stands."
+            f"Deployment {last.deployment} was already reported as {last.status}; the first result is final."
         )
-    if not in_hand:
+    if not installing:
         raise errors.NothingInProgress("No update is in progress, so there is nothing to report.")
     store.state = with_final_result(state, Result(deployment, status, now.time))
     deployments.save_or_make_room(context)

@@ -1,4 +1,4 @@
-"""Put in order what nobody else will: locks and artifacts left behind, and a sub-updater gone silent."""
+"""Clean up after an update: adopt a lock, fail an update that timed out, remove leftover files."""
 
 import logging
 
@@ -11,17 +11,20 @@ log = logging.getLogger(__name__)
 
 
 def run(context: Context, *, paced: bool) -> Outcome:
-    """Take over a lock the state does not know, sweep away one that is over, or give up on a sub-updater.
+    """Adopt a lock that is not in the state, fail an update that timed out, or remove what an update left.
 
-    Nothing is swept while a sub-updater runs, and one that is slow is not given up at once.
+    Nothing is removed while a sub-updater runs. One that still runs after `InstallTimeoutSeconds` gets
+    `plan.PATIENCE` times as long before its update fails.
     """
     store, now = context.store, context.now()
     state = store.state
     if plan.never_started(state, now):
-        # First the lock, then the state: a lock that the state does not know would be waited for.
+        # First the lock, then the state: a lock that is not in the state would be adopted.
         disk.remove(context.data(UPDATE_LOCK))
         store.save(state._replace(handoff=None))
-        return Outcome("taken-back", "The sub-updater was never started; the installation begins again.")
+        return Outcome(
+            "taken-back", "The sub-updater was never started; the next run installs the update again."
+        )
     if state.handoff is not None and not plan.lock_is_over(state, now):
         limit = context.settings.install_timeout
         patient = plan.installing_for(state.handoff, now) < limit * plan.PATIENCE
@@ -36,32 +39,34 @@ def run(context: Context, *, paced: bool) -> Outcome:
         store.save(state._replace(handoff=handoff, deployment=None))
         name = now.lock or "(unknown)"
         return Outcome(
-            "adopted", f"{UPDATE_LOCK} says that deployment {name} is being installed; waiting for it."
+            "adopted", f"Deployment {name} is being installed according to {UPDATE_LOCK}; waiting for it."
         )
     if liveness.sub_updater_runs(context.settings):
         return Outcome(
             "waiting",
-            "The sub-updater of the last update is still running; its files stay until it has ended.",
+            "The sub-updater of the last update is still running; its files will be removed after it exits.",
         )
-    # First what takes up room: the state may need it.
+    # First the files: saving the state may need their space.
     disk.remove(context.data(UPDATE_LOCK), context.data(ARTIFACT), context.data(PART), context.data(PROVIDES))
     store.state = state._replace(handoff=None)
     final = final_result(state, now.lock) if now.lock else None
     if final:
-        sentence = f"Deployment {final.deployment} ended with {final.status}; removed what it left behind."
+        sentence = f"Deployment {final.deployment} ended with {final.status}; removed its files."
     else:
-        sentence = "Removed what the last update left behind."
+        sentence = "Removed the files of the last update."
     return Outcome("swept", sentence)
 
 
 def _give_up(context: Context, handoff: Handoff) -> Outcome:
-    """Report a failure in the name of a sub-updater that has not said anything for too long."""
+    """Fail the update of a sub-updater that has not reported in time."""
     seconds = context.settings.install_timeout
     name = handoff.deployment or "(unknown)"
-    sentence = f"The sub-updater has not reported deployment {name} within {seconds} s; giving it up."
+    sentence = (
+        f"The sub-updater has not reported deployment {name} within {seconds} s; the update has failed."
+    )
     log.error("%s", sentence, extra={"told": True})
     if not handoff.deployment:
-        # Nothing in a lock without an id tells that it was waited for: it would be taken over again.
+        # A lock without an id cannot be compared with the last result: it would be adopted again.
         disk.remove(context.data(UPDATE_LOCK))
     store = context.store
     failure = Result(handoff.deployment, "failure", context.now().time)

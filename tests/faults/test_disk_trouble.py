@@ -161,10 +161,12 @@ def test_room_is_looked_for_before_the_first_byte(
     size = len(artifact(tmp_path))
     pages = -(-size // PAGE) * PAGE
     disk.leave(pages + RESERVE - PAGE)
-    one_sentence(offered.run("download"), FULL, "No room for the artifact", "MB are needed", "make room")
+    one_sentence(
+        offered.run("download"), FULL, "Not enough space for the artifact", "MB are needed", "free some space"
+    )
     assert (offered.data / PART).stat().st_size == 0
     disk.leave(pages - PAGE)
-    one_sentence(offered.run("download"), FULL, "No room for the artifact")
+    one_sentence(offered.run("download"), FULL, "Not enough space for the artifact")
     assert (offered.data / PART).stat().st_size == 0
     # The state had its room all the time: the tick that follows keeps its distance,
     # and has time for the inventory.
@@ -184,13 +186,13 @@ def test_a_disk_that_is_too_small_for_good_fails_the_update_with_a_log_that_says
     deployment = offered.deployment
     offered.configure(RetryDownloadCount=2)
     disk.leave(RESERVE)
-    one_sentence(offered.run("download"), FULL, "No room for the artifact")
+    one_sentence(offered.run("download"), FULL, "Not enough space for the artifact")
     asked = Traffic(server)
     assert offered.run("download").code == 69
     assert "artifact" not in asked.new()
     offered.ok("run", "--force")
     assert server.status(deployment) == "failure"
-    assert "No room for the artifact" in json.dumps(server.log(deployment))
+    assert "Not enough space for the artifact" in json.dumps(server.log(deployment))
 
 
 def fills_up(device: Device, server: DevServer, disk: Disk, left: int) -> None:

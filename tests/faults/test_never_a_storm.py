@@ -227,7 +227,7 @@ def test_a_status_that_hangs(accepted: Device, server: DevServer, release: Relea
     days.note()
     in_trouble = [(at, done) for at, done in days.runs if done.err]
     assert {done.code for _, done in in_trouble} == {75}
-    assert all("time limit of 3 s is over; the next run will continue" in line for line in days.said())
+    assert all("time limit of 3 s was reached; the next run will continue" in line for line in days.said())
     keeps_to([at for at, _ in in_trouble], interval=300)
     assert server.status(deployment) == "pending"
     # No attempt to download was made, so none is counted: once the server is back, the update continues.

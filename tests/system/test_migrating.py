@@ -175,7 +175,7 @@ def test_from_mender_python_client_and_back(
         assert server.status(deployment) == "success"
 
         said = machine.run("sh", "-euc", stop).stdout
-        assert not re.search("^(update|installing|to be reported) ", said, re.MULTILINE)
+        assert not re.search("^(update|installing|pending result) ", said, re.MULTILINE)
         machine.run("sh", "-euc", back)
         assert old() == "active"
         assert machine.run("systemctl", "is-enabled", "mender-python-client").stdout == "enabled\n"
