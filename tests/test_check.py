@@ -145,7 +145,7 @@ def failed(device: Device, server: DevServer, deployment: str) -> None:
 
 
 def handed_off(device: Device, deployment: str) -> None:
-    """An update in the sub-updater's hands."""
+    """An update that is being installed."""
     (device.data / "update.lock").write_text(deployment)
     (device.data / "artifact.mender").write_bytes(b"")
     device.hand_off(deployment)

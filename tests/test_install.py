@@ -245,7 +245,7 @@ def test_the_name_is_that_of_what_was_verified(
     assert gate.read_text() == "release-2"
 
 
-# What becomes of an installation that ends half-way.
+# What becomes of an installation that is interrupted.
 
 BAD_BLOCK = """\
 import builtins, errno, os

@@ -70,7 +70,7 @@ def _count(context: Context, error: errors.Error) -> Outcome | None:
     log.error("%s", error)
     _done(context, DELIVERED if result.sent else "")
     what = "log" if result.sent else "result"
-    sentence = f"The server has rejected the {what} of {result.deployment} {limit} times; dropped it."
+    sentence = f"The server did not accept the {what} of {result.deployment} in {limit} attempts; dropped it."
     return Outcome("refused", sentence, _facts(result))
 
 
