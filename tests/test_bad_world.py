@@ -321,7 +321,7 @@ def test_a_person_is_told_that_another_run_is_at_work(accepted: Device) -> None:
     os.close(reader)
     os.close(terminal)
     assert done == Run(75, "", "")
-    assert b"Another mender-oneshot is running" in said
+    assert b"Another mender-oneshot is already running" in said
 
 
 def ticks(device: Device) -> list[str]:
