@@ -118,7 +118,7 @@ class Faults:
             self._faults.clear()
 
     def take(self, method: str, path: str) -> Fault | None:
-        """Return the fault for this request, None if there is none, and count it as used once more."""
+        """Return the fault for this request and count down its `count`; None if there is none."""
         with self._lock:
             for fault in self._faults:
                 if fnmatch.fnmatchcase(f"{method} {path}", fault.match):
@@ -155,7 +155,7 @@ class Faults:
         self._end(resume=True)
 
     def stop(self) -> None:
-        """Break off the responses that stall, now and later."""
+        """Abort the responses that stall, now and later."""
         with self._lock:
             self._stopped.set()
         self._end(resume=False)

@@ -1,4 +1,4 @@
-"""Writes one HTTP response, changed or broken off by a fault, and logs the request."""
+"""Writes one HTTP response, which a fault may replace, change or interrupt, and logs the request."""
 
 from .faults import Fault
 from .faulty_socket import FaultySocket
