@@ -3,36 +3,39 @@
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from . import disk, errors
 from .paths import Places
 
 
-class Kind(NamedTuple):
-    """What a value must be: a test, its description for messages, and a conversion."""
+class Kind:
+    """What a value must be: a test, its description for messages, and a conversion.
 
-    accepts: Callable[[Any], bool]
-    expected: str
-    convert: Callable[[Any], Any] = lambda value: value
-    null_counts: bool = False  # False: null means that the key is not set
-
-
-class Key(NamedTuple):
-    """The kind of a key's value, and the field of the settings that it sets, "" for none."""
-
-    kind: Kind
-    field: str
-
-
-class Schema(NamedTuple):
-    """The keys of a file, by dotted name; keys are case-insensitive.
-
-    `no_effect` are other keys that the file may have: each with the end of a warning, or "" for no warning.
+    With `null_counts`, null is a value; otherwise it means that the key is not set. Not a `NamedTuple`,
+    because defining one takes a noticeable part of a `run` with nothing due.
     """
 
-    keys: Mapping[str, Key]
-    no_effect: Mapping[str, str]
+    __slots__ = ("accepts", "convert", "expected", "null_counts")
+
+    def __init__(
+        self,
+        accepts: Callable[[Any], bool],
+        expected: str,
+        convert: Callable[[Any], Any] = lambda value: value,
+        null_counts: bool = False,
+    ) -> None:
+        self.accepts = accepts
+        self.expected = expected
+        self.convert = convert
+        self.null_counts = null_counts
+
+
+Keys = Mapping[str, tuple[Kind, str]]
+"""The keys of a file, by dotted name: the kind of the value, and the field that it sets, "" for none."""
+
+NoEffect = Mapping[str, str]
+"""Other keys that a file may have: the end of a warning for each, or "" for no warning."""
 
 
 def is_text(value: object) -> bool:
@@ -78,24 +81,24 @@ def read(places: Places, path: str) -> bytes | None:
         raise errors.SettingsError(str(error)) from error
 
 
-def parse(path: str, content: bytes, schema: Schema, warnings: list[str]) -> dict[str, Any]:
-    """Return the value of each key that a file sets, by the key's name in the schema.
+def parse(path: str, content: bytes, keys: Keys, no_effect: NoEffect, warnings: list[str]) -> dict[str, Any]:
+    """Return the value of each key that a file sets, by the key's name in `keys`; case does not matter.
 
     Adds a warning for each key that has no effect. Raises `errors.SettingsError`, with line and column, if
     the file is not a JSON object or a value is not of its key's kind.
     """
     text, members = _object(path, content)
-    names = {name.lower(): name for name in (*schema.keys, *schema.no_effect)}
+    names = {name.lower(): name for name in (*keys, *no_effect)}
     values: dict[str, Any] = {}
-    for typed, trail, value in _flattened(path, text, members, _sections(schema)):
+    for typed, trail, value in _flattened(path, text, members, _sections(keys)):
         name = names.get(typed.lower(), "")
         if not name:
             warnings.append(_unknown_key(path, typed, names))
-        elif name in schema.no_effect:
-            if schema.no_effect[name]:
-                warnings.append(f"{path}: {name} {schema.no_effect[name]}")
-        elif value is not None or schema.keys[name].kind.null_counts:
-            kind = schema.keys[name].kind
+        elif name in no_effect:
+            if no_effect[name]:
+                warnings.append(f"{path}: {name} {no_effect[name]}")
+        elif value is not None or keys[name][0].null_counts:
+            kind = keys[name][0]
             if not kind.accepts(value):
                 raise _wrong_value(path, text, trail, name, kind.expected)
             values[name] = kind.convert(value)
@@ -119,10 +122,10 @@ def _object(path: str, content: bytes) -> tuple[str, dict[str, Any]]:
     return text, members
 
 
-def _sections(schema: Schema) -> dict[str, str]:
+def _sections(keys: Keys) -> dict[str, str]:
     """Return the names of the objects that hold other keys, by their lower case."""
     sections = {}
-    for name in schema.keys:
+    for name in keys:
         while name := name.rpartition(".")[0]:
             sections[name.lower()] = name
     return sections

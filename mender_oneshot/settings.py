@@ -6,7 +6,7 @@ Keys and precedence: device-api.md section 7.
 from typing import Any, NamedTuple
 
 from . import config_file, errors, paths
-from .config_file import FLAG, TEXT, TEXTS, Key, Kind, Schema, choice, number
+from .config_file import FLAG, TEXT, TEXTS, Keys, Kind, choice, number
 from .paths import Places
 from .url import origin, to_ascii
 
@@ -67,34 +67,34 @@ _SERVERS = Kind(
     convert=lambda value: tuple(_server_url(entry) or "" for entry in value),
 )
 
-KEYS = {
-    "ServerURL": Key(TEXT, "server_url"),
-    "Servers": Key(_SERVERS, "servers"),
-    "TenantToken": Key(TEXT, "tenant_token"),
-    "DeviceTier": Key(choice("standard", "system", "micro"), "device_tier"),
-    "ServerCertificate": Key(TEXT, "server_certificate"),
-    "SkipVerify": Key(FLAG, "skip_verify"),
-    "HttpsClient.Certificate": Key(TEXT, "client_certificate"),
-    "HttpsClient.Key": Key(TEXT, "client_key"),
-    "HttpsClient.SSLEngine": Key(TEXT, "ssl_engine"),
-    "Security.AuthPrivateKey": Key(TEXT, "auth_private_key"),
-    "Security.SSLEngine": Key(TEXT, "ssl_engine"),
-    "KeyType": Key(choice("ed25519", "rsa"), "key_type"),
-    "UpdatePollIntervalSeconds": Key(_NUMBER, "update_poll_interval"),
-    "InventoryPollIntervalSeconds": Key(_NUMBER, "inventory_poll_interval"),
-    "RetryPollIntervalSeconds": Key(_NUMBER, "retry_poll_interval"),
-    "RetryPollCount": Key(_NUMBER, "retry_poll_count"),
-    "RetryDownloadCount": Key(_NUMBER, "retry_download_count"),
-    "StartSpreadSeconds": Key(_NUMBER, "start_spread"),
-    "InstallTimeoutSeconds": Key(_NUMBER, "install_timeout"),
-    "IdentityFormat": Key(choice("string", "list"), "identity_format"),
-    "DeviceTypeFile": Key(TEXT, "device_type_file"),
-    "UpdateLogPath": Key(TEXT, "update_log_path"),
-    "ArtifactVerifyKey": Key(TEXT, "artifact_verify_key"),
-    "ArtifactVerifyKeys": Key(TEXTS, "artifact_verify_keys"),
-    "DaemonLogLevel": Key(TEXT, "log_level"),
-    "RootfsPartA": Key(TEXT, "rootfs_part_a"),
-    "RootfsPartB": Key(TEXT, "rootfs_part_b"),
+KEYS: Keys = {
+    "ServerURL": (TEXT, "server_url"),
+    "Servers": (_SERVERS, "servers"),
+    "TenantToken": (TEXT, "tenant_token"),
+    "DeviceTier": (choice("standard", "system", "micro"), "device_tier"),
+    "ServerCertificate": (TEXT, "server_certificate"),
+    "SkipVerify": (FLAG, "skip_verify"),
+    "HttpsClient.Certificate": (TEXT, "client_certificate"),
+    "HttpsClient.Key": (TEXT, "client_key"),
+    "HttpsClient.SSLEngine": (TEXT, "ssl_engine"),
+    "Security.AuthPrivateKey": (TEXT, "auth_private_key"),
+    "Security.SSLEngine": (TEXT, "ssl_engine"),
+    "KeyType": (choice("ed25519", "rsa"), "key_type"),
+    "UpdatePollIntervalSeconds": (_NUMBER, "update_poll_interval"),
+    "InventoryPollIntervalSeconds": (_NUMBER, "inventory_poll_interval"),
+    "RetryPollIntervalSeconds": (_NUMBER, "retry_poll_interval"),
+    "RetryPollCount": (_NUMBER, "retry_poll_count"),
+    "RetryDownloadCount": (_NUMBER, "retry_download_count"),
+    "StartSpreadSeconds": (_NUMBER, "start_spread"),
+    "InstallTimeoutSeconds": (_NUMBER, "install_timeout"),
+    "IdentityFormat": (choice("string", "list"), "identity_format"),
+    "DeviceTypeFile": (TEXT, "device_type_file"),
+    "UpdateLogPath": (TEXT, "update_log_path"),
+    "ArtifactVerifyKey": (TEXT, "artifact_verify_key"),
+    "ArtifactVerifyKeys": (TEXTS, "artifact_verify_keys"),
+    "DaemonLogLevel": (TEXT, "log_level"),
+    "RootfsPartA": (TEXT, "rootfs_part_a"),
+    "RootfsPartB": (TEXT, "rootfs_part_b"),
 }
 
 # Settings of the reference clients that do not apply here; a file may be shared with one of them.
@@ -116,12 +116,12 @@ OF_OTHER_CLIENTS = (
     "User",
 )
 
-_SCHEMA = Schema(KEYS, dict.fromkeys(OF_OTHER_CLIENTS, ""))
+_NO_EFFECT = dict.fromkeys(OF_OTHER_CLIENTS, "")
 
 _DEFAULT_IF_ZERO_OR_EMPTY = {
     name
-    for name, key in KEYS.items()
-    if key.kind is _NUMBER or name in ("DeviceTier", "KeyType", "IdentityFormat")
+    for name, (kind, _) in KEYS.items()
+    if kind is _NUMBER or name in ("DeviceTier", "KeyType", "IdentityFormat")
 } - {"RetryPollCount", "InstallTimeoutSeconds", "StartSpreadSeconds"}
 
 
@@ -156,9 +156,9 @@ def load(places: Places) -> Settings:
 
 def parse(path: str, content: bytes, warnings: list[str]) -> dict[str, Any]:
     """Return the value of each field that a file sets; adds to `warnings`, raises `errors.SettingsError`."""
-    values = config_file.parse(path, content, _SCHEMA, warnings)
+    values = config_file.parse(path, content, KEYS, _NO_EFFECT, warnings)
     return {
-        KEYS[name].field: value
+        KEYS[name][1]: value
         for name, value in values.items()
         if value or name not in _DEFAULT_IF_ZERO_OR_EMPTY
     }

@@ -7,7 +7,7 @@ import os
 from typing import Any, NamedTuple
 
 from .. import config_file, errors
-from ..config_file import FLAG, TEXT, TEXTS, Key, Kind, Schema, number
+from ..config_file import FLAG, TEXT, TEXTS, Keys, Kind, number
 from ..paths import TERMINAL_CONFIG, Places
 
 
@@ -63,44 +63,44 @@ _UMASK = Kind(
 _SIZE = number(2**16 - 1)
 _UINT32, _UINT64 = number(2**32 - 1), number(2**64 - 1)
 
-KEYS = {
-    SWITCH: Key(_SWITCH, "switch"),
-    "ShellCommand": Key(TEXT, "shell"),
-    "ShellArguments": Key(TEXTS, "arguments"),
-    "User": Key(TEXT, "user"),
-    "Terminal.Width": Key(_SIZE, "width"),
-    "Terminal.Height": Key(_SIZE, "height"),
-    "Terminal.Disable": Key(FLAG, "shell_disabled"),
-    "Sessions.StopExpired": Key(FLAG, "stop_expired"),
-    "Sessions.ExpireAfter": Key(_UINT32, "expire_after"),
-    "Sessions.ExpireAfterIdle": Key(_UINT32, "expire_idle"),
-    "Sessions.MaxPerUser": Key(_UINT32, "max_per_user"),
-    "ReconnectIntervalSeconds": Key(number(2**31), ""),
-    "FileTransfer.Disable": Key(FLAG, "files_disabled"),
-    "PortForward.Disable": Key(FLAG, "forward_disabled"),
-    "MenderClient.Disable": Key(FLAG, "client_disabled"),
-    "Limits.Enabled": Key(FLAG, "limits.enabled"),
-    "Limits.FileTransfer.Chroot": Key(TEXT, "limits.chroot"),
-    "Limits.FileTransfer.FollowSymLinks": Key(FLAG, "limits.follow_links"),
-    "Limits.FileTransfer.AllowOverwrite": Key(FLAG, "limits.allow_overwrite"),
-    "Limits.FileTransfer.OwnerPut": Key(TEXT, "limits.owner_put"),
-    "Limits.FileTransfer.GroupPut": Key(TEXT, "limits.group_put"),
-    "Limits.FileTransfer.OwnerGet": Key(TEXTS, "limits.owner_get"),
-    "Limits.FileTransfer.GroupGet": Key(TEXTS, "limits.group_get"),
-    "Limits.FileTransfer.MaxFileSize": Key(_UINT64, "limits.max_file_size"),
-    "Limits.FileTransfer.Counters.MaxBytesTxPerMinute": Key(_UINT64, "limits.max_sent_per_minute"),
-    "Limits.FileTransfer.Counters.MaxBytesRxPerMinute": Key(_UINT64, "limits.max_received_per_minute"),
-    "Limits.FileTransfer.AllowSuid": Key(FLAG, "limits.allow_suid"),
-    "Limits.FileTransfer.RegularFilesOnly": Key(FLAG, "limits.regular_only"),
-    "Limits.FileTransfer.Umask": Key(_UMASK, "limits.umask"),
+KEYS: Keys = {
+    SWITCH: (_SWITCH, "switch"),
+    "ShellCommand": (TEXT, "shell"),
+    "ShellArguments": (TEXTS, "arguments"),
+    "User": (TEXT, "user"),
+    "Terminal.Width": (_SIZE, "width"),
+    "Terminal.Height": (_SIZE, "height"),
+    "Terminal.Disable": (FLAG, "shell_disabled"),
+    "Sessions.StopExpired": (FLAG, "stop_expired"),
+    "Sessions.ExpireAfter": (_UINT32, "expire_after"),
+    "Sessions.ExpireAfterIdle": (_UINT32, "expire_idle"),
+    "Sessions.MaxPerUser": (_UINT32, "max_per_user"),
+    "ReconnectIntervalSeconds": (number(2**31), ""),
+    "FileTransfer.Disable": (FLAG, "files_disabled"),
+    "PortForward.Disable": (FLAG, "forward_disabled"),
+    "MenderClient.Disable": (FLAG, "client_disabled"),
+    "Limits.Enabled": (FLAG, "limits.enabled"),
+    "Limits.FileTransfer.Chroot": (TEXT, "limits.chroot"),
+    "Limits.FileTransfer.FollowSymLinks": (FLAG, "limits.follow_links"),
+    "Limits.FileTransfer.AllowOverwrite": (FLAG, "limits.allow_overwrite"),
+    "Limits.FileTransfer.OwnerPut": (TEXT, "limits.owner_put"),
+    "Limits.FileTransfer.GroupPut": (TEXT, "limits.group_put"),
+    "Limits.FileTransfer.OwnerGet": (TEXTS, "limits.owner_get"),
+    "Limits.FileTransfer.GroupGet": (TEXTS, "limits.group_get"),
+    "Limits.FileTransfer.MaxFileSize": (_UINT64, "limits.max_file_size"),
+    "Limits.FileTransfer.Counters.MaxBytesTxPerMinute": (_UINT64, "limits.max_sent_per_minute"),
+    "Limits.FileTransfer.Counters.MaxBytesRxPerMinute": (_UINT64, "limits.max_received_per_minute"),
+    "Limits.FileTransfer.AllowSuid": (FLAG, "limits.allow_suid"),
+    "Limits.FileTransfer.RegularFilesOnly": (FLAG, "limits.regular_only"),
+    "Limits.FileTransfer.Umask": (_UMASK, "limits.umask"),
     # The reference add-on preserves all three, whatever the file has.
-    "Limits.FileTransfer.PreserveOwner": Key(FLAG, ""),
-    "Limits.FileTransfer.PreserveGroup": Key(FLAG, ""),
-    "Limits.FileTransfer.PreserveMode": Key(FLAG, ""),
+    "Limits.FileTransfer.PreserveOwner": (FLAG, ""),
+    "Limits.FileTransfer.PreserveGroup": (FLAG, ""),
+    "Limits.FileTransfer.PreserveMode": (FLAG, ""),
 }
 
 _OF_MENDER_CONF = ("ServerURL", "Servers", "ClientProtocol", "HttpsClient", "SkipVerify", "ServerCertificate")
-_SCHEMA = Schema(KEYS, dict.fromkeys(_OF_MENDER_CONF, "belongs in mender.conf; it has no effect here."))
+_NO_EFFECT = dict.fromkeys(_OF_MENDER_CONF, "belongs in mender.conf; it has no effect here.")
 _SHARED = {SWITCH, "ShellCommand", "User"}  # the keys that mender-python-client has too
 _DEFAULT_IF_ZERO_OR_EMPTY = ("shell", "width", "height", "max_per_user")
 
@@ -116,12 +116,12 @@ def load(places: Places) -> TerminalSettings:
     for path in (places.data(TERMINAL_CONFIG), f"{places.conf_dir}/{TERMINAL_CONFIG}"):
         content = config_file.read(places, path)
         if content is not None:
-            values |= config_file.parse(path, content, _SCHEMA, warnings)
+            values |= config_file.parse(path, content, KEYS, _NO_EFFECT, warnings)
     return _settings(values, tuple(warnings))
 
 
 def _settings(values: dict[str, Any], warnings: tuple[str, ...]) -> TerminalSettings:
-    fields = {KEYS[name].field: value for name, value in values.items()}
+    fields = {KEYS[name][1]: value for name, value in values.items()}
     on = _is_on(values)
     if fields.get("stop_expired") is False:
         fields |= {"expire_after": 0, "expire_idle": 0}
