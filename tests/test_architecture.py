@@ -1,10 +1,12 @@
-"""The house itself: import directions, the price of a start, and words that must stay equal."""
+"""The structure of the repository: import directions, the cost of a start, documents that must agree."""
 
+import ast
 import json
 import re
 import shutil
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -44,6 +46,36 @@ def test_imports_point_downwards() -> None:
     tool = Path(sys.executable).with_name("lint-imports")
     done = subprocess.run([tool, "--no-cache"], cwd=REPO, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
+
+
+TESTS = REPO / "tests"
+
+
+def imported_modules(path: Path) -> set[str]:
+    """Return the names of the modules that a file imports anywhere, `helpers.x` for a helper."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module == "helpers":
+            found |= {f"helpers.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+    return found
+
+
+def test_no_test_and_no_helper_imports_a_test() -> None:
+    tests = {path.stem for path in TESTS.rglob("test_*.py")} | {"conftest"}
+    found = {
+        str(path.relative_to(TESTS)): sorted(imported_modules(path) & tests) for path in TESTS.rglob("*.py")
+    }
+    assert {name: wrong for name, wrong in found.items() if wrong} == {}
+
+
+def test_helpers_import_each_other_without_a_circle() -> None:
+    helpers = {f"helpers.{path.stem}": path for path in (TESTS / "helpers").glob("*.py")}
+    order = TopologicalSorter({name: imported_modules(path) & set(helpers) for name, path in helpers.items()})
+    assert set(order.static_order()) == set(helpers)  # raises CycleError, which names the circle
 
 
 def test_nothing_due_costs_nothing_dear(accepted: Device) -> None:
