@@ -115,7 +115,7 @@ class OutOfMemory(TemporaryError):
     """There is not enough memory."""
 
     def __init__(self) -> None:
-        super().__init__("There is not enough memory; the next run tries again.")
+        super().__init__("There is not enough memory; the next run will retry.")
 
 
 class NotAMenderServer(TemporaryError):

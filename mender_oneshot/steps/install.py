@@ -42,7 +42,7 @@ def run(context: Context, *, paced: bool) -> Outcome:
     if liveness.sub_updater_runs(context.settings):
         raise errors.NotYet(
             "The sub-updater of the last update is still running, and only one may run at a time; the next "
-            "run tries again."
+            "run will retry."
         )
     program = context.settings.places.install_script
     sub_updater.check_process()
@@ -187,7 +187,7 @@ def _not_started(
         if isinstance(error, (errors.NoSpace, errors.DiskError)):
             return error
         return errors.TemporaryError(
-            f"The sub-updater {program} temporarily cannot be started ({why}); the next run tries again."
+            f"The sub-updater {program} temporarily cannot be started ({why}); the next run will retry."
         )
     failure = errors.ServerRejected(_cannot_be_started(program, why))
     log.error("%s", failure)
