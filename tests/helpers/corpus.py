@@ -1,4 +1,4 @@
-"""Artifacts made byte by byte, so that a test can bend any one of them. Not `tarfile`: it will not lie."""
+"""Artifacts built byte by byte, so that a test can change any byte; `tarfile` writes valid archives only."""
 
 import gzip
 import hashlib
@@ -40,7 +40,7 @@ def header(
     owner: bytes = b"",
     fields: Mapping[int, bytes] = MappingProxyType({}),
 ) -> bytes:
-    """One block with the right checksum, whatever is in it; `fields` are bytes to put at a position."""
+    """Return one block with a correct checksum; `fields` are bytes to write at a position."""
     block = bytearray(512)
     block[0 : len(name)] = name
     block[100:124] = b"0000600\x000000000\x000000000\x00"
@@ -72,7 +72,7 @@ def member(name: str | bytes, content: bytes = b"", **bent: Any) -> bytes:
 
 
 def pax(records: dict[str, str] | bytes, name: str = "PaxHeaders.0/x") -> bytes:
-    """A pax extended header, to stand before a member."""
+    """Return a pax extended header, to precede a member."""
     if isinstance(records, bytes):
         return member(name, records, kind=b"x")
     return member(name, b"".join(pax_record(*item) for item in records.items()), kind=b"x")
@@ -101,7 +101,7 @@ def compressed(data: bytes, suffix: str) -> bytes:
 
 
 def xz_with_dictionary(data: bytes, code: int) -> bytes:
-    """An xz stream that claims another dictionary size: 40 is 4 GiB - 1, 30 is 128 MiB, 28 is 64 MiB."""
+    """Return an xz stream with another dictionary size: 40 is 4 GiB - 1, 30 is 128 MiB, 28 is 64 MiB."""
     stream = bytearray(lzma.compress(data, preset=1))
     length = (stream[12] + 1) * 4
     assert stream[14:16] == b"\x21\x01", "a block header with the one filter LZMA2"
@@ -120,7 +120,7 @@ def as_json(value: Any) -> bytes:
 
 @dataclass
 class Artifact:
-    """The parts of an artifact; what is given stands, what is None is made from the rest."""
+    """The parts of an artifact; a part that is None is built from the others."""
 
     version: bytes = b'{"format":"mender","version":3}'
     header_info: Any = field(default_factory=lambda: HEADER_INFO)
@@ -148,7 +148,7 @@ class Artifact:
         return members
 
     def parts(self) -> dict[str, bytes]:
-        """The outer members, in order."""
+        """Return the outer members, in order."""
         header_tar = b"".join(self.header_members()) + END if self.header_tar is None else self.header_tar
         if self.payload_tar is None:
             payload_tar = b"".join(member(name, text) for name, text in self.files.items()) + END

@@ -40,7 +40,7 @@ def need_root(*programs: str) -> None:
 
 
 def mirror() -> str:
-    """Where this machine's own apt gets its packages."""
+    """Return the mirror that this machine's own apt uses."""
     for path in sorted(glob.glob("/etc/apt/sources.list.d/*.sources")) + ["/etc/apt/sources.list"]:
         with contextlib.suppress(OSError):
             found = re.search(r"^(?:URIs:|deb(?: \[.*?\])?) *(\S+)", Path(path).read_text(), re.MULTILINE)
@@ -50,7 +50,7 @@ def mirror() -> str:
 
 
 def rootfs() -> Path:
-    """The directory of the one Debian that all tests share; it is read-only."""
+    """Return the directory of the Debian that all tests share; it is read-only."""
     need_root("debootstrap")
     CACHE.parent.mkdir(exist_ok=True)
     with open(CACHE.with_suffix(".lock"), "w") as lock:
@@ -77,7 +77,7 @@ def _make() -> None:
 
 @contextlib.contextmanager
 def system(directory: Path) -> Iterator[Path]:
-    """A Debian of the test's own, under `directory`, to write into and to boot; gone at the end."""
+    """Provide a Debian for one test, under `directory`, to write into and to boot; removed at the end."""
     lower = rootfs()
     upper, work, root = (directory / name for name in ("upper", "work", "root"))
     for path in (upper, work, root):

@@ -87,7 +87,7 @@ class Device(StateFile):
         self.configure(ServerURL=server.url, ServerCertificate=str(server.ca))
 
     def script(self, name: str, text: str, mode: int = 0o755) -> Path:
-        """Put a script into the scripts' directory."""
+        """Write a script into the scripts' directory."""
         path = self.scripts / name
         path.write_text(text)
         path.chmod(mode)
@@ -104,7 +104,7 @@ class Device(StateFile):
         return f"env {needed} {self.python} -m mender_oneshot"
 
     def env(self) -> dict[str, str]:
-        """Return the environment of an invocation: a device's, with nothing of the caller's but PATH."""
+        """Return the environment of an invocation: the device's, and PATH of the caller."""
         return (
             {"PATH": os.environ["PATH"]}
             | {
@@ -142,7 +142,7 @@ class Device(StateFile):
         return checked(Run(process.returncode, out, err))
 
     def ok(self, *words: str) -> Run:
-        """Run one invocation that has to end well."""
+        """Run one invocation, and check that it ends with 0."""
         done = self.run(*words)
         assert done.code == 0, done
         return done

@@ -1,4 +1,4 @@
-"""A machine of the test's own: a Debian that systemd-nspawn boots, on our loopback, seen from outside."""
+"""A machine for one test: a Debian that systemd-nspawn boots, on the host's loopback, seen from outside."""
 
 import json
 import os
@@ -17,7 +17,7 @@ REBOOT = 133
 
 
 class Machine:
-    """`with Machine(root, log) as machine:` boots it; a reboot from inside is one, an end switches it off."""
+    """`with Machine(root, log) as machine:` boots it; a reboot from inside works, the end powers it off."""
 
     def __init__(self, root: Path, log: Path) -> None:
         need_root("systemd-nspawn", "nsenter")
@@ -36,7 +36,7 @@ class Machine:
     def __exit__(self, *reason: object) -> None:
         init = self._init()
         if init:
-            os.kill(init, signal.SIGKILL)  # the power, of all its processes
+            os.kill(init, signal.SIGKILL)  # ends all its processes, as a power cut does
         self._process.kill()
         self._process.wait()
         print(self._log.read_text("utf-8", "replace")[-5000:])  # pytest shows it when the test fails
@@ -50,14 +50,14 @@ class Machine:
             )
 
     def _keep_on(self) -> None:
-        """Do what a supervisor of systemd-nspawn does: its exit code 133 asks for a restart."""
+        """Restart systemd-nspawn if its exit code is 133, as a supervisor does."""
         code = self._process.poll()
         if code == REBOOT:
             self._switch_on()
         assert code in (None, REBOOT), self._log.read_text("utf-8", "replace")[-3000:]
 
     def _init(self) -> int | None:
-        """The machine's first process, as the host numbers it; None between two boots."""
+        """Return the pid of the machine's first process on the host; None between two boots."""
         waiting = [self._process.pid]
         while waiting:
             pid = waiting.pop()
@@ -72,7 +72,7 @@ class Machine:
         return None
 
     def wait_booted(self) -> None:
-        """Wait until systemd has started all it has to start."""
+        """Wait until systemd has started all units."""
         until(
             lambda: self._try("systemctl", "is-system-running", "--wait"), "the machine is up", BOOT_SECONDS
         )
@@ -97,11 +97,11 @@ class Machine:
         return done
 
     def boot_id(self) -> str:
-        """Which boot this is."""
+        """Return the boot id."""
         return self.run("cat", "/proc/sys/kernel/random/boot_id").stdout
 
     def failed(self) -> str:
-        """What systemd calls failed, and why."""
+        """Return the failed units and the end of the journal; "" if no unit has failed."""
         failed = self.run("systemctl", "--failed", "--no-legend", "--plain").stdout
         return failed and failed + self.run("journalctl", "--no-pager", "--lines=30", "--boot").stdout
 

@@ -66,7 +66,7 @@ class Call(NamedTuple):
 
 
 class CutPoint(NamedTuple):
-    """Device, server and all as they were, to go back to."""
+    """A copy of the device and of the server's state, to return to."""
 
     directory: Path
     server: Snapshot
@@ -98,7 +98,7 @@ class Field:
 
     @property
     def data(self) -> Path:
-        """The data directory."""
+        """Return the data directory."""
         return self.device.data
 
     def sub_updater(self, text: str) -> None:
@@ -124,14 +124,14 @@ class Field:
         self.deployment = self.server.deploy(name)
 
     def keep(self) -> CutPoint:
-        """Keep device and server as they are now; nothing of the device may be running."""
+        """Copy the device and the server's state; no process of the device may be running."""
         self._moments += 1
         directory = self.directory / f"moment-{self._moments}"
         shutil.copytree(self.device.root, directory, symlinks=True)
         return CutPoint(directory, self.server.snapshot(), self.deployment)
 
     def back_to(self, moment: CutPoint) -> None:
-        """Make it be then again."""
+        """Restore a copy."""
         shutil.rmtree(self.device.root)
         shutil.copytree(moment.directory, self.device.root, symlinks=True)
         self.device.settings = json.loads((self.device.conf / "mender.conf").read_text())
@@ -140,15 +140,15 @@ class Field:
         self.server.restore(moment.server)
 
     def history(self) -> list[str]:
-        """Every status of the deployment, in order."""
+        """Return every status of the deployment, in order."""
         return self.server.status_history(self.deployment) if self.deployment else []
 
     def finals(self) -> list[str]:
-        """The final ones among them."""
+        """Return the final ones among them."""
         return [status for status in self.history() if status in FINAL]
 
     def starts(self) -> list[str]:
-        """What the sub-updater was started with: one line of deployment and SHA-256 each."""
+        """Return a line for each start of the sub-updater: the deployment and the artifact's SHA-256."""
         path = self.device.root / "starts"
         return path.read_text().splitlines() if path.exists() else []
 
@@ -167,7 +167,7 @@ class Field:
         self.device.let_time_pass(DAY, expire=False)
 
     def reboot(self) -> None:
-        """Make the state one of the boot before."""
+        """Make the boot of the state the one before."""
         self.device.reboot()
 
     def life_goes_on(self) -> None:
@@ -193,13 +193,13 @@ class Field:
         raise AssertionError(f"the device has not come to rest: {story}")
 
     def left_behind(self) -> set[str]:
-        """Files in the data directory that a device at rest has no use for."""
+        """Return the files in the data directory that an idle device does not need."""
         usual = {STATE, "mender-oneshot.lock", "sub-updater.lock", "mender-agent.pem", "device_type"}
         return set(os.listdir(self.data)) - usual - {"deployment.log", "sub-updater.log"}
 
 
 def sha256(path: Path) -> str:
-    """Sum up a file as `sha256sum < file` does."""
+    """Return the line that `sha256sum < file` prints."""
     return f"{hashlib.sha256(path.read_bytes()).hexdigest()}  -"
 
 
@@ -251,9 +251,9 @@ _PATH = re.compile(r'"(.*?)"')
 
 
 def unsynced(log: Path, before: int) -> tuple[int, int]:
-    """Say how many bytes of `artifact.part` lay there unsynced, at most and in the end.
+    """Return how many bytes of `artifact.part` were unsynced, at most and at the end.
 
-    `before` are those that lay there at the beginning.
+    `before` is their number at the beginning.
     """
     most = left = before
     for line in log.read_text().splitlines():
@@ -280,7 +280,7 @@ def _read(log: Path, data: Path) -> Iterator[Call]:
 
 
 def _target(name: str, arguments: str, data: str) -> str:
-    """Say what a call acts upon, "" where it is no business of ours."""
+    """Return what a call acts upon, "" if it does not matter here."""
     if name in _PROCESSES:
         return "" if "CLONE_THREAD" in arguments else "a new process"
     if name in _NETWORK:
@@ -361,6 +361,6 @@ class ThinLink:
             self.sent += len(packet)
 
     def stop(self) -> None:
-        """End it."""
+        """Stop serving."""
         self._server.shutdown()
         self._server.server_close()

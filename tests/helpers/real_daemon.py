@@ -1,4 +1,4 @@
-"""Debian's own `mender` in a world of its own: the paths it has compiled in lead into a test's directory."""
+"""Debian's own `mender` in a mount namespace, so that its compiled-in paths lead to a test's directory."""
 
 import contextlib
 import os
@@ -26,7 +26,7 @@ BUS = """\
 
 
 def need(*programs: str) -> None:
-    """Skip the test where a program is missing, or where we may not mount."""
+    """Skip the test if a program is missing, or if `unshare` is needed and mounting is not permitted."""
     missing = [program for program in programs if not shutil.which(program)]
     if missing:
         pytest.skip(f"not installed: {', '.join(missing)}")
@@ -37,7 +37,7 @@ def need(*programs: str) -> None:
 
 
 def world(device: Device) -> list[str]:
-    """What to put before a command so that it finds the device's directories in the system's places."""
+    """Return a wrapper that mounts the device's directories at the system's paths for a command."""
     need("mender", "unshare")
     mounts = {
         device.conf: "/etc/mender",
@@ -49,13 +49,13 @@ def world(device: Device) -> list[str]:
 
 
 def mender(device: Device) -> list[str]:
-    """The command, short of its verb."""
+    """Return the command without its subcommand."""
     return ["mender", "--fallback-config", "/nonexistent", "--data", str(device.data), "--no-syslog"]
 
 
 @contextlib.contextmanager
 def daemon(device: Device) -> Iterator[None]:
-    """Have the real daemon run on a bus of its own, in a process namespace that ends with a pipe."""
+    """Run the real daemon on its own bus, in a process namespace that ends with a pipe."""
     need("dbus-run-session")
     command = shlex.join([*mender(device), "daemon"])
     on_bus = f"DBUS_SYSTEM_BUS_ADDRESS=$DBUS_SESSION_BUS_ADDRESS {command}"
@@ -87,7 +87,7 @@ TRACE = f"""\
 echo $$ >"$MENDER_DATASTORE_DIR/{PID}"
 trap 'rm "$MENDER_DATASTORE_DIR/{PID}"' EXIT
 """
-"""How a sub-updater begins that can be ended with the test."""
+"""The first lines of a sub-updater that can be ended with the test."""
 
 SUB_UPDATER = """\
 mender() {{ {mender} "$@"; }}
@@ -108,11 +108,11 @@ rm "$MENDER_DATASTORE_DIR/update.lock"
 
 
 def sub_updater(device: Device) -> str:
-    """A sub-updater that has the real `mender` install and commit, as mender-python-client's sample does."""
+    """Return a sub-updater that installs and commits with the real `mender`, as an official sample does."""
     return TRACE + SUB_UPDATER.format(mender=shlex.join([*world(device), *mender(device)]))
 
 
 def end_sub_updater(device: Device) -> None:
-    """End a sub-updater that is still at it, and what it started."""
+    """End a sub-updater that is still running, and its children."""
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         os.killpg(int((device.data / PID).read_text()), signal.SIGKILL)

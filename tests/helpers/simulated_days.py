@@ -1,8 +1,7 @@
-"""Devices whose invocations cost little, and days of their life in which time is simulated.
+"""Devices whose invocations cost little, and days of their life in simulated time.
 
-The timer of the contract ticks every minute, and to let a minute pass is to put every stamp in the state a
-minute further back. Ticks at which nothing is due are skipped; that such a tick is silent and asks nothing is
-shown in test_life.py.
+The timer of the contract ticks every minute. To let a minute pass, every time stamp in the state is put back.
+Ticks with nothing due are skipped; test_life.py shows that such a tick is silent and sends nothing.
 """
 
 import json
@@ -109,7 +108,7 @@ class Prompt(Device):
         super().__init__(root, sys.executable)
         self._fork_server = fork_server
         self.use_server(server)
-        # To read the system's list of CAs takes longer than all the rest, and ours is named above.
+        # Reading the system's list of CAs takes longer than all the rest; the server's CA is configured.
         self.environment |= {"SSL_CERT_FILE": "/dev/null", "SSL_CERT_DIR": "/no/such/directory"}
 
     def run(self, *words: str, wrapper: tuple[str, ...] = (), **options: Any) -> Run:
@@ -160,7 +159,7 @@ class Days:
         return self
 
     def next_in(self) -> float:
-        """What `status --json` says of the time until something is due, without a process for it."""
+        """Return the `next_in_seconds` of `status --json`, without a process; a day if there is none."""
         device = self.device
         places = Places(
             f"{device.conf}/mender.conf", "/no/file", True, str(device.conf), "/no", str(device.data)
@@ -169,14 +168,14 @@ class Days:
         return DAY if wait is None else wait
 
     def tick(self) -> Run:
-        """The timer ticks: one invocation."""
+        """Run one invocation, as the timer does."""
         done = self.device.run(*self.words)
         self.runs.append((self.now, done))
         self.note()
         return done
 
     def note(self) -> None:
-        """Take down what the server was asked since the last time."""
+        """Record the requests that the server got since the last call."""
         seen = self.server.requests
         for one in seen[self._known :]:
             what = f"{one.method} {one.path.rpartition('/')[2] if one.origin == 'api' else 'artifact'}"
@@ -184,26 +183,26 @@ class Days:
         self._known = len(seen)
 
     def sleep(self, seconds: float) -> None:
-        """Let time pass: every stamp in the state lies further back."""
+        """Let time pass by putting back every stamp in the state."""
         self.now += seconds
         self.device.let_time_pass(seconds)
 
     def times(self, *what: str) -> list[float]:
-        """When the server was asked one of these; every request, where none is named."""
+        """Return the times of the requests of these kinds; of all requests if no kind is given."""
         return [one.at for one in self.asked if not what or one.what in what]
 
     def said(self) -> set[str]:
-        """Every sentence on stderr, once."""
+        """Return the sentences on stderr, each once."""
         return {line for _, done in self.runs for line in done.err.splitlines()}
 
     def busiest_hour(self) -> int:
-        """The most requests that fell into the 60 minutes after any request."""
+        """Return the largest number of requests in 60 minutes."""
         times = self.times()
         return max((sum(start <= at < start + HOUR for at in times) for start in times), default=0)
 
 
 def contract(interval: float, until: float) -> list[float]:
-    """The earliest times of the attempts that the contract allows: its back-off, then the usual interval."""
+    """Return the earliest times that the contract allows for attempts: back-off, then the usual interval."""
     times, at = [], 0.0
     pauses = [60.0] * 3 + [120.0] * 3 + [240.0] * 3 + [300.0] * 3
     while at < until:
@@ -213,9 +212,9 @@ def contract(interval: float, until: float) -> list[float]:
 
 
 def keeps_to(attempts: list[float], interval: float, steps: int = 1) -> None:
-    """No attempt comes before the contract's time for it; those within one invocation count as one.
+    """Check that no attempt is earlier than the contract allows; those within one invocation count as one.
 
-    Where several steps fail, each has its own back-off.
+    If several steps fail, each has its own back-off.
     """
     attempts = sorted(set(attempts))
     allowed = contract(interval, 10 * DAY)

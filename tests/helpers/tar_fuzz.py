@@ -12,7 +12,7 @@ from typing import NamedTuple
 from helpers import corpus
 
 EVIL = corpus.member("app", b"#!/bin/sh\necho evil\n") + corpus.END
-"""What an attacker would like to have unpacked."""
+"""An archive that an attacker wants to be unpacked."""
 
 FIELDS = {
     "name": (0, 100),
@@ -98,7 +98,7 @@ def number_forms(chance: random.Random, value: int, length: int) -> bytes:
 
 
 def bent_header(chance: random.Random, block: bytes) -> bytes:
-    """One field of a header changed."""
+    """Return a header with one field changed."""
     name = chance.choice(list(FIELDS))
     at, length = FIELDS[name]
     old = block[at : at + length]
@@ -150,7 +150,7 @@ def bent_header(chance: random.Random, block: bytes) -> bytes:
 
 
 def extended(chance: random.Random, name: str, size: int) -> bytes:
-    """An extended header for a member of this name and size; true, false or malformed."""
+    """Return an extended header for a member of this name and size; true, false or malformed."""
     records: list[dict[str, str] | bytes] = [
         {"path": name},
         {"path": "evil"},
@@ -290,7 +290,7 @@ def bent_level(chance: random.Random, level: Level) -> Level:
 
 
 def gzip_forms(chance: random.Random, data: bytes) -> bytes:
-    """One gzip stream or several, with and without the optional parts."""
+    """Return one gzip stream or several, with and without the optional parts."""
     raw = zlib.compressobj(chance.choice((0, 1, 9)), zlib.DEFLATED, -15)
     deflated = raw.compress(data) + raw.flush()
     tail = struct.pack("<II", zlib.crc32(data), len(data) & 0xFFFFFFFF)
@@ -309,14 +309,14 @@ def gzip_forms(chance: random.Random, data: bytes) -> bytes:
 
 
 def xz_forms(chance: random.Random, data: bytes) -> bytes:
-    """One xz stream or several, with several checks, filters and dictionaries."""
+    """Return one xz stream or several, with several checks, filters and dictionaries."""
     check = chance.choice((lzma.CHECK_NONE, lzma.CHECK_CRC32, lzma.CHECK_CRC64, lzma.CHECK_SHA256))
     made = lzma.compress(data, check=check, preset=chance.choice((0, 6)))
     return made + after(chance, lzma.compress(EVIL), lzma.compress(b""))
 
 
 def after(chance: random.Random, *streams: bytes) -> bytes:
-    """What stands after a compressed stream: mostly nothing."""
+    """Return the bytes after a compressed stream: mostly none."""
     if chance.random() < 0.6:
         return b""
     return chance.choice([b"\0", bytes(4), bytes(512), b"\1", EVIL, *streams])
@@ -349,7 +349,7 @@ def base(artifact: bytes) -> Base:
 
 
 def bent(chance: random.Random, bases: Sequence[Base]) -> bytes:
-    """A bent artifact: what its manifest says of the files stays, as with a signature."""
+    """Return a changed artifact; the files in its manifest stay, as with a signature."""
     chosen = chance.choice(bases)
     outer, header, payload = chosen.outer, chosen.header, chosen.payload
     where = chance.randrange(10)

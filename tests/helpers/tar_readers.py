@@ -35,18 +35,18 @@ Contents = Mapping[str, bytes]
 
 
 def missing() -> list[str]:
-    """The packages of the programs that are not installed."""
+    """Return the packages of the programs that are not installed."""
     return [package for program, package in PACKAGES.items() if not shutil.which(program)]
 
 
 def stand_ins(name: str) -> set[str]:
-    """What a program without pax headers may see for a name that does not fit into a header."""
+    """Return what a program without pax headers may read for a name that does not fit into a header."""
     forms = (name.encode(), name.encode("ascii", "ignore"), name.encode("ascii", "replace"))
     return {form[:100].rstrip(b"/").decode("utf-8", "surrogateescape") for form in forms}
 
 
 def differences(archives: Mapping[str, tuple[bytes, Contents]], directory: Path) -> list[str]:
-    """What any program reads otherwise than expected; the archives are by file name, `*.tar[.gz|.xz]`."""
+    """Return what any program reads differently; the archives are by file name, `*.tar[.gz|.xz]`."""
     directory.mkdir()
     for name, (data, _) in archives.items():
         (directory / name).write_bytes(data)
