@@ -65,6 +65,8 @@ TABLE = [
     Case("first inventory after the first check", idle(checked_at=NOW, inventory_at=0), {}, "send-inventory"),
     Case("first inventory waits for the first check", State(token=TOKEN, failures=failed("check-update")),
          {}, None, 60),
+    Case("first inventory waits for the first check, half a second",
+         State(token=TOKEN, failures=failed("check-update", 1, NOW - 59.5)), {}, None, 0.5),
     Case("nothing due", IDLE, {}, None, CHECK_IN),
     Case("check due", idle(checked_at=NOW - 1800), {}, "check-update"),
     Case("inventory due", idle(inventory_at=NOW - 28800), {}, "send-inventory"),
