@@ -123,9 +123,7 @@ def test_a_result_sent_again_starts_with_no_refusals(
     accepted: Device, server: DevServer, release: Release
 ) -> None:
     deployment = release()
-    accepted.alter_state(
-        last_result={"deployment": deployment, "status": "success", "at": 1.0, "refusals": 9}
-    )
+    accepted.end_last(deployment, "success", refusals=9)
     assert accepted.ok("check-update", "--json").json["outcome"] == "over"
     server.faults.add(match="PUT */status", status=400, body=MENDERS)
     assert accepted.run("run").code == 69
@@ -181,7 +179,7 @@ def test_the_attempts_at_one_deployment_have_an_end(
     accepted.ok("check-update")
     handed_off(accepted, deployment)
     failed(accepted, server, deployment)
-    accepted.alter_state(last_result=accepted.state["last_result"] | {"attempts": 9})
+    accepted.set_attempts(9)
     assert accepted.ok("check-update", "--json").json["outcome"] == "update"
     handed_off(accepted, deployment)
     failed(accepted, server, deployment)
@@ -337,7 +335,7 @@ def test_a_server_in_trouble_is_asked_again_later(accepted: Device, server: DevS
     accepted.ok("run", "--all")
     # Only the inventory went out: the check keeps its distance of a minute.
     assert [seen.path.rpartition("/")[2] for seen in server.requests[asked:]] in ([], ["attributes"])
-    accepted.alter_state(failures={"check-update": {"times": 1, "at": 1.0}})
+    accepted.fail("check-update")
     assert accepted.ok("run", "--json").json["steps"][0]["step"] == "check-update"
     assert not accepted.failures
 

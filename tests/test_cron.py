@@ -132,7 +132,8 @@ def test_a_fleet_that_powers_up_together_is_spread(accepted: Device, server: Dev
     if subprocess.run([*up_for(1), "true"], capture_output=True, check=False).returncode:
         pytest.skip("time namespaces need root, and a kernel that has them")
     accepted.configure(StartSpreadSeconds=300)
-    accepted.alter_state(spread=0.5, checked_at=None, inventory_at=None)
+    accepted.set_spread(0.5)
+    accepted.make_due("check-update", "send-inventory")
     asked = len(server.requests)
     assert {tick(accepted, up_for(seconds)) for seconds in (1, 60, 120)} == {Run(0, "", "")}
     assert len(server.requests) == asked

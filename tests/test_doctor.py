@@ -128,9 +128,8 @@ def of_another_user(name: str) -> Break:
 
 def failing(device: Device, server: DevServer) -> None:
     why = "No answer from storage.example: it has no address."
-    device.alter_state(
-        failures={"download": {"times": 4, "at": 1.0, "why": why}, "auth": {"times": 1, "at": 1.0}}
-    )
+    device.fail("download", times=4, why=why)
+    device.fail("auth")
 
 
 def left_lock(device: Device, server: DevServer) -> None:
@@ -274,9 +273,7 @@ def test_the_storage_of_a_deployment_in_hand(
     release()
     accepted.ok("check-update")
     if not there:
-        deployment = accepted.state["deployment"]
-        uri = "https://127.0.0.1:9/secret-path?signature=secret"
-        accepted.alter_state(deployment=deployment | {"uri": uri})
+        accepted.change_link("https://127.0.0.1:9/secret-path?signature=secret")
     asked = len(server.requests)
     done = accepted.run("doctor", "--json")
     (found,) = [check for check in done.json["checks"] if check["name"] == "storage"]

@@ -57,13 +57,13 @@ def test_an_identity_that_says_nothing_is_never_sent(
 def test_an_empty_identity_of_one_bad_boot_makes_no_second_device(
     accepted: Device, server: DevServer
 ) -> None:
-    token = accepted.state["token"]
+    token = accepted.token
     good = (accepted.scripts / SCRIPT).read_text()
     accepted.script(SCRIPT, "#!/bin/sh\necho mac=\n")
     done = accepted.run("check-update")
     assert "does not tell this device from others" in done.err
     assert accepted.run("auth", "--fresh").code == 78
-    assert accepted.state["token"] == token
+    assert accepted.token == token
     assert len(server.devices) == 1
     accepted.script(SCRIPT, good)
     accepted.ok("auth", "--fresh")

@@ -206,7 +206,7 @@ def test_neither_does_a_token_that_cannot_be_had(downloaded: Device, server: Dev
 
 
 def test_a_rejected_token_does_not_verify_the_artifact_again(downloaded: Device, server: DevServer) -> None:
-    deployment = downloaded.state["deployment"]["id"]
+    deployment = downloaded.deployment
     server.revoke_tokens()
     asked = len(server.requests)
     assert downloaded.ok("install", "--json").json["outcome"] == "handed-off"
@@ -227,7 +227,7 @@ def test_a_token_that_stays_rejected_stops_the_installation(
     done = downloaded.run("install")
     assert done.code == (75 if auth.get("status") == 500 else 77)
     assert not (downloaded.data / "update.lock").exists()
-    assert "install" in downloaded.state["failures"]
+    assert "install" in downloaded.failures
 
 
 def test_the_name_is_that_of_what_was_verified(

@@ -74,10 +74,8 @@ def test_one_report_sends_all_queued_results(accepted: Device, server: DevServer
     server.abort(first)
     second = release("release-3")
     accepted.ok("check-update")
-    queued = {"deployment": first, "status": "success"}
-    accepted.alter_state(
-        deployment=None, handoff={"deployment": second}, results=[queued], last_result=queued
-    )
+    accepted.queue_results([(first, "success")], at=1.0)
+    accepted.hand_off(second)
     answer = accepted.ok("report", "--success", "--json").json
     assert (answer["outcome"], answer["deployment"]) == ("delivered", second)
     assert server.status(second) == "success"
@@ -206,11 +204,12 @@ def test_a_busy_server_gets_the_log_in_the_end(installing: Device, server: DevSe
     deployment = installing.handed_off
     server.faults.add(match="PUT */log", status=503)
     installing.ok("report", "--failure")
-    (queued,) = installing.state["results"]
-    installing.alter_state(results=[queued | {"refusals": 49}], failures=None)
+    installing.set_refusals(49)
+    installing.forget_failures()
     server.faults.add(match="PUT */log", retry_after=600)
     assert installing.run("run").code == 75
-    installing.alter_state(pauses=None, failures=None)
+    installing.forget_pauses()
+    installing.forget_failures()
     installing.ok("run")
     assert server.log(deployment)
 

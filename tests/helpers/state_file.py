@@ -62,6 +62,11 @@ class StateFile:
         return self._member("deployment", "uri")
 
     @property
+    def validator(self) -> str:
+        """Return the ETag or the date of change that a range of the artifact is requested with."""
+        return self._member("deployment", "etag") + self._member("deployment", "last_modified")
+
+    @property
     def handed_off(self) -> str:
         """Return the id of the deployment that the sub-updater installs, "" if there is none."""
         return self._member("handoff", "deployment")
@@ -80,6 +85,11 @@ class StateFile:
     def attempts(self) -> int:
         """Return how many times the last deployment has come to a final status."""
         return int(self.state["last_result"]["attempts"])
+
+    @property
+    def spread(self) -> float:
+        """Return the place of the device in its fleet, 0 to 1."""
+        return float(self.state["spread"])
 
     @property
     def failures(self) -> dict[str, int]:
@@ -105,6 +115,10 @@ class StateFile:
         """Make the token older than its life, by the device's clock and by the server's."""
         self.alter_state(token=self.state["token"] | {"at": 1.0, "lifetime": 604800.0, "expires": 604801.0})
 
+    def set_spread(self, spread: float) -> None:
+        """Give the device another place in its fleet, 0 to 1."""
+        self.alter_state(spread=spread)
+
     def forget_owner(self) -> None:
         """Lose the digest of the identity, as in a state of a version that did not record it."""
         self.alter_state(owner=None)
@@ -112,6 +126,13 @@ class StateFile:
     def forget_failures(self) -> None:
         """End the back-off of every step."""
         self.alter_state(failures=None)
+
+    def fail(self, step: str, times: int = 1, why: str = "") -> None:
+        """Record that a step has failed so many times in a row, the last time long ago."""
+        failures = self.state.get("failures", {})
+        self.alter_state(
+            failures=failures | {step: {"times": times, "at": 1.0} | ({"why": why} if why else {})}
+        )
 
     def forget_pauses(self) -> None:
         """End the pauses that servers have asked for."""
@@ -140,6 +161,15 @@ class StateFile:
     def age_sent_inventory(self) -> None:
         """Let a day pass since the inventory was sent; an unchanged one is sent again."""
         self.alter_state(inventory_sent_at=1.0)
+
+    def set_attempts(self, attempts: int) -> None:
+        """Set how many times the last deployment has come to a final status."""
+        self.alter_state(last_result=self.state["last_result"] | {"attempts": attempts})
+
+    def set_refusals(self, refusals: int) -> None:
+        """Set how many times the server has rejected the oldest queued result."""
+        first, *others = self.state["results"]
+        self.alter_state(results=[first | {"refusals": refusals}, *others])
 
     def age_last_result(self) -> None:
         """Let the grace after the last result pass: the files that it left are removed, a retry is due."""
