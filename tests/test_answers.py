@@ -282,7 +282,7 @@ def test_any_json_is_an_instruction_or_refused(members: Any) -> None:
         ("\ud83d", 0),
     ],
 )
-def test_the_end_of_a_link(text: str, seconds: float) -> None:
+def test_the_expiry_of_a_link_is_read_with_its_time_zone(text: str, seconds: float) -> None:
     assert instructions(answer("artifact.source.expire", text)).expires == pytest.approx(seconds, abs=1e-5)
 
 

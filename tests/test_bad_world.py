@@ -106,7 +106,7 @@ def test_no_artifact_info_is_no_obstacle(accepted: Device) -> None:
     accepted.ok("check-update")
 
 
-def test_a_server_that_is_a_web_site(device: Device, server: DevServer) -> None:
+def test_a_web_site_in_place_of_the_server_is_rejected(device: Device, server: DevServer) -> None:
     page: Any = {"body": "<html>Welcome</html>", "headers": {"Content-Type": "text/html"}}
     server.faults.add(status=200, count=None, **page)
     one_sentence(device.run("auth"), 76, "text/html", "portal")
@@ -378,7 +378,7 @@ def test_a_full_disk_loses_nothing(accepted: Device, tmp_path: Path) -> None:
     assert json.loads(kept.read_text()) == before
 
 
-def test_a_data_directory_that_cannot_be_made(device: Device, tmp_path: Path) -> None:
+def test_a_data_directory_is_created_private_or_named_in_the_error(device: Device, tmp_path: Path) -> None:
     dangling = tmp_path / "dangling"
     dangling.symlink_to(tmp_path / "no" / "such" / "disk")
     device.environment["MENDER_DATASTORE_DIR"] = str(dangling)

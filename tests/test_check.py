@@ -277,7 +277,7 @@ def answer(deployment: str = "a-b-c", **artifact: Any) -> dict[str, Any]:
         "huge",
     ],
 )
-def test_answers_that_make_no_sense(accepted: Device, server: DevServer, body: str) -> None:
+def test_an_invalid_answer_to_a_check_ends_with_76(accepted: Device, server: DevServer, body: str) -> None:
     accepted.ok("check-update")
     server.faults.add(match="GET */next", status=200, body=body)
     done = accepted.run("check-update")

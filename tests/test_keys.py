@@ -502,5 +502,5 @@ def test_a_directory_in_place_of_a_key_is_a_sentence(tmp_path: Path) -> None:
         keys.load_verify_keys((str(tmp_path),))
 
 
-def test_no_key_no_keys() -> None:
+def test_without_a_configured_key_there_are_no_verify_keys() -> None:
     assert keys.load_verify_keys(()) == []

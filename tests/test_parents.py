@@ -98,7 +98,7 @@ def test_scripts_and_the_sub_updater_can_be_ended(
     assert (blocked & ours, ignored & ours) == (0, 0)
 
 
-def test_a_directory_that_is_gone(accepted: Device, tmp_path: Path) -> None:
+def test_a_removed_working_directory_changes_no_exit_code(accepted: Device, tmp_path: Path) -> None:
     gone = tmp_path / "gone"
     gone.mkdir()
     wrapper = ("sh", "-c", f'cd {gone} && rmdir {gone} && exec "$@"', "sh")

@@ -67,7 +67,9 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize("name", REFUSALS)
-def test_a_proxy_that_says_no(device: Device, name: str) -> None:
+def test_a_proxy_that_refuses_the_connection_ends_with_75_without_its_password(
+    device: Device, name: str
+) -> None:
     answer, words = REFUSALS[name]
     with Proxy(answer) as proxy:
         device.environment["https_proxy"] = f"http://us%23er:p%40ss@127.0.0.1:{proxy.port}"
@@ -81,7 +83,7 @@ def test_a_proxy_that_says_no(device: Device, name: str) -> None:
     assert len(done.err.splitlines()) == 1
 
 
-def test_a_proxy_that_is_not_there(device: Device) -> None:
+def test_a_proxy_that_cannot_be_reached_is_named_without_its_password(device: Device) -> None:
     device.environment["https_proxy"] = "http://user:secret@127.0.0.1:1"
     done = device.run("auth")
     assert done.code == 75
@@ -112,7 +114,9 @@ def test_a_proxy_spoken_to_in_tls(accepted: Device, server: DevServer, secure: P
     assert not [head for head in secure.heads if "Bearer" in head]
 
 
-def test_a_proxy_in_tls_that_is_not_trusted(accepted: Device, server: DevServer, secure: Proxy) -> None:
+def test_a_proxy_with_an_untrusted_certificate_gets_no_login(
+    accepted: Device, server: DevServer, secure: Proxy
+) -> None:
     accepted.environment["https_proxy"] = f"https://user:secret@127.0.0.1:{secure.port}"
     accepted.environment["PYTHONWARNINGS"] = "error,ignore::ResourceWarning"
     done = accepted.run("check-update")
@@ -232,7 +236,7 @@ def test_the_proxy_is_chosen_from_the_environment_by_scheme_and_no_proxy(
 
 
 @pytest.mark.parametrize("address", ["http://", "::::", "socks5://127.0.0.1:1", "http://[bad"])
-def test_a_proxy_that_is_no_url(device: Device, address: str) -> None:
+def test_a_proxy_that_is_no_url_is_one_sentence(device: Device, address: str) -> None:
     device.environment["https_proxy"] = address
     done = device.run("auth")
     assert done.code in (75, 78)

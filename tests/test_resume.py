@@ -293,7 +293,7 @@ def test_a_length_is_read_as_it_is_written(length: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["+5", "5.0", "0x5", "5 5", "5,6", "٥", "1_0", "5;", "1e3", "9" * 20])
-def test_what_is_no_length(text: str) -> None:
+def test_an_invalid_content_length_counts_as_unknown(text: str) -> None:
     assert content_length(text) == -1
 
 

@@ -294,7 +294,9 @@ def test_an_address_of_ipv6(unknown: Device, tmp_path: Path) -> None:
 # What is not there.
 
 
-def test_a_system_without_any_ca(unknown: Device, tmp_path: Path) -> None:
+def test_a_system_without_any_ca_is_reported_with_the_package_to_install(
+    unknown: Device, tmp_path: Path
+) -> None:
     unknown.environment |= {
         "SSL_CERT_FILE": str(tmp_path / "none"),
         "SSL_CERT_DIR": str(tmp_path / "nowhere"),
@@ -304,7 +306,7 @@ def test_a_system_without_any_ca(unknown: Device, tmp_path: Path) -> None:
         judged(unknown, unknown.run("auth"), 69, ("install ca-certificates, or put its CA into",))
 
 
-def test_the_bundle_that_the_environment_names(unknown: Device, tmp_path: Path) -> None:
+def test_the_cas_in_ssl_cert_file_are_trusted(unknown: Device, tmp_path: Path) -> None:
     (tmp_path / "ca.pem").write_bytes(ROOT.pem)
     unknown.environment["SSL_CERT_FILE"] = str(tmp_path / "ca.pem")
     with showing(tmp_path / "server", LEAF, MIDDLE) as server:
@@ -339,7 +341,9 @@ USELESS: dict[str, tuple[Callable[[Path], object], int, str]] = {
 
 
 @pytest.mark.parametrize("name", USELESS)
-def test_a_server_certificate_of_no_use(unknown: Device, tmp_path: Path, name: str) -> None:
+def test_an_unusable_server_certificate_is_a_warning_and_the_reason_for_the_failure(
+    unknown: Device, tmp_path: Path, name: str
+) -> None:
     damage, code, words = USELESS[name]
     path = tmp_path / "certificates/ca.pem"
     path.parent.mkdir()
@@ -439,7 +443,9 @@ def placed(path: Path, content: bytes | None) -> str:
 
 
 @pytest.mark.parametrize("name", PAIRS)
-def test_a_client_certificate_of_no_use(device: Device, server: DevServer, tmp_path: Path, name: str) -> None:
+def test_an_unusable_client_certificate_ends_with_78_and_its_setting(
+    device: Device, server: DevServer, tmp_path: Path, name: str
+) -> None:
     certificate, key, at_fault, words = PAIRS[name]
     paths = {
         "Certificate": placed(tmp_path / "client.pem", certificate),

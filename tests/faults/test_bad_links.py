@@ -156,7 +156,7 @@ def test_a_body_that_never_ends_on_a_small_disk(offered: Device, server: DevServ
     assert int(free) * 4096 > 6 << 20, "bytes that cannot be resumed still fill the disk"
 
 
-def test_an_object_of_no_bytes(offered: Device, server: DevServer) -> None:
+def test_an_empty_object_fails_the_update(offered: Device, server: DevServer) -> None:
     server.change(server.artifacts[0].id, b"")
     assert fails_in_the_end(offered, server, "not an artifact") == [76, 76, 69]
 
@@ -295,7 +295,9 @@ def test_without_a_length_a_cut_is_found_out_by_verifying(
     ],
     ids=["answer", "headers", "body"],
 )
-def test_a_storage_that_falls_silent(offered: Device, tmp_path: Path, answer: bytes) -> None:
+def test_a_storage_that_stops_sending_ends_at_the_time_limit_and_costs_nothing(
+    offered: Device, tmp_path: Path, answer: bytes
+) -> None:
     good = offered.link
     with old_server(answer) as url:
         offered.change_link(url)
@@ -307,7 +309,7 @@ def test_a_storage_that_falls_silent(offered: Device, tmp_path: Path, answer: by
     assert is_whole(offered, tmp_path / "release-2.mender")
 
 
-def test_a_storage_that_takes_no_connection(offered: Device) -> None:
+def test_a_storage_that_accepts_no_connection_ends_at_the_time_limit(offered: Device) -> None:
     """Its queue is full, so that even the first packet goes unanswered."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -347,7 +349,9 @@ def test_a_chain_of_redirects_with_secrets_in_them(
 
 
 @pytest.mark.parametrize("status", [403, 410, 404])
-def test_a_link_that_is_dead_each_time(offered: Device, server: DevServer, status: int) -> None:
+def test_a_link_that_is_always_rejected_fails_the_update_without_a_storm(
+    offered: Device, server: DevServer, status: int
+) -> None:
     """The link at hand and a fresh one each time; `next` is asked no more often than links are tried."""
     server.faults.add(match=STORAGE, count=None, status=status)
     assert fails_in_the_end(offered, server, f"rejected the artifact's link ({status})")[-1] == 69

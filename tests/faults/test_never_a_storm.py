@@ -42,7 +42,9 @@ def test_a_device_that_nobody_accepts_all_day(device: Device, server: DevServer)
     assert len(server.device().auth_sets) == 1
 
 
-def test_a_token_revoked_before_every_step(accepted: Device, server: DevServer, release: Release) -> None:
+def test_an_update_succeeds_although_the_token_is_revoked_before_every_step(
+    accepted: Device, server: DevServer, release: Release
+) -> None:
     """Each step costs one rejection and one authorization more, and continues."""
     accepted.sub_updater()
     deployment = release()
@@ -218,7 +220,9 @@ def test_a_hand_off_that_fails_for_ten_deployments(
     assert days.busiest_hour() <= 21
 
 
-def test_a_status_that_hangs(accepted: Device, server: DevServer, release: Release) -> None:
+def test_a_status_without_an_answer_ends_each_run_in_time(
+    accepted: Device, server: DevServer, release: Release
+) -> None:
     """The answer to `downloading` never comes: each run ends in time, and the next keeps its distance."""
     deployment = release()
     server.faults.add(match="PUT */status", count=None, status=200, body="never", stall_after=0)
@@ -238,7 +242,9 @@ def test_a_status_that_hangs(accepted: Device, server: DevServer, release: Relea
     assert server.status(deployment) == "installing"
 
 
-def test_rejected_and_accepted_again(accepted: Device, server: DevServer, release: Release) -> None:
+def test_a_rejected_device_that_is_accepted_again_gets_the_next_update(
+    accepted: Device, server: DevServer, release: Release
+) -> None:
     accepted.sub_updater()
     accepted.ok("run", "--all")
     server.reject()
@@ -255,7 +261,7 @@ def test_rejected_and_accepted_again(accepted: Device, server: DevServer, releas
 
 
 @pytest.mark.parametrize("in_hand", ["nothing", "a deployment", "an artifact", "a result"])
-def test_decommissioned_in_the_middle(
+def test_a_decommissioned_device_drops_what_it_had_and_gets_updates_once_accepted(
     accepted: Device, server: DevServer, release: Release, in_hand: str
 ) -> None:
     """The server forgets the device: it becomes one that waits to be accepted, and what it held is void."""

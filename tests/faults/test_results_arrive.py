@@ -74,7 +74,7 @@ def test_the_server_is_away_for_three_days(installing: Device, server: DevServer
     assert not installing.queued_results
 
 
-def test_an_hour_of_server_errors(installing: Device, server: DevServer) -> None:
+def test_a_result_arrives_after_an_hour_of_server_errors(installing: Device, server: DevServer) -> None:
     deployment, asked = installing.handed_off, len(server.requests)
     server.faults.add(match=STATUS, count=None, status=503)
     assert reports(installing, "failure") == "queued"
@@ -176,7 +176,7 @@ def test_a_log_whose_answer_is_lost(installing: Device, server: DevServer) -> No
     assert not installing.queued_results
 
 
-def test_a_token_that_has_ended_meanwhile(installing: Device, server: DevServer) -> None:
+def test_a_result_is_delivered_although_the_token_was_revoked(installing: Device, server: DevServer) -> None:
     deployment, asked = installing.handed_off, len(server.requests)
     server.revoke_tokens()
     assert reports(installing) == "delivered"
