@@ -169,6 +169,7 @@ WEAK = 'W/"e1"'
         pytest.param(half(etag='"', last_modified=""), [""], id="half an ETag"),
         pytest.param(half(etag='""', last_modified=""), ['""', ""], id="empty ETag"),
         pytest.param(half(etag="", last_modified=""), [""], id="nothing"),
+        pytest.param(half(size=0), [ETAG, DATE, ""], id="an empty object"),
         pytest.param(half(size=-1), [ETAG, DATE], id="size not known"),
         pytest.param(half(size=-1, etag="", last_modified=""), [], id="nothing known"),
     ],
@@ -290,6 +291,13 @@ def test_a_content_range_is_read_as_it_is_written(first: int, last: int, size: i
 def test_a_length_is_read_as_it_is_written(length: int) -> None:
     assert content_length(str(length)) == (length if length <= MAX_SIZE else -1)
     assert content_length(f" {length} ") == content_length(str(length))
+
+
+def test_the_largest_length_is_a_pebibyte() -> None:
+    assert content_length(str(2**50)) == 2**50
+    assert content_length(str(2**50 + 1)) == -1
+    assert content_range(f"bytes 0-{2**50 - 1}/*") == (0, 2**50 - 1, -1)
+    assert content_range(f"bytes 0-{2**50}/*") is None
 
 
 @pytest.mark.parametrize("text", ["+5", "5.0", "0x5", "5 5", "5,6", "٥", "1_0", "5;", "1e3", "9" * 20])
