@@ -271,3 +271,52 @@ def test_no_secret_is_ever_said(accepted: Device, server: DevServer, tmp_path: P
 
 def _lines(device: Device) -> list[str]:
     return (device.data / "mender-agent.pem").read_text().splitlines()
+
+
+def test_the_headers_of_each_request(device: Device, server: DevServer) -> None:
+    device.run("auth")
+    server.accept()
+    device.ok("auth")
+    device.ok("send-inventory")
+    device.ok("check-update")
+    signed, inventory, new, old = server.requests[-4:]
+    token = f"Bearer {device.state['token']['jwt']}"
+    names = ("Accept", "Content-Type", "Authorization")
+    sent = [tuple(seen.headers[name] for name in names) for seen in (signed, inventory, new, old)]
+    assert sent == [
+        ("application/json", "application/json", None),
+        ("application/json", "application/json", token),
+        ("application/json", "application/json", token),
+        ("application/json", None, token),
+    ]
+    assert signed.headers["X-MEN-Signature"]
+    assert (new.method, old.method) == ("POST", "GET")
+    assert old.query == {"artifact_name": "release-1", "device_type": "board"}
+
+
+@pytest.mark.parametrize(
+    ("reason", "sentence"),
+    [
+        ("dev auth: unauthorized", "has not accepted this device yet (dev auth: unauthorized)"),
+        ("signature verification failed", "check the device key"),
+    ],
+)
+def test_why_a_device_is_not_accepted(device: Device, server: DevServer, reason: str, sentence: str) -> None:
+    body = json.dumps({"error": reason, "request_id": "1"})
+    server.faults.add(match="POST */auth_requests", status=401, body=body)
+    done = device.run("auth")
+    assert (done.code, sentence in done.err) == (77, True), done.err
+
+
+@pytest.mark.parametrize("token", ["only.two", "a.b.c.d", "a b.c.d", "a.b.c\nd", "", "ä.b.c", ".b.c"])
+def test_what_is_not_a_token_is_not_kept(device: Device, server: DevServer, token: str) -> None:
+    server.faults.add(match="POST */auth_requests", status=200, body=token)
+    done = device.run("auth")
+    assert (done.code, "instead of a token" in done.err) == (76, True), done.err
+    assert "token" not in device.state
+
+
+def test_a_token_with_a_line_break_behind_it_is_kept(device: Device, server: DevServer) -> None:
+    server.faults.add(match="POST */auth_requests", status=200, body="a-_.b.\n")
+    device.ok("auth")
+    assert device.state["token"]["jwt"] == "a-_.b."

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.device import Device, Run
+from helpers.device import MENDERS, Device, Run
 
 from mender_oneshot.devserver import DevServer
 
@@ -275,3 +275,27 @@ def test_a_portals_page_is_not_taken_for_an_acknowledgement(accepted: Device, se
     assert done.code == 76
     assert "portal" in done.err
     assert "inventory_sent_at" not in accepted.state
+
+
+@pytest.mark.parametrize("status", [400, 413])
+def test_an_inventory_that_is_rejected_is_named_with_its_size(
+    accepted: Device, server: DevServer, status: int
+) -> None:
+    server.faults.add(match="PUT */attributes", status=status, body=MENDERS)
+    done = accepted.run("send-inventory")
+    assert done.code == 69
+    body = server.requests[-1].body
+    assert (
+        f"answered {status} (as the test wants it); this inventory has {len(json.loads(body))} attributes"
+        in done.err
+    )
+    assert f" and {len(body)} bytes" in done.err
+
+
+@pytest.mark.parametrize("status", [400, 413])
+def test_a_gateway_that_rejects_an_inventory_is_no_fault_of_the_scripts(
+    accepted: Device, server: DevServer, status: int
+) -> None:
+    server.faults.add(match="PUT */attributes", status=status)
+    done = accepted.run("send-inventory")
+    assert (done.code, "inventory has" in done.err) == (75, False), done.err

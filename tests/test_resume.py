@@ -64,6 +64,7 @@ TABLE: list[tuple[str, Answer, OnDisk, Decision]] = [
     ("200 instead of the rest, no date", Answer(200, "100"), half(last_modified=""), WEAKER),
     ("200 instead of the rest, size not known", Answer(200, "100"), half(size=-1), fresh(100)),
     ("200 of another object", Answer(200, "7", etag='"e2"'), HALF, fresh(7)),
+    ("200, empty, more is here", Answer(200, "0"), half(size=0), WEAKER),
     ("200 without a length", Answer(200), NOTHING, fresh(-1)),
     ("200 without a length, to half", Answer(200), HALF, fresh(-1)),
     ("200 with nonsense for a length", Answer(200, "many"), NOTHING, fresh(-1)),
