@@ -68,6 +68,16 @@ def test_zeros_may_follow_the_end() -> None:
     verify(Artifact(end=bytes(1024 + 7)).bytes())
 
 
+def test_zeros_after_the_end_have_a_limit_of_16_mib() -> None:
+    verify(Artifact(end=bytes(1024 + 16 * MIB)).bytes())
+    assert "has trailing data" in rejection(Artifact(end=bytes(1024 + 16 * MIB + 1)).bytes())
+
+
+def test_an_extended_header_may_have_an_equals_sign_in_a_value() -> None:
+    payload = pax({"path": "a=b=c", "comment": "d=e"}) + member("a=b=c", b"content") + END
+    verify(Artifact(files={"a=b=c": b"content"}, payload_tar=payload).bytes())
+
+
 def test_a_name_may_have_the_length_of_a_path_and_not_a_byte_more() -> None:
     name = "/".join(["e" * 255] * 15) + "/" + "e" * 246
     assert len(f"data/0000/{name}") == 4096

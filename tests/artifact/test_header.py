@@ -122,7 +122,7 @@ def test_unknown_keys_of_the_header_are_ignored() -> None:
 
 def test_only_a_rootfs_image_may_leave_out_its_type_the_second_time() -> None:
     rootfs = header_info(payloads=[{"type": "rootfs-image"}])
-    for type_info in ({"type": ""}, {"type": "rootfs-image"}):
+    for type_info in ({}, {"type": ""}, {"type": "rootfs-image"}):
         assert (
             verify(Artifact(header_info=rootfs, type_info=type_info).bytes()).payload_type == "rootfs-image"
         )
@@ -174,6 +174,7 @@ def empty(**bent: Any) -> Artifact:
 
 def test_an_artifact_of_no_payload_may_have_an_empty_archive_or_none() -> None:
     assert verify(empty().bytes()).payload_type is None
+    rejection(replace(empty(), type_info={}).bytes())
     assert verify(b"".join(empty().members()[:-1]) + END).payload_type is None
     rejection(b"".join(replace(Artifact(), files={}).members()[:-1]) + END)
 
@@ -246,3 +247,55 @@ def test_long_lists_of_what_it_depends_on_take_no_time() -> None:
     begun = time.process_time()
     verify(made, provides={"artifact_name": "7"})
     assert time.process_time() - begun < 2
+
+
+@pytest.mark.parametrize(
+    ("part", "what"),
+    [
+        ({"header_info": []}, "its header-info is not a JSON object"),
+        ({"header_info": b"{"}, "its header-info is not JSON with unique keys"),
+        ({"header_info": header_info(payloads=None)}, "its header-info does not list exactly one payload"),
+        ({"header_info": header_info(payloads=[None])}, "its payload of header-info is not a JSON object"),
+        ({"header_info": header_info(payloads=[{"type": 1}])}, "its payload type is missing or"),
+        ({"header_info": header_info(artifact_provides=None)}, "its artifact_provides is not a JSON object"),
+        ({"header_info": header_info(artifact_provides={})}, "its artifact_name is missing or"),
+        (
+            {"header_info": header_info(artifact_provides={"artifact_name": "a", "artifact_group": 1})},
+            "its artifact_group is missing or",
+        ),
+        ({"header_info": header_info(artifact_depends=None)}, "its artifact_depends is not a JSON object"),
+        ({"header_info": header_info(artifact_depends={"device_type": []})}, "has no device type"),
+        (
+            {"header_info": header_info(artifact_depends={"device_type": [1]})},
+            "its artifact_depends is missing or",
+        ),
+        ({"type_info": []}, "its type-info is not a JSON object"),
+        ({"type_info": b"{"}, "its type-info is not JSON with unique keys"),
+        (
+            {"type_info": {"type": "app", "artifact_provides": []}},
+            "its artifact_provides is not a JSON object",
+        ),
+        ({"type_info": {"type": "app", "artifact_provides": {"a": 1}}}, "its a is missing or"),
+        (
+            {"type_info": {"type": "app", "artifact_provides": {"": "b"}}},
+            "its artifact_provides is missing or",
+        ),
+        (
+            {"type_info": {"type": "app", "artifact_depends": [1]}},
+            "its artifact_depends is not a JSON object",
+        ),
+        (
+            {"type_info": {"type": "app", "clears_artifact_provides": {}}},
+            "its clears_artifact_provides is not a list of strings",
+        ),
+        (
+            {"type_info": {"type": "app", "clears_artifact_provides": [1]}},
+            "its clears_artifact_provides is missing or",
+        ),
+        ({"meta_data": b"[]"}, "its meta-data is not a JSON object"),
+        ({"meta_data": b"{"}, "its meta-data is not JSON with unique keys"),
+    ],
+    ids=str,
+)
+def test_the_message_names_the_member_that_is_wrong(part: dict[str, Any], what: str) -> None:
+    assert what in rejection(Artifact(**part).bytes())

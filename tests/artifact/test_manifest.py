@@ -121,3 +121,14 @@ def test_a_signature_has_a_limit() -> None:
 def test_the_signature_is_checked_before_the_manifest_is_read() -> None:
     made = Artifact(signature=b"b3RoZXI=", manifest=b"nonsense", header_tar=b"nonsense").bytes()
     assert "none of the keys" in rejection(made, check_signature=lambda _manifest, _signature: False)
+
+
+def test_a_name_that_is_a_file_and_a_directory_is_rejected() -> None:
+    manifest = Artifact().parts()["manifest"]
+    for name in ("data/0000/app/part", "data/0000/app/a/b"):
+        more = manifest + f"{'0' * 64}  {name}\n".encode()
+        assert "lists data/0000/app as a file and as a directory" in rejection(
+            Artifact(manifest=more).bytes()
+        )
+    more = manifest + f"{'0' * 64}  data/0000/app.more\n".encode()
+    assert "lists data/0000/app.more, which is missing" in rejection(Artifact(manifest=more).bytes())
