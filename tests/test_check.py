@@ -466,6 +466,7 @@ ENDS: dict[str, tuple[dict[str, Any], int, str]] = {
         76,
         "instead of at most 1048576 bytes;",
     ),
+    "a redirect to nowhere": ({"status": 302}, 76, "answered 302 with 0 bytes of"),
     "in trouble": ({"status": 503}, 75, "answered 503; the next run will retry."),
     "timed out": ({"status": 408}, 75, "answered 408; the next run will retry."),
     "busy": (

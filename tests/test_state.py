@@ -427,10 +427,11 @@ def test_no_file_is_an_empty_state(tmp_path: Path) -> None:
 
 def test_an_unreadable_file_is_set_aside(tmp_path: Path) -> None:
     path = tmp_path / paths.STATE
-    for content in (b"first", b"second"):
+    for content in (b"first", b"second", b""):
         path.write_bytes(content)
-        with pytest.raises(Unreadable):
+        with pytest.raises(Unreadable) as caught:
             states.load(str(path))
+        assert caught.value.content == content
         aside = states.quarantine(str(path), content)
         assert Path(aside).read_bytes() == content
         assert path.read_bytes() == content
