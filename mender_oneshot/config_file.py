@@ -87,7 +87,7 @@ def parse(path: str, content: bytes, keys: Keys, no_effect: NoEffect, warnings: 
     Adds a warning for each key that has no effect. Raises `errors.SettingsError`, with line and column, if
     the file is not a JSON object or a value is not of its key's kind.
     """
-    text, members = _object(path, content)
+    text, members = parse_object(path, content)
     names = {name.lower(): name for name in (*keys, *no_effect)}
     values: dict[str, Any] = {}
     for typed, trail, value in _flattened(path, text, members, _sections(keys)):
@@ -105,7 +105,7 @@ def parse(path: str, content: bytes, keys: Keys, no_effect: NoEffect, warnings: 
     return values
 
 
-def _object(path: str, content: bytes) -> tuple[str, dict[str, Any]]:
+def parse_object(path: str, content: bytes) -> tuple[str, dict[str, Any]]:
     """Return the text of a file, and the JSON object in it."""
     try:
         text = content.decode("utf-8-sig")
