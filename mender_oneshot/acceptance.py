@@ -4,12 +4,18 @@ from collections.abc import Callable
 from typing import BinaryIO
 
 from . import device
-from .artifact.verify import Receive, Verified, discard
+from .artifact.verify import Header, Receive, ReceiveScript, Verified, discard
 from .artifact.verify import verify as verify_artifact
 from .settings import Settings
 
 
-def verify(settings: Settings, file: BinaryIO, receive: Receive = discard) -> Verified:
+def verify(
+    settings: Settings,
+    file: BinaryIO,
+    receive: Receive = discard,
+    receive_script: ReceiveScript | None = None,
+    begin: Callable[[Verified, Header], None] | None = None,
+) -> Verified:
     """Read an artifact once, from start to end, and pass each payload file to `receive`.
 
     What `receive` gets is **not** verified until this returns. Raises `errors.ArtifactRejected`,
@@ -21,6 +27,8 @@ def verify(settings: Settings, file: BinaryIO, receive: Receive = discard) -> Ve
         provides=device.provides(settings),
         check_signature=_signature_check(settings),
         receive=receive,
+        receive_script=receive_script,
+        begin=begin,
     )
 
 

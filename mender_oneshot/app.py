@@ -67,10 +67,12 @@ def _perform(options: Options, output: Output, report: Report) -> int | None:
         return _examine(options, output)
     chosen = _load(options)
     logs.configure(options, chosen)
-    if options.command in ("status", "show-artifact"):
+    if options.command in ("status", "show-artifact", "show-provides"):
         return _show(options, chosen, output)
     if options.command in ("verify", "extract"):
         _unpack(options, chosen, output, report)
+    elif options.command in ("commit", "rollback", "resume") or options.file:
+        report(Done(options.command, _by_hand(options, chosen)))
     elif options.command == "terminal":
         report(Done("terminal", _terminal(options, chosen)))
     else:
@@ -89,18 +91,20 @@ def _log_error(error: errors.Error, options: Options) -> None:
 
 
 def _exit_code(options: Options, done: list[Done]) -> int:
+    if any(step.outcome.word == "reboot-needed" for step in done):
+        return errors.REBOOT_NEEDED
     if options.exit_code and any(step.outcome.word == "update" for step in done):
         return errors.UPDATE_AVAILABLE
     return 0
 
 
 def _load(options: Options) -> Settings:
-    """Load the configuration; `status` and `show-artifact` also run without permission to read it."""
+    """Load the configuration; commands that only show something also run without permission to read it."""
     places = paths.find_places(options.config, options.fallback_config, options.data)
     try:
         return settings.load(places)
     except errors.SettingsError as error:
-        if os.geteuid() == 0 or options.command not in ("status", "show-artifact"):
+        if os.geteuid() == 0 or options.command not in ("status", "show-artifact", "show-provides"):
             raise
         log.warning("%s", error)
         return Settings(places)
@@ -129,6 +133,16 @@ def _unpack(options: Options, chosen: Settings, output: Output, report: Report) 
     output.write_text(unpack.lines(outcome.facts))
 
 
+def _by_hand(options: Options, chosen: Settings) -> Outcome:
+    from .installer import commands  # timers do not need it
+
+    with deadline(options.max_runtime):
+        if options.command == "install":
+            return commands.install(chosen, options.file, options.stop_before)
+        act = {"commit": commands.commit, "rollback": commands.rollback, "resume": commands.resume}
+        return act[options.command](chosen, options.stop_before)
+
+
 def _show(options: Options, chosen: Settings, output: Output) -> int:
     from . import device, status  # timers do not need them
 
@@ -138,6 +152,9 @@ def _show(options: Options, chosen: Settings, output: Output) -> int:
             output.write_facts({"artifact_name": name}, ())
         else:
             output.write(name)
+    elif options.command == "show-provides":
+        provides = device.provides(chosen)
+        output.write_facts({"provides": provides}, [f"{key}={value}" for key, value in provides.items()])
     else:
         facts = status.describe(chosen)
         output.write_facts(facts, status.lines(facts))

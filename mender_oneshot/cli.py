@@ -18,11 +18,13 @@ EXIT_CODES = """\b
 Exit codes:
   0   success, or nothing to do
   1   bug: traceback on stderr
-  2   report, install, download: no update in progress
+  2   report, install, download, commit, rollback, resume: no update in progress
+  4   install FILE, resume: installed so far, reboot and then commit
   16  check-update --exit-code: an update is available
   64  usage error
   65  artifact rejected (corrupt, unsigned or for another device)
   69  permanent failure: rejected by the server, or TLS verification failed
+  70  the installation failed; the message has the reason, and whether it was undone
   73  no space left, or a file cannot be created
   74  input/output error
   75  temporary failure, try again later: network, server busy, lock held, time limit
@@ -96,10 +98,11 @@ def cli(
     }
 
 
-_LIMITS = {"terminal": 0}
+_LIMITS = {"terminal": 0, "commit": 0, "rollback": 0, "resume": 0}
+"""Commands without a time limit of their own: an update module may take hours, and has one."""
 
 
-def _command(name: str, *options: Any) -> Callable[[Callable[..., Any]], click.Command]:
+def _command(name: str, *options: Any, hidden: bool = False) -> Callable[[Callable[..., Any]], click.Command]:
     """Make a command of a function, which returns the fields of `Options` that it sets.
 
     The docstring of the function is the command's help.
@@ -113,12 +116,15 @@ def _command(name: str, *options: Any) -> Callable[[Callable[..., Any]], click.C
             fields = {**inherited, "max_runtime": _LIMITS.get(name, 900) if limit is None else limit}
             fields["json"] = values.pop("json", False)
             fields["force"] = values.pop("force", False) or (name == "bootstrap" and fields["force"])
-            return Options(name, **fields)._replace(**function(**values))
+            options = Options(name, **fields)._replace(**function(**values))
+            if name == "install" and options.file and limit is None:
+                return options._replace(max_runtime=0)  # a module may take hours, and has its own time limit
+            return options
 
         command: Any = click.option("--json", is_flag=True, help="Print one JSON object on stdout.")(callback)
         for option in reversed(options):
             command = option(command)
-        return cli.command(name, help=function.__doc__)(command)
+        return cli.command(name, help=function.__doc__, hidden=hidden)(command)
 
     return make
 
@@ -127,7 +133,7 @@ _limit = click.option(
     "--max-runtime",
     type=click.IntRange(0, LONGEST),
     metavar="SECONDS",
-    help="Time limit in seconds (0 = none; default 900, terminal: 0).",
+    help="Time limit in seconds (0 = none; default 900; terminal, commit, rollback, resume: 0).",
 )
 
 
@@ -191,10 +197,40 @@ def _download() -> dict[str, Any]:
     return {}
 
 
-@_command("install", _limit)
-def _install() -> dict[str, Any]:
-    """Verify the artifact, then hand it to the sub-updater."""
-    return {}
+_STOPS = (
+    *("ArtifactInstall_Enter", "ArtifactCommit_Enter", "ArtifactCommit_Leave", "ArtifactRollback_Enter"),
+    *("ArtifactFailure_Enter", "Cleanup"),
+)
+_stop_before = click.option(
+    "--stop-before",
+    type=click.Choice(_STOPS),
+    metavar="STATE",
+    help="Stop before this state.",
+)
+
+
+@_command("install", click.argument("file", default=""), _stop_before, _limit)
+def _install(file: str, stop_before: str | None) -> dict[str, Any]:
+    """Start the installation of the downloaded artifact, or install an artifact FILE by hand."""
+    return {"file": file, "stop_before": stop_before or ""}
+
+
+@_command("commit", _stop_before, _limit)
+def _commit(stop_before: str | None) -> dict[str, Any]:
+    """Commit an artifact that was installed by hand."""
+    return {"stop_before": stop_before or ""}
+
+
+@_command("rollback", _stop_before, _limit)
+def _rollback(stop_before: str | None) -> dict[str, Any]:
+    """Roll back an artifact that was installed by hand."""
+    return {"stop_before": stop_before or ""}
+
+
+@_command("resume", _stop_before, _limit)
+def _resume(stop_before: str | None) -> dict[str, Any]:
+    """Resume an installation that was interrupted."""
+    return {"stop_before": stop_before or ""}
 
 
 @_command("verify", click.argument("file"), _limit)
@@ -221,6 +257,12 @@ def _report(success: bool, failure: bool) -> dict[str, Any]:
         raise click.UsageError("Specify --success or --failure.")
     # Both given means success, as in mender-python-client (device-api.md section 10).
     return {"status": "success" if success else "failure"}
+
+
+@_command("announce", click.argument("status"), _limit, hidden=True)
+def _announce(status: str) -> dict[str, Any]:
+    """Report an intermediate status (used by the built-in installer)."""
+    return {"status": status}
 
 
 @_command(
@@ -255,6 +297,12 @@ def _status() -> dict[str, Any]:
 @_command("show-artifact")
 def _show_artifact() -> dict[str, Any]:
     """Print the name of the installed artifact."""
+    return {}
+
+
+@_command("show-provides")
+def _show_provides() -> dict[str, Any]:
+    """Print what the device provides, as key=value lines."""
     return {}
 
 

@@ -1,6 +1,6 @@
 """Read the device type and what the installed artifact provides."""
 
-from . import disk, errors, key_values, paths
+from . import disk, errors, key_values, paths, provides_store
 from .key_values import Values
 from .settings import Settings
 
@@ -20,10 +20,14 @@ def device_type(settings: Settings) -> str:
 
 
 def provides(settings: Settings) -> dict[str, str]:
-    """Read `artifact_info`; without an `artifact_name` in it that is "unknown", as in the reference client.
+    """Return what the built-in installer has stored, or else the content of `artifact_info`.
 
-    Raises `errors.SettingsError` if the file cannot be read.
+    Without an `artifact_name` that is "unknown", as in the reference client. Raises `errors.SettingsError` if
+    `artifact_info` cannot be read, and `errors.DiskError` if the stored file cannot.
     """
+    stored = provides_store.load(settings)
+    if stored is not None:
+        return {"artifact_name": "unknown"} | stored
     values = _read(settings.places.artifact_info) or {}
     return {"artifact_name": "unknown"} | {key: value[-1] for key, value in values.items() if value[-1]}
 

@@ -8,6 +8,7 @@ import os
 
 BUG = 1
 NOTHING_IN_PROGRESS = 2
+REBOOT_NEEDED = 4
 UPDATE_AVAILABLE = 16
 
 
@@ -105,6 +106,10 @@ class NotYet(TemporaryError):
 
 class LinkExpired(TemporaryError):
     """The link of the artifact is no longer valid; the step check-update gets a new one."""
+
+
+class ScriptPause(TemporaryError):
+    """A state script of the device asks for a pause; the step has not failed, and nothing is counted."""
 
 
 class ServerError(TemporaryError):

@@ -111,7 +111,7 @@ def _run(context: Context, options: Options, on_done: Callable[[Done], None]) ->
         step = plan.next_step(store.state, settings, context.now(), options.only)
         if step is None:
             return
-        if turn == 0 and step != "tidy":  # `tidy` makes no request, and frees space
+        if turn == 0 and step not in ("tidy", "resume"):  # they make no request, and `tidy` frees space
             store.ensure_writable()
         outcome = perform(context, step, paced=True)
         on_done(Done(step, outcome))
@@ -125,6 +125,10 @@ def _named(context: Context, options: Options) -> Outcome:
         from .steps import report
 
         return report.run(context, status=options.status)
+    if options.command == "announce":
+        from .steps import announce
+
+        return announce.run(context, status=options.status)
     if options.command == "bootstrap" and options.force:
         from .steps import bootstrap
 
@@ -146,7 +150,7 @@ def perform(context: Context, name: str, *, paced: bool) -> Outcome:
     Every error is counted as a failure of the step, so that the next run backs off.
     """
     _respect_pause(context, name)
-    if name not in ("bootstrap", "tidy"):
+    if name not in ("bootstrap", "tidy", "resume"):
         other = _confirm_owner(context, name)
         if other and (paced or name == "deliver"):
             return other
@@ -175,7 +179,7 @@ def _attempt(context: Context, name: str, paced: bool) -> Outcome:
     """Perform one step by itself, and count its failures in a row."""
     try:
         outcome = _within_memory(context, name, paced)
-    except errors.NothingInProgress:
+    except (errors.NothingInProgress, errors.ScriptPause):
         raise
     except errors.NotYet as error:
         if paced:

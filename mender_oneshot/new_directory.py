@@ -86,7 +86,7 @@ class NewDirectory:
         except OSError as error:
             raise self._failure(error) from error
 
-    def write(self, name: str, pieces: Iterator[bytes]) -> None:
+    def write(self, name: str, _size: int, pieces: Iterator[bytes]) -> None:
         """Write one file; `name` is a relative path without `.` and `..`."""
         try:
             self._make_parents(name)

@@ -23,7 +23,8 @@ class Options(NamedTuple):
     status: str = ""  # report: "success" or "failure"
     wait: int = 300  # terminal
     max_sessions: int = 0  # terminal
-    file: str = ""  # verify, extract
+    file: str = ""  # verify, extract, install by hand
+    stop_before: str = ""  # install by hand, commit, rollback, resume
     directory: str = ""  # extract
 
 

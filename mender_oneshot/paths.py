@@ -19,6 +19,13 @@ UPDATE_LOCK = "update.lock"
 DEPLOYMENT_LOG = "deployment.log"
 SUB_UPDATER_LOG = "sub-updater.log"
 SUB_UPDATER_LOCK = "sub-updater.lock"
+INSTALLER = "installer.json"
+INSTALLER_LOCK = "installer.lock"
+MODULE_PROCESS = "module.pid"
+STORED_PROVIDES = "provides.json"
+MODULE_TREE = "modules/v3/payloads/0000/tree"
+ARTIFACT_SCRIPTS = "scripts"
+"""The directory of the state scripts of an artifact."""
 STORE_OF_MENDER_CLIENT = "mender-store"
 """The database of the Go and C++ clients."""
 
@@ -59,6 +66,21 @@ class Places(NamedTuple):
     def install_script(self) -> str:
         """The sub-updater."""
         return f"{self.scripts_dir}/install"
+
+    @property
+    def modules(self) -> str:
+        """The directory of the device's own update modules."""
+        return f"{self.scripts_dir}/modules/v3"
+
+    @property
+    def state_scripts(self) -> str:
+        """The directory of the device's own state scripts."""
+        return f"{self.conf_dir}/scripts"
+
+    @property
+    def health_checks(self) -> str:
+        """The directory of the checks that an update must pass before it is committed."""
+        return f"{self.conf_dir}/checks.d"
 
 
 def find_places(config: str = "", fallback: str = "", datastore: str = "") -> Places:

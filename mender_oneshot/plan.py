@@ -55,6 +55,8 @@ def _wanted(state: State, settings: Settings, now: Snapshot, *, with_inventory: 
     inventory_in = _inventory_remaining(state, settings, now) if with_inventory else math.inf
     if state.results:
         return "deliver", _blocked(state, settings, "deliver", now.time)
+    if state.handoff and now.interrupted is not None and not never_started(state, now):
+        return "resume", resume_remaining(state, settings, now)
     if state.handoff or now.lock is not None:
         return _or_inventory("tidy", tidy_remaining(state, settings, now), inventory_in)
     if state.deployment:
@@ -116,8 +118,18 @@ def remaining(since: float, interval: float, now: float) -> float:
 
 
 def _blocked(state: State, settings: Settings, step: str, now: float) -> float:
-    """Return the seconds that a step must still wait, because it failed or got a `Retry-After`."""
-    return max(backoff_remaining(state, settings, step, now), pause_remaining(state, settings, step, now))
+    """Return the seconds that a step must still wait, after a failure, a `Retry-After` or a pause."""
+    return max(
+        backoff_remaining(state, settings, step, now),
+        pause_remaining(state, settings, step, now),
+        gate_remaining(state, settings, step, now),
+    )
+
+
+def gate_remaining(state: State, settings: Settings, step: str, now: float) -> float:
+    """Return the seconds until a state script that asked for a pause is asked again."""
+    gate = state.gates.get(step)
+    return remaining(gate.at, settings.state_script_retry_interval, now) if gate else 0
 
 
 def pause_remaining(state: State, settings: Settings, step: str, now: float) -> float:
@@ -272,6 +284,13 @@ def tidy_remaining(state: State, settings: Settings, now: Snapshot) -> float:
     if not settings.install_timeout:
         return float("inf")
     return max(blocked, settings.install_timeout - installing_for(state.handoff, now), 0)
+
+
+def resume_remaining(state: State, settings: Settings, now: Snapshot) -> float:
+    """Return the seconds until an interrupted installation is resumed: 0, or the rest of a script's pause."""
+    asked = now.interrupted or 0
+    pause = asked + settings.state_script_retry_interval - now.uptime if asked else 0
+    return max(backoff_remaining(state, settings, "resume", now.time), min(pause, LONGEST_PAUSE), 0)
 
 
 def installing_for(handoff: Handoff, now: Snapshot) -> float:

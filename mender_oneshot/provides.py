@@ -11,19 +11,37 @@ SIZE_MAX = 64 * 1024
 _RESERVED = ("artifact_name", "artifact_group")
 
 
+def after(
+    installed: Mapping[str, str], name: str, group: str, provided: Mapping[str, str], clears: tuple[str, ...]
+) -> dict[str, str]:
+    """Return what a device provides after an artifact is installed; `artifact_name` comes first.
+
+    What the artifact clears is left out, unless the artifact provides it again.
+    """
+    kept = {key: value for key, value in installed.items() if not _is_cleared(key, clears)}
+    group = group or kept.get("artifact_group", "")
+    provides = {"artifact_name": name} | ({"artifact_group": group} if group else {})
+    for key, value in {**kept, **provided}.items():
+        if key not in _RESERVED:
+            provides[key] = value
+    return provides
+
+
 def artifact_info(installed: Mapping[str, str], artifact: Verified) -> bytes:
     """Return the content of `artifact_info` for a device with these provides and this artifact.
 
-    `artifact_name` is first. Keys that the artifact clears are removed, unless the artifact provides them.
     Raises `errors.ArtifactRejected` if the result is too large to be read again.
     """
-    kept = {key: value for key, value in installed.items() if not _is_cleared(key, artifact.clears_provides)}
-    group = artifact.group or kept.get("artifact_group", "")
-    provides = {"artifact_name": artifact.name} | ({"artifact_group": group} if group else {})
-    for key, value in {**kept, **artifact.provides}.items():
-        if key not in _RESERVED and _is_line(key, value):
-            provides[key] = value
-    content = "".join(f"{key}={value}\n" for key, value in provides.items()).encode()
+    return lines(after(installed, artifact.name, artifact.group, artifact.provides, artifact.clears_provides))
+
+
+def lines(provides: Mapping[str, str]) -> bytes:
+    """Return provides as `key=value` lines, without those that no line can hold.
+
+    Raises `errors.ArtifactRejected` if the result is too large to be read again.
+    """
+    held = {key: value for key, value in provides.items() if key in _RESERVED or _is_line(key, value)}
+    content = "".join(f"{key}={value}\n" for key, value in held.items()).encode()
     if len(content) > SIZE_MAX:
         raise corrupt(f"the device would provide more than {SIZE_MAX} bytes with it")
     return content

@@ -39,7 +39,7 @@ PERMANENT = frozenset(
 _NESTED = 4  # an interpreter may be a script as well; the kernel stops after five
 
 
-def _environment(settings: Settings) -> dict[str, str]:
+def environment(settings: Settings) -> dict[str, str]:
     """Return the whole environment of a script.
 
     It must not depend on the caller: with the PATH of cron or the language of a login shell, a script may
@@ -56,11 +56,11 @@ def _environment(settings: Settings) -> dict[str, str]:
     }
 
 
-def run(settings: Settings, path: str) -> bytes:
+def run(settings: Settings, path: str, seconds: float = SECONDS) -> bytes:
     """Run a script and return its stdout, at most 1 MiB.
 
     It gets a fixed environment, the working directory / and an empty stdin. Returns when the script exits,
-    even if its children keep the pipes open; after 60 s its whole process group is killed. Raises
+    even if its children keep the pipes open; after `seconds` its whole process group is killed. Raises
     `errors.ScriptFailed`, with the end of its stderr, or `errors.TemporaryError` if it cannot be started now.
     """
     try:
@@ -71,7 +71,7 @@ def run(settings: Settings, path: str) -> bytes:
             stderr=subprocess.PIPE,
             start_new_session=True,
             cwd="/",
-            env=_environment(settings),
+            env=environment(settings),
         )
     except OSError as error:
         why = explain(path, error)
@@ -83,7 +83,7 @@ def run(settings: Settings, path: str) -> bytes:
     with process:
         output, messages = bytearray(), bytearray()
         try:
-            _read_output(process, output, messages, time.monotonic() + SECONDS)
+            _read_output(process, output, messages, time.monotonic() + seconds)
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)

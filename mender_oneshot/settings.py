@@ -32,6 +32,11 @@ class Settings(NamedTuple):
     retry_download_count: int = 10
     start_spread: int = 300
     install_timeout: int = 14400
+    module_timeout: int = 14400
+    state_script_timeout: int = 3600
+    state_script_retry_timeout: int = 1800
+    state_script_retry_interval: int = 60
+    commit_timeout: int = 2160
     identity_format: str = ""
     device_type_file: str = ""
     update_log_path: str = ""
@@ -87,6 +92,11 @@ KEYS: Keys = {
     "RetryDownloadCount": (_NUMBER, "retry_download_count"),
     "StartSpreadSeconds": (_NUMBER, "start_spread"),
     "InstallTimeoutSeconds": (_NUMBER, "install_timeout"),
+    "ModuleTimeoutSeconds": (_NUMBER, "module_timeout"),
+    "StateScriptTimeoutSeconds": (_NUMBER, "state_script_timeout"),
+    "StateScriptRetryTimeoutSeconds": (_NUMBER, "state_script_retry_timeout"),
+    "StateScriptRetryIntervalSeconds": (_NUMBER, "state_script_retry_interval"),
+    "CommitTimeoutSeconds": (_NUMBER, "commit_timeout"),
     "IdentityFormat": (choice("string", "list"), "identity_format"),
     "DeviceTypeFile": (TEXT, "device_type_file"),
     "UpdateLogPath": (TEXT, "update_log_path"),
@@ -104,12 +114,8 @@ OF_OTHER_CLIENTS = (
     "ClientProtocol",
     "Connectivity",
     "DBus",
-    "ModuleTimeoutSeconds",
     "RemoteTerminal",
     "ShellCommand",
-    "StateScriptRetryIntervalSeconds",
-    "StateScriptRetryTimeoutSeconds",
-    "StateScriptTimeoutSeconds",
     "UpdateControlMapBootExpirationTimeSeconds",
     "UpdateControlMapExpirationTimeSeconds",
     "UpdateControlMapPollIntervalSeconds",

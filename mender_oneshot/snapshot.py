@@ -6,7 +6,7 @@ import time
 from typing import NamedTuple
 
 from . import disk, errors
-from .paths import ARTIFACT, SUB_UPDATER_LOG, UPDATE_LOCK, Places
+from .paths import ARTIFACT, INSTALLER, INSTALLER_LOCK, SUB_UPDATER_LOG, UPDATE_LOCK, Places
 from .pidfile import boot_id
 
 
@@ -19,6 +19,8 @@ class Snapshot(NamedTuple):
     lock: str | None = None  # the deployment id in `update.lock`; None: there is no such file
     artifact: bool = False  # a completely downloaded artifact exists
     begun: bool = True  # `sub-updater.log` exists: it is made just before the sub-updater is started
+    interrupted: float | None = None
+    """Set if the built-in installer was interrupted: the uptime when a state script paused it, else 0."""
 
 
 def look(places: Places) -> Snapshot:
@@ -30,7 +32,25 @@ def look(places: Places) -> Snapshot:
         lock=_update_lock(places.data(UPDATE_LOCK)),
         artifact=_is_regular(places.data(ARTIFACT)),
         begun=_is_begun(places.data(SUB_UPDATER_LOG)),
+        interrupted=_interrupted(places),
     )
+
+
+def _interrupted(places: Places) -> float | None:
+    if not os.path.lexists(places.data(INSTALLER)):
+        return None
+    from .installer import record  # only devices that are installing have one
+
+    if record.is_worked_on(places.data(INSTALLER_LOCK)):
+        return None
+    try:
+        found = record.load(places.data(INSTALLER))
+    except errors.Error:
+        return 0  # the installer itself explains it
+    if found is None or found.by_hand:
+        return None
+    paused = found.stopped and found.pause and found.pause.boot == boot_id()
+    return found.pause.uptime if paused and found.pause else 0
 
 
 def _is_regular(path: str) -> bool:

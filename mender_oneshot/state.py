@@ -48,6 +48,7 @@ class Deployment(NamedTuple):
     server: str = ""  # the URL of the server that offered it; "": unknown
     refused: int = 0  # conditions of `resume` that the storage did not honor
     spliced: bool = False  # bytes were joined without a strong validator
+    entered: bool = False  # the state scripts Download_Enter have succeeded
     restarted: bool = False  # downloaded again after spliced bytes failed their checksums
     more: Mapping[str, Any] = {}  # members that a newer version wrote
 
@@ -83,6 +84,16 @@ class Failure(NamedTuple):
     at: float
     why: str = ""  # the message of the last failure, shortened
     failed: bool = True  # False: it only waits, with the back-off of a step that fails
+
+
+class Gate(NamedTuple):
+    """A state script of the device that asked for a pause, and for how many seconds it has done so."""
+
+    script: str
+    waited: float = 0
+    at: float = 0
+    boot: str = ""  # the boot, and its uptime, when it asked last
+    uptime: float = 0
 
 
 class Pause(NamedTuple):
@@ -124,6 +135,7 @@ class State(NamedTuple):
     inventory_digest: str = ""
     failures: Mapping[str, Failure] = {}
     pauses: tuple[Pause, ...] = ()
+    gates: Mapping[str, Gate] = {}  # by step
     unknown: Mapping[str, Any] = {}  # members that a newer version wrote
     damaged: tuple[str, ...] = ()  # names of members that could not be read; not written to disk
 
@@ -138,6 +150,7 @@ _PARTS: dict[str, type[Any]] = {
     "handoff": Handoff,
     "last_result": Result,
 }
+_BY_STEP: dict[str, type[Any]] = {"failures": Failure, "gates": Gate}
 _LISTS: dict[str, type[Any]] = {"results": Result, "past_results": Result, "pauses": Pause}
 
 
@@ -177,8 +190,8 @@ def _members(state: State) -> dict[str, Any]:
             value = _flat(value)
         elif name in _LISTS:
             value = [_flat(item) for item in value]
-        elif name == "failures":
-            value = {step: failure._asdict() for step, failure in value.items()}
+        elif name in _BY_STEP:
+            value = {step: part._asdict() for step, part in value.items()}
         members[name] = value
     return members
 
@@ -211,10 +224,10 @@ def from_json(content: bytes) -> State:
         elif name in _LISTS:
             found = [reader.part(_LISTS[name], name, item) for item in reader.typed(list, name, value) or ()]
             known[name] = tuple(item for item in found if item)
-        elif name == "failures":
+        elif name in _BY_STEP:
             steps = reader.typed(dict, name, value) or {}
-            read = {step: reader.part(Failure, name, failure) for step, failure in steps.items()}
-            known[name] = {step: failure for step, failure in read.items() if failure}
+            read = {step: reader.part(_BY_STEP[name], name, part) for step, part in steps.items()}
+            known[name] = {step: part for step, part in read.items() if part}
         else:
             read_value = reader.typed(State.__annotations__[name], name, value)
             known[name] = State._field_defaults[name] if read_value is None else read_value

@@ -33,7 +33,8 @@ def options(command: click.Command) -> dict[str, str]:
     }
 
 
-COMMANDS = {name: command.help or "" for name, command in cli.cli.commands.items()}
+VISIBLE = {name: command for name, command in cli.cli.commands.items() if not command.hidden}
+COMMANDS = {name: command.help or "" for name, command in VISIBLE.items()}
 
 WANTED: dict[str, set[str]] = {
     "": set(COMMANDS),
@@ -51,7 +52,7 @@ WANTED: dict[str, set[str]] = {
     "run --only update --al": {"--all"},
     "run --max-runtime ": set(),
     "--syslog -d /data report --su": {"--success"},
-    **{f"{name} -": set(options(command)) for name, command in cli.cli.commands.items()},
+    **{f"{name} -": set(options(command)) for name, command in VISIBLE.items()},
 }
 
 Answers = dict[str, dict[str, str]]
@@ -195,7 +196,7 @@ def test_fish_says_what_the_help_says(tmp_path: Path) -> None:
     answers = ask_fish(list(WANTED), tmp_path)
     assert answers[""] == COMMANDS
     assert answers["-"] == options(cli.cli)
-    for name, command in cli.cli.commands.items():
+    for name, command in VISIBLE.items():
         assert answers[f"{name} -"] == options(command)
 
 
@@ -203,7 +204,7 @@ def test_zsh_says_what_the_help_says() -> None:
     text = (COMPLETIONS / "mender-oneshot.zsh").read_text()
     commands = re.findall(r"^    '([a-z-]+):(.+)'$", text, re.MULTILINE)
     assert dict(commands) == COMMANDS
-    said = {help for command in [cli.cli, *cli.cli.commands.values()] for help in options(command).values()}
+    said = {help for command in [cli.cli, *VISIBLE.values()] for help in options(command).values()}
     assert set(re.findall(r"\[([A-Z][^]]+)\]", text)) == said
 
 

@@ -74,7 +74,7 @@ def options(command: click.Command) -> dict[str, str]:
     return found
 
 
-COMMANDS = cli.cli.commands
+COMMANDS = {name: command for name, command in cli.cli.commands.items() if not command.hidden}
 OF_EVERY_COMMAND = set.intersection(*(set(options(command)) for command in COMMANDS.values()))
 
 

@@ -16,6 +16,7 @@ from mender_oneshot import state as states
 from mender_oneshot.state import (
     Deployment,
     Failure,
+    Gate,
     Handoff,
     Pause,
     Result,
@@ -46,6 +47,7 @@ FULL = State(
     inventory_digest="abc",
     failures={"download": Failure(2, 6)},
     pauses=(Pause("download", "storage.example.com:9000", 7, 30),),
+    gates={"download": Gate("Download_Enter_00", 3.5, 8, "boot", 60)},
     unknown={"colour": {"of": ["the", "sky", None, True, 1.5]}},
 )
 
@@ -94,6 +96,7 @@ arbitrary_states = st.fixed_dictionaries(
         "inventory_sent_at": times,
         "inventory_digest": texts,
         "failures": st.dictionaries(texts, arbitrary(Failure), max_size=3),
+        "gates": st.dictionaries(texts, arbitrary(Gate), max_size=3),
         "pauses": st.lists(arbitrary(Pause), max_size=3).map(tuple),
         "unknown": st.dictionaries(
             texts.filter(lambda name: name not in {*State._fields, "schema"}), anything, max_size=3
@@ -457,6 +460,7 @@ def test_what_a_missing_member_means() -> None:
         inventory_digest="",
         failures={},
         pauses=(),
+        gates={},
         unknown={},
         damaged=(),
     )
@@ -468,7 +472,7 @@ def test_what_a_missing_member_means() -> None:
         (
             "deployment",
             {"id": "d", "artifact_id": "a", "artifact_name": "r", "uri": "u"},
-            (0, "", "", -1, "", 0, 0, 0, "", 0, False, False, {}),
+            (0, "", "", -1, "", 0, 0, 0, "", 0, False, False, False, {}),
         ),
         ("handoff", {"deployment": "d"}, ("", "", 0, False, {})),
         ("last_result", {"deployment": "d", "status": "success"}, (0, False, 0, "", 1, {})),

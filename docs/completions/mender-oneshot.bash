@@ -43,8 +43,8 @@ _mender_oneshot() {
         '')
             words='--config --fallback-config --data --log-level --log-file --syslog --no-syslog --max-runtime
                 --version --help -c -b -d -l -L -v -h'
-            [[ $word == -* ]] || words='run bootstrap auth send-inventory check-update download install verify extract
-                report terminal status show-artifact doctor'
+            [[ $word == -* ]] || words='run bootstrap auth send-inventory check-update download install commit rollback
+                resume verify extract report terminal status show-artifact show-provides doctor'
             ;;
         run) words='--all --only --force --max-runtime' ;;
         bootstrap) words='--force --forcebootstrap -F --max-runtime' ;;
@@ -59,8 +59,16 @@ _mender_oneshot() {
             fi
             words='--max-runtime'
             ;;
-        send-inventory | download | install | doctor) words='--max-runtime' ;;
-        status | show-artifact) ;;
+        install)
+            if [[ $word != -* ]]; then
+                compopt -o default
+                return
+            fi
+            words='--stop-before --max-runtime'
+            ;;
+        commit | rollback | resume) words='--stop-before --max-runtime' ;;
+        send-inventory | download | doctor) words='--max-runtime' ;;
+        status | show-artifact | show-provides) ;;
         *) return ;;
     esac
     [[ $command ]] && words+=' --json --help -h'

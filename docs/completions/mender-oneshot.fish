@@ -35,13 +35,17 @@ complete -c mender-oneshot -n __mender_oneshot_command -a auth -d 'Authorize wit
 complete -c mender-oneshot -n __mender_oneshot_command -a send-inventory -d 'Send the inventory.'
 complete -c mender-oneshot -n __mender_oneshot_command -a check-update -d 'Check the server for an update.'
 complete -c mender-oneshot -n __mender_oneshot_command -a download -d 'Download the artifact of the current deployment, or resume the download.'
-complete -c mender-oneshot -n __mender_oneshot_command -a install -d 'Verify the artifact, then hand it to the sub-updater.'
+complete -c mender-oneshot -n __mender_oneshot_command -a install -d 'Start the installation of the downloaded artifact, or install an artifact FILE by hand.'
+complete -c mender-oneshot -n __mender_oneshot_command -a commit -d 'Commit an artifact that was installed by hand.'
+complete -c mender-oneshot -n __mender_oneshot_command -a rollback -d 'Roll back an artifact that was installed by hand.'
+complete -c mender-oneshot -n __mender_oneshot_command -a resume -d 'Resume an installation that was interrupted.'
 complete -c mender-oneshot -n __mender_oneshot_command -a verify -d 'Check whether this device would accept an artifact, and list its contents.'
 complete -c mender-oneshot -n __mender_oneshot_command -a extract -d 'Verify an artifact and extract its payload files to a new directory.'
 complete -c mender-oneshot -n __mender_oneshot_command -a report -d 'Report the result of the update (used by sub-updaters).'
 complete -c mender-oneshot -n __mender_oneshot_command -a terminal -d 'Serve remote terminal sessions, then exit.'
 complete -c mender-oneshot -n __mender_oneshot_command -a status -d 'Show the current state; makes no network requests.'
 complete -c mender-oneshot -n __mender_oneshot_command -a show-artifact -d 'Print the name of the installed artifact.'
+complete -c mender-oneshot -n __mender_oneshot_command -a show-provides -d 'Print what the device provides, as key=value lines.'
 complete -c mender-oneshot -n __mender_oneshot_command -a doctor -d 'Diagnose the setup and suggest fixes; changes nothing.'
 
 complete -c mender-oneshot -n '__mender_oneshot_command run' -l all -d 'Run all due steps.'
@@ -54,8 +58,9 @@ complete -c mender-oneshot -n '__mender_oneshot_command report' -l success -d 'T
 complete -c mender-oneshot -n '__mender_oneshot_command report' -l failure -d 'The update failed; the logs are uploaded.'
 complete -c mender-oneshot -n '__mender_oneshot_command terminal' -l wait -x -d 'Wait this many seconds for a session (0 = forever). Default: 300.'
 complete -c mender-oneshot -n '__mender_oneshot_command terminal' -l max-sessions -x -d 'Exit after this many sessions (0 = no limit). Default: 0.'
-complete -c mender-oneshot -n '__mender_oneshot_command verify extract' -F
+complete -c mender-oneshot -n '__mender_oneshot_command install commit rollback resume' -l stop-before -xa 'ArtifactInstall_Enter ArtifactCommit_Enter ArtifactCommit_Leave ArtifactRollback_Enter ArtifactFailure_Enter Cleanup' -d 'Stop before this state.'
+complete -c mender-oneshot -n '__mender_oneshot_command install verify extract' -F
 
-complete -c mender-oneshot -n '__mender_oneshot_command run bootstrap auth send-inventory check-update download install verify extract report terminal doctor' -l max-runtime -x -d 'Time limit in seconds (0 = none; default 900, terminal: 0).'
+complete -c mender-oneshot -n '__mender_oneshot_command run bootstrap auth send-inventory check-update download install commit rollback resume verify extract report terminal doctor' -l max-runtime -x -d 'Time limit in seconds (0 = none; default 900; terminal, commit, rollback, resume: 0).'
 complete -c mender-oneshot -n 'not __mender_oneshot_command' -l json -d 'Print one JSON object on stdout.'
 complete -c mender-oneshot -s h -l help -d 'Show this message and exit.'

@@ -11,20 +11,27 @@ local -a commands=(
     'send-inventory:Send the inventory.'
     'check-update:Check the server for an update.'
     'download:Download the artifact of the current deployment, or resume the download.'
-    'install:Verify the artifact, then hand it to the sub-updater.'
+    'install:Start the installation of the downloaded artifact, or install an artifact FILE by hand.'
+    'commit:Commit an artifact that was installed by hand.'
+    'rollback:Roll back an artifact that was installed by hand.'
+    'resume:Resume an installation that was interrupted.'
     'verify:Check whether this device would accept an artifact, and list its contents.'
     'extract:Verify an artifact and extract its payload files to a new directory.'
     'report:Report the result of the update (used by sub-updaters).'
     'terminal:Serve remote terminal sessions, then exit.'
     'status:Show the current state; makes no network requests.'
     'show-artifact:Print the name of the installed artifact.'
+    'show-provides:Print what the device provides, as key=value lines.'
     'doctor:Diagnose the setup and suggest fixes; changes nothing.'
 )
 local -a help=('(-h --help)'{-h,--help}'[Show this message and exit.]')
 local -a always=($help '--json[Print one JSON object on stdout.]')
 local -a limited=(
     $always
-    '--max-runtime=[Time limit in seconds (0 = none; default 900, terminal: 0).]:seconds:'
+    '--max-runtime=[Time limit in seconds (0 = none; default 900; terminal, commit, rollback, resume: 0).]:seconds:'
+)
+local -a stop=(
+    '--stop-before=[Stop before this state.]:state:(ArtifactInstall_Enter ArtifactCommit_Enter ArtifactCommit_Leave ArtifactRollback_Enter ArtifactFailure_Enter Cleanup)'
 )
 
 _arguments -C $help \
@@ -65,10 +72,12 @@ case $state in
                     '--wait=[Wait this many seconds for a session (0 = forever). Default: 300.]:seconds:' \
                     '--max-sessions=[Exit after this many sessions (0 = no limit). Default: 0.]:number:'
                 ;;
+            install) _arguments $limited $stop '1:artifact:_files' ;;
+            commit|rollback|resume) _arguments $limited $stop ;;
             verify) _arguments $limited '1:artifact:_files' ;;
             extract) _arguments $limited '1:artifact:_files' '2:directory:_directories' ;;
-            send-inventory|download|install|doctor) _arguments $limited ;;
-            status|show-artifact) _arguments $always ;;
+            send-inventory|download|doctor) _arguments $limited ;;
+            status|show-artifact|show-provides) _arguments $always ;;
         esac
         ;;
 esac

@@ -37,11 +37,22 @@ _MANIFEST_LINE = re.compile("([0-9a-f]{64})  (.+)")
 _NO_PROVIDES: Mapping[str, str] = {}
 
 
-Receive = Callable[[str, Iterator[bytes]], None]
-"""Called for each file of the payload, with its name and its content, which is not yet verified."""
+Receive = Callable[[str, int, Iterator[bytes]], None]
+"""Called for each file of the payload, with its name, its size and its content, which is not yet verified."""
+
+ReceiveScript = Callable[[str, Iterator[bytes]], None]
+"""Called for each state script, with its name and its content, before the header's checksum is verified."""
 
 
-def discard(_name: str, pieces: Iterator[bytes]) -> None:
+class Header(NamedTuple):
+    """The JSON objects of an artifact's header; `meta_data` is None if there is none, or an empty one."""
+
+    info: Mapping[str, Any]
+    type_info: Mapping[str, Any]
+    meta_data: Mapping[str, Any] | None
+
+
+def discard(_name: str, _size: int, pieces: Iterator[bytes]) -> None:
     """Read a file of the payload and drop its content."""
     for _ in pieces:
         pass
@@ -79,12 +90,15 @@ def verify(
     provides: Mapping[str, str] = _NO_PROVIDES,
     check_signature: Callable[[bytes, bytes], bool] | None = None,
     receive: Receive = discard,
+    receive_script: ReceiveScript | None = None,
+    begin: Callable[["Verified", Header], None] | None = None,
 ) -> Verified:
     """Read an artifact from its first byte to its last; raise `ArtifactRejected` unless all of it is valid.
 
     `check_signature(manifest, signature)` tests the signature with the keys of the device; without it, a
     signature is ignored, as in the reference client. Signature, manifest and header are checked before the
-    payload is read. `receive` gets the files as they are read, so its effects must be undone if this raises.
+    payload is read. `receive_script` and `receive` get scripts and files as they are read, so their effects
+    must be undone if this raises; `begin` is called between them, with a header that is verified.
     """
     outer = Reader(iter(lambda: file.read(PIECE), b""), "the file")
     _expect(outer.next(), "version")
@@ -105,10 +119,12 @@ def verify(
 
     header = _expect(member, *_HEADERS)
     stored = hashlib.sha256()
-    info, type_info = _read_header(_hashed(outer.body(), stored), header.name)
+    read = _read_header(_hashed(outer.body(), stored), header.name, receive_script)
     _check_sum(sums, header.name, stored.hexdigest())
-    verified = _verified(info, type_info, signed=check_signature is not None)
+    verified = _verified(dict(read.info), dict(read.type_info), signed=check_signature is not None)
     _check_device(verified, device_type, provides)
+    if begin:
+        begin(verified, read)
 
     member = outer.next()
     # mender-artifact writes an empty data/0000.tar for no payload; the reference client needs none.
@@ -200,8 +216,8 @@ def _hashed(pieces: Iterator[bytes], digest: "hashlib._Hash") -> Iterator[bytes]
         yield piece
 
 
-def _read_header(stored: Iterator[bytes], name: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the JSON objects header-info and type-info of a header.tar; skip its scripts and meta-data."""
+def _read_header(stored: Iterator[bytes], name: str, receive_script: ReceiveScript | None) -> Header:
+    """Return the JSON objects of a header.tar, and pass its scripts on."""
     header = Reader(_at_most(HEADER_MAX, uncompressed(stored, name), name), name)
     _expect(header.next(), "header-info")
     info = as_object(parsed(header.content(JSON_MAX), "header-info"), "header-info")
@@ -210,16 +226,19 @@ def _read_header(stored: Iterator[bytes], name: str) -> tuple[dict[str, Any], di
         if member.name in scripts or len(scripts) == SCRIPTS_MAX:
             raise corrupt(f"{name} has {shown(member.name)} twice, or more than {SCRIPTS_MAX} scripts")
         scripts.add(member.name)
+        if receive_script:
+            receive_script(member.name.removeprefix("scripts/"), header.body())
     _expect(member, "headers/0000/type-info")
     type_info = as_object(parsed(header.content(JSON_MAX), "type-info"), "type-info")
+    meta_data = None
     if member := header.next():
         _expect(member, "headers/0000/meta-data")
         # Empty in every rootfs-image that mender-artifact writes.
         if data := header.content(JSON_MAX):
-            as_object(parsed(data, "meta-data"), "meta-data")
+            meta_data = as_object(parsed(data, "meta-data"), "meta-data")
         if extra := header.next():
             raise corrupt(f"found {shown(extra.name)} after the meta-data in {name}")
-    return info, type_info
+    return Header(info, type_info, meta_data)
 
 
 def _at_most(limit: int, pieces: Iterator[bytes], name: str) -> Iterator[bytes]:
@@ -308,7 +327,7 @@ def _check_payload(
             raise corrupt(f"{shown(listed_as)} is a duplicate or not in the manifest")
         digest = hashlib.sha256()
         pieces = _hashed(payload.body(), digest)
-        receive(member.name, pieces)
-        discard(member.name, pieces)
+        receive(member.name, member.size, pieces)
+        discard(member.name, member.size, pieces)
         _check_sum(sums, listed_as, digest.hexdigest())
         yield PayloadFile(member.name, member.size, digest.hexdigest())

@@ -18,12 +18,13 @@ FILES = {
     "install": "install",
     "deliver": "deliver",
     "tidy": "tidy",
+    "resume": "resume",
 }
 """The name of each step on the command line and in the plan, and its file."""
 
 
 class Step(Protocol):
-    """The shape of a file in this folder. Only `report` differs: it has `status` and is never due."""
+    """The shape of a file in this folder. `report` and `announce` have `status` instead."""
 
     def run(self, context: Context, *, paced: bool) -> Outcome:
         """Perform the step; raises an `errors.Error`.
@@ -41,6 +42,6 @@ def load(name: str) -> Step:
 
 if TYPE_CHECKING:
     # `import_module` returns a module of any shape; this makes mypy compare each file with `Step`.
-    from . import authorize, bootstrap, check, deliver, download, install, inventory, tidy
+    from . import authorize, bootstrap, check, deliver, download, install, inventory, resume, tidy
 
-    _: tuple[Step, ...] = (authorize, bootstrap, check, deliver, download, install, inventory, tidy)
+    _: tuple[Step, ...] = (authorize, bootstrap, check, deliver, download, install, inventory, resume, tidy)

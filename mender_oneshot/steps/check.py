@@ -2,7 +2,7 @@
 
 import logging
 
-from .. import deployment_log, deployments, device, disk, errors, liveness, plan
+from .. import deployment_log, deployments, device, disk, errors, gates, liveness, plan
 from ..answers import Unusable
 from ..context import Context, Outcome
 from ..paths import ARTIFACT, PART, PROVIDES, UPDATE_LOCK
@@ -26,6 +26,42 @@ def run(context: Context, *, paced: bool) -> Outcome:
     carried out.
     """
     _require_free(context)
+    _enter(context)
+    try:
+        outcome = _check(context, paced)
+    except errors.Error:
+        gates.run_errors(context, "check-update", "Sync")
+        raise
+    _leave(context)
+    return outcome
+
+
+def _enter(context: Context) -> None:
+    """Run the state scripts that come before a check; raises `errors.TemporaryError` if one prevents it."""
+    for action in ("Enter", "Leave"):
+        try:
+            gates.run(context, "check-update", "Idle", action)
+        except (gates.ScriptFailed, errors.ScriptPause) as error:
+            log.warning("%s", error)
+    try:
+        gates.run(context, "check-update", "Sync", "Enter")
+    except gates.ScriptFailed as failed:
+        gates.run_errors(context, "check-update", "Sync")
+        raise errors.TemporaryError(f"{failed} The next run will retry.") from failed
+
+
+def _leave(context: Context) -> None:
+    """Run the state scripts that come after a check; if one fails, what the check found is dropped."""
+    try:
+        gates.run(context, "check-update", "Sync", "Leave")
+    except (gates.ScriptFailed, errors.ScriptPause) as failed:
+        gates.run_errors(context, "check-update", "Sync")
+        if context.store.state.deployment:
+            deployments.drop(context)
+        raise errors.TemporaryError(f"{failed} The next run will retry.") from failed
+
+
+def _check(context: Context, paced: bool) -> Outcome:
     store = context.store
     provides = device.provides(context.settings) | {"device_type": device.device_type(context.settings)}
 

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterator
 from itertools import chain
 
-from .. import deployments, disk, errors, resume
+from .. import deployments, disk, errors, gates, resume
 from ..context import Context, Outcome
 from ..partial_download import PartialDownload, in_words, trusted
 from ..paths import ARTIFACT, PART
@@ -28,6 +28,7 @@ def run(context: Context, *, paced: bool) -> Outcome:
     deployment = _current(context)
     if disk.is_own(context.data(ARTIFACT)):
         return Outcome("downloaded", f"{deployment.artifact_name} is downloaded already.", _facts(deployment))
+    deployment = _enter(context, deployment)
     reported = ""
     if link_is_stale(deployment, context.store.state.checked_at, context.now().time):
         log.info("The artifact's link has expired; requesting a new one.")
@@ -42,6 +43,25 @@ def run(context: Context, *, paced: bool) -> Outcome:
         return renewed  # the deployment is no longer offered
     deployment = _current(context)
     return _download(context, deployment, report=deployment.id != reported, last_link=True)
+
+
+def _enter(context: Context, deployment: Deployment) -> Deployment:
+    """Let the state scripts Download_Enter decide, once; raises `errors.ScriptPause` if one asks for a pause.
+
+    If one fails, so does the deployment: raises `errors.ServerRejected`.
+    """
+    if deployment.entered:
+        return deployment
+    try:
+        gates.run(context, "download", "Download", "Enter")
+    except gates.ScriptFailed as failed:
+        gates.run_errors(context, "download", "Download")
+        error = errors.ServerRejected(f"{failed} The update has failed.")
+        deployments.fail(context, error)
+        raise error from failed
+    deployment = deployment._replace(entered=True)
+    _save(context, deployment)
+    return deployment
 
 
 def _current(context: Context) -> Deployment:

@@ -4,21 +4,30 @@ import contextlib
 import errno
 import logging
 import os
+from typing import NamedTuple
 
-from .. import acceptance, deployments, device, disk, errors, liveness, plan, provides, scripts, sub_updater
+from .. import (
+    acceptance,
+    deployments,
+    device,
+    disk,
+    errors,
+    hand_off,
+    liveness,
+    own_command,
+    plan,
+    provides,
+    scripts,
+    sub_updater,
+)
 from ..artifact.verify import Verified
 from ..context import Context, Outcome
-from ..paths import ARTIFACT, PROVIDES, SUB_UPDATER_LOCK, SUB_UPDATER_LOG, UPDATE_LOCK
+from ..installer import modules, record
+from ..installer.device import new_record
+from ..installer.record import Record
+from ..paths import ARTIFACT, INSTALLER, PROVIDES, SUB_UPDATER_LOG, UPDATE_LOCK
 from ..state import Deployment, Handoff, Result, bounded, with_final_result
 from ..text import shown
-
-DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-NETWORK = (
-    *(f"{kind}_proxy" for kind in ("http", "https", "all", "no")),
-    *(f"{kind}_PROXY" for kind in ("HTTP", "HTTPS", "ALL", "NO")),
-    "SSL_CERT_FILE",
-    "SSL_CERT_DIR",
-)
 
 log = logging.getLogger(__name__)
 
@@ -44,16 +53,13 @@ def run(context: Context, *, paced: bool) -> Outcome:
             "The sub-updater of the last update is still running, and only one may run at a time; the next "
             "run will retry."
         )
-    program = context.settings.places.install_script
     sub_updater.check_process()
     try:
         _count(context, deployment)
         verified = _verify(context)
         deployment = deployment._replace(verifying=0)
         _set_deployment(context, deployment)
-        disk.require_target(program)
-        if obstacle := scripts.obstacle(program):
-            raise errors.ServerRejected(_cannot_be_started(program, obstacle))
+        installer = _installer(context, verified)
         info = _artifact_info(context, verified)
     except (errors.ArtifactRejected, errors.ServerRejected) as error:
         if isinstance(error, errors.ArtifactRejected) and deployment.spliced and not deployment.restarted:
@@ -63,14 +69,45 @@ def run(context: Context, *, paced: bool) -> Outcome:
     except errors.SettingsError:
         _set_deployment(context, deployment)  # a missing key does not count against the artifact
         raise
-    gone = _announce(context, deployment)
-    if gone:
-        return gone
-    disk.write_whole(context.data(PROVIDES), info)
     name = verified.name
-    _hand_off(context, deployment._replace(artifact_name=name), program)
+    if installer.record is None:  # the built-in installer reports `installing` itself
+        gone = _announce(context, deployment)
+        if gone:
+            return gone
+        disk.write_whole(context.data(PROVIDES), info)
+    _hand_off(context, deployment._replace(artifact_name=name), installer)
     facts = {"deployment": deployment.id, "artifact_name": name}
-    return Outcome("handed-off", f"Handed {name} to the sub-updater {program}.", facts)
+    return Outcome("handed-off", f"Handed {name} to {installer.name}.", facts)
+
+
+class _Installer(NamedTuple):
+    """What installs an update: its name, its command line, and what the built-in one begins with."""
+
+    name: str
+    words: list[str]
+    record: Record | None = None
+
+
+def _installer(context: Context, verified: Verified) -> _Installer:
+    """Choose the device's own sub-updater, or else the built-in installer if the payload has a module.
+
+    Raises `errors.ServerRejected` if there is neither, or if it cannot be started.
+    """
+    settings, artifact = context.settings, context.data(ARTIFACT)
+    program = settings.places.install_script
+    if os.path.lexists(program):
+        disk.require_target(program)
+        if obstacle := scripts.obstacle(program):
+            raise errors.ServerRejected(_cannot_be_started(f"The sub-updater {program}", obstacle))
+        return _Installer(f"the sub-updater {program}", [program, artifact])
+    deployment = context.store.state.deployment
+    if verified.payload_type and (why := modules.obstacle(settings, verified.payload_type)):
+        raise errors.ServerRejected(
+            f"{verified.name} cannot be installed: there is no sub-updater {program}, and {why}; the update "
+            "has failed."
+        )
+    found = new_record(settings, artifact, verified, deployment.id if deployment else "")
+    return _Installer("the built-in installer", own_command.resume(settings), found)
 
 
 def _set_deployment(context: Context, deployment: Deployment) -> None:
@@ -153,8 +190,8 @@ def _announce(context: Context, deployment: Deployment) -> Outcome | None:
         return None
 
 
-def _hand_off(context: Context, deployment: Deployment, program: str) -> None:
-    """Start the sub-updater so that it outlives this process.
+def _hand_off(context: Context, deployment: Deployment, installer: _Installer) -> None:
+    """Start what installs the update so that it outlives this process.
 
     The hand-off is saved before the start, which cannot be undone: if this process is killed in between, a
     later invocation finds the update being installed and never starts it twice.
@@ -166,35 +203,39 @@ def _hand_off(context: Context, deployment: Deployment, program: str) -> None:
     store.save(store.state._replace(handoff=handoff, deployment=deployment))
     try:
         disk.write_whole(context.data(UPDATE_LOCK), deployment.id.encode())
-        _start(context, deployment, program)
+        if installer.record:
+            record.save(context.data(INSTALLER), installer.record)
+        unit = f"mender-sub-updater-{deployment.id}"
+        hand_off.start(context, deployment.id, deployment.artifact_name, installer.words, unit=unit)
     except errors.DeadlineExceeded:
         raise  # as after a power cut, the next run decides by the files whether it may have been started
     except (OSError, errors.Error) as error:
-        raise _not_started(context, deployment, program, error) from error
+        raise _not_started(context, deployment, installer, error) from error
     store.save(store.state._replace(deployment=None))
 
 
 def _not_started(
-    context: Context, deployment: Deployment, program: str, error: OSError | errors.Error
+    context: Context, deployment: Deployment, installer: _Installer, error: OSError | errors.Error
 ) -> errors.Error:
     """Undo the hand-off if a later attempt may succeed, else fail the update; return the error to raise."""
     if isinstance(error, OSError):
-        why, temporary = scripts.explain(program, error), scripts.is_temporary(error)
+        why, temporary = scripts.explain(installer.words[0], error), scripts.is_temporary(error)
     else:
         why, temporary = str(error), not isinstance(error, errors.ServerRejected)
+    name = installer.name[0].upper() + installer.name[1:]
     if temporary and deployment.starts < max(context.settings.retry_download_count, 1):
         _take_back(context)
         if isinstance(error, (errors.NoSpace, errors.DiskError)):
             return error
         return errors.TemporaryError(
-            f"The sub-updater {program} temporarily cannot be started ({why}); the next run will retry."
+            f"{name} temporarily cannot be started ({why}); the next run will retry."
         )
-    failure = errors.ServerRejected(_cannot_be_started(program, why))
+    failure = errors.ServerRejected(_cannot_be_started(name, why))
     log.error("%s", failure)
     failure.logged = True
     store = context.store
     store.save(with_final_result(store.state, Result(deployment.id, "failure", context.now().time)))
-    disk.remove(context.data(UPDATE_LOCK))
+    disk.remove(context.data(INSTALLER), context.data(UPDATE_LOCK))
     return failure
 
 
@@ -207,48 +248,5 @@ def _take_back(context: Context) -> None:
     context.store.save(context.store.state._replace(handoff=None))
 
 
-def _cannot_be_started(program: str, why: str) -> str:
-    return f"The sub-updater {program} cannot be started: {why}; the update has failed."
-
-
-def _start(context: Context, deployment: Deployment, program: str) -> None:
-    """Start the sub-updater, with its output in `sub-updater.log`."""
-    output = context.data(SUB_UPDATER_LOG)
-    try:
-        os.close(disk.open_own(output))
-        # From here on it counts as started (`plan.never_started`), even after a power cut.
-        disk.sync_directory(context.settings.places.datastore)
-    except OSError as error:
-        raise disk.failure(f"write {output}", error) from error
-    unit = f"mender-sub-updater-{deployment.id}"
-    words = [program, context.data(ARTIFACT)]
-    environment, private = _environment(context, deployment), _private_environment()
-    lock = context.data(SUB_UPDATER_LOCK)
-    sub_updater.start(sub_updater.Launch(unit, words, environment, private, output, lock))
-
-
-def _environment(context: Context, deployment: Deployment) -> dict[str, str]:
-    """Return the environment of the sub-updater: no secrets, and only PATH from our own environment."""
-    settings = context.settings
-    variables = {
-        "PATH": os.environ.get("PATH") or DEFAULT_PATH,
-        "MENDER_DEPLOYMENT_ID": deployment.id,
-        # In UTF-8 whatever the locale, because the sub-updater writes it to `artifact_info`.
-        "MENDER_ARTIFACT_NAME": os.fsdecode(deployment.artifact_name.encode()),
-        "MENDER_DATASTORE_DIR": settings.places.datastore,
-        "MENDER_ROOTFS_PART_A": settings.rootfs_part_a,
-        "MENDER_ROOTFS_PART_B": settings.rootfs_part_b,
-    }
-    # With these, its `mender-oneshot report` uses the same configuration.
-    return variables | {
-        name: os.environ[name] for name in ("MENDER_CONF_DIR", "MENDER_DATA_DIR") if name in os.environ
-    }
-
-
-def _private_environment() -> dict[str, str]:
-    """Return the variables of our environment for network access; those of a proxy may hold a password."""
-    return {
-        name: os.environ[name]
-        for name in NETWORK
-        if os.environ.get(name, "").isprintable() and name in os.environ
-    }
+def _cannot_be_started(name: str, why: str) -> str:
+    return f"{name} cannot be started: {why}; the update has failed."

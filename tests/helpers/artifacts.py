@@ -38,11 +38,17 @@ def make_artifact(
     meta_data: Mapping[str, Any] | None = None,
     checksums: Mapping[str, str] | None = None,
     version: bytes = b'{"format":"mender","version":3}',
+    scripts: Mapping[str, str] | None = None,
+    clears: Sequence[str] | None = None,
 ) -> Path:
     """Write an artifact to `path` and return the path.
 
-    `provides` and `depends` go into type-info, `header_depends` into header-info. `checksums` replaces lines
-    of the manifest and adds others, for artifacts that must not verify.
+    `scripts` are state scripts by name; `provides`, `clears` and `depends` go into type-info,
+    `scripts` are state scripts by name; `provides`, `clears` and `depends` go into type-info,
+    `header_depends` into header-info; `checksums` replaces and adds lines of the manifest, for artifacts that
+    must not verify.
+    `header_depends` into header-info; `checksums` replaces and adds lines of the manifest, for artifacts that
+    must not verify.
     """
     pack, suffix = COMPRESS[compression], SUFFIX[compression]
     header_info = {
@@ -53,10 +59,13 @@ def make_artifact(
     type_info: dict[str, Any] = {"type": payload_type}
     if provides is not None:
         type_info["artifact_provides"] = dict(provides)
+    if clears is not None:
+        type_info["clears_artifact_provides"] = list(clears)
     if depends is not None:
         type_info["artifact_depends"] = {key: list(values) for key, values in depends.items()}
     header = {
         "header-info": json.dumps(header_info).encode(),
+        **{f"scripts/{script}": text.encode() for script, text in (scripts or {}).items()},
         "headers/0000/type-info": json.dumps(type_info).encode(),
         "headers/0000/meta-data": b"" if meta_data is None else json.dumps(meta_data).encode(),
     }

@@ -1,0 +1,290 @@
+"""Carrying out an installation: note the phase, do its work, take the next.
+
+One process does as many phases as it can: until the end, a reboot, a pause or its own end. Whatever ends it,
+the next one resumes at the phase that is noted.
+"""
+
+import logging
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple, Protocol
+
+from .. import disk, errors
+from ..artifact.verify import Header, Receive, ReceiveScript
+from ..pidfile import boot_id
+from . import phases, record, state_scripts, tree
+from .feed import Feed
+from .module import Module, ModuleFailed, end_what_is_left
+from .phases import CALL, ERROR, OK, QUESTION, SCRIPTS, SERVER, Progress
+from .record import Pause, Record
+from .state_scripts import Limits, Paused, ScriptFailed
+
+REBOOT_SECONDS = 600.0
+"""How long a reboot may take to end this process, as in the Mender client."""
+
+_QUESTIONS = {
+    "NeedsArtifactReboot": ("NeedsArtifactReboot", "No", "Yes", "Automatic"),
+    "NeedsRollbackReboot": ("NeedsArtifactReboot", "No", "Yes", "Automatic"),
+    "SupportsRollback": ("SupportsRollback", "No", "Yes"),
+    "CanRollBack": ("SupportsRollback", "No", "Yes"),
+}
+_CALLS = {"IsNewSystem": "ArtifactVerifyReboot", "IsOldSystem": "ArtifactVerifyRollbackReboot"}
+_SCRIPTS = {
+    "ArtifactRollback_Failed": ("ArtifactRollback", "Leave"),
+    "ArtifactCommit_Leave_Error": ("ArtifactCommit", "Error"),
+}
+
+log = logging.getLogger(__name__)
+
+
+class Rejected(Exception):
+    """The server has aborted the deployment, or the new system is not fit to be committed; a sentence."""
+
+
+class Surroundings(Protocol):
+    """What an installation needs of the device and the server."""
+
+    def load(self, begin: "Begin", give: Receive, script: ReceiveScript) -> None:
+        """Read and verify the artifact from its first byte to its last, in the order script, begin, give."""
+
+    def report(self, status: str) -> None:
+        """Report an intermediate status; raises `Rejected` if the server has aborted the deployment."""
+
+    def confirm(self) -> None:
+        """Log in again, report `installing` and run the health checks; raises `Rejected`."""
+
+    def save_provides(self, done: Record) -> None:
+        """Keep what the device provides now."""
+
+    def finish(self, done: Record) -> None:
+        """Queue the final status and remove what is left of the update."""
+
+
+Begin = Callable[[Mapping[str, str], Header], None]
+"""Called with the plain entries of the tree and the header of the artifact."""
+
+
+class Places(NamedTuple):
+    """Where an installation keeps its files: paths."""
+
+    record: str
+    tree: str  # of the update module
+    scripts: str  # the artifact's state scripts
+    note: str  # which process of the module runs
+    device_scripts: str  # the device's own state scripts
+    checks: str  # the health checks before the commit
+
+
+class Installation:
+    """An installation under way."""
+
+    def __init__(
+        self,
+        found: Record,
+        command: tuple[str, ...],
+        places: Places,
+        surroundings: Surroundings,
+        limits: Limits,
+        module_seconds: float,
+    ) -> None:
+        self.record = found
+        self._places = places
+        self._around = surroundings
+        self._limits = limits
+        self._module = Module(
+            found.payload_type, command, places.tree, limits.environment, module_seconds, places.note
+        )
+        self._feed: Feed | None = None
+
+    def resume(self) -> None:
+        """Take over from a process that ended: its phase was cut, unless it stopped on purpose."""
+        end_what_is_left(self._places.note)
+        if self.record.stopped:
+            return
+        progress = self.record.progress
+        if progress.phase in _REBOOTING and self.record.boot == boot_id():
+            # Killed without a reboot: it is still to come.
+            target = (
+                "ArtifactReboot" if progress.phase.startswith("ArtifactReboot") else "ArtifactRollbackReboot"
+            )
+            progress = progress._replace(phase=target, cuts=progress.cuts + 1)
+        else:
+            progress = phases.advance(progress, phases.CUT)
+        if progress.failed and not self.record.progress.failed:
+            self._explain("The update was interrupted where it could not be resumed.")
+        self.record = self.record._replace(progress=progress)
+
+    def run(self, stop_before: str = "") -> Record:
+        """Do phase after phase; return at the end, before a phase that is named, or where a person decides.
+
+        Raises `Paused` if a state script asked to be run again later, and `errors.NoSpace` or
+        `errors.DiskError` if the next phase cannot be noted: a phase that is not noted is not started.
+        """
+        while True:
+            progress = self.record.progress
+            if progress.phase in (stop_before, "Waiting"):
+                self._note(stopped=True)
+                return self.record
+            self._note(stopped=False)
+            if progress.phase == "Done":
+                self._around.finish(self.record)
+                return self.record
+            try:
+                outcome = self._outcome(progress)
+            except Paused:
+                self._note(stopped=True)
+                raise
+            self.record = self.record._replace(progress=phases.advance(progress, outcome), pause=None)
+
+    def _note(self, *, stopped: bool) -> None:
+        self.record = self.record._replace(boot=boot_id(), stopped=stopped)
+        record.save(self._places.record, self.record)
+
+    def _outcome(self, progress: Progress) -> str:
+        """Do the work of a phase and return what came of it."""
+        log.info("%s", progress.phase)
+        kind = phases.PHASES[progress.phase].kind
+        try:
+            if kind == QUESTION:
+                return self._module.ask(*_QUESTIONS[progress.phase])
+            if kind == SCRIPTS:
+                return self._scripts(progress)
+            if kind == SERVER:
+                self._server(progress.phase)
+            elif kind == CALL:
+                self._call(progress)
+            else:
+                self._around.save_provides(self.record)
+        except (ModuleFailed, ScriptFailed, Rejected, errors.ArtifactRejected) as error:
+            self._explain(str(error))
+            return ERROR
+        return OK
+
+    def _explain(self, sentence: str) -> None:
+        log.error("%s", sentence)
+        if not self.record.why:
+            self.record = self.record._replace(why=sentence[:2000])
+
+    def _server(self, phase: str) -> None:
+        if phase == "Confirm":
+            self._around.confirm()
+        else:
+            self._around.report("rebooting" if phase == "ReportRebooting" else "installing")
+
+    def _call(self, progress: Progress) -> None:
+        phase = progress.phase
+        if phase == "Download":
+            self._download()
+        elif phase == "Cleanup":
+            self._clean_up()
+        elif phase in ("ArtifactReboot", "ArtifactRollbackReboot"):
+            self._reboot(phase, progress.reboot)
+        else:
+            self._module.call(_CALLS.get(phase, phase))
+
+    def _scripts(self, progress: Progress) -> str:
+        """Run the state scripts of a phase, from the one that paused it on."""
+        if not self.record.payload_type and progress.phase == "Download_Leave":
+            self._run_scripts(self._places.device_scripts, "Download", "Leave")
+            return phases.EMPTY
+        state, action = _SCRIPTS.get(progress.phase) or tuple(progress.phase.rsplit("_", 1))
+        directory = (
+            self._places.scripts if state in state_scripts.OF_ARTIFACT else self._places.device_scripts
+        )
+        self._run_scripts(directory, state, action)
+        return OK
+
+    def _run_scripts(self, directory: str, state: str, action: str) -> None:
+        names = state_scripts.find(directory, state, action)
+        pause = self.record.pause
+        if pause and pause.script in names:
+            names = names[names.index(pause.script) :]
+        try:
+            state_scripts.run(directory, names, self._limits, to_the_end=action == "Error")
+        except Paused as asked:
+            self._pause(str(asked))
+            raise
+
+    def _pause(self, script: str) -> None:
+        """Note who asked for a pause and for how long; raises `ScriptFailed` if that has been too long."""
+        uptime = time.clock_gettime(time.CLOCK_MONOTONIC)
+        pause = self.record.pause
+        if pause is None or pause.script != script:
+            pause = Pause(script)
+        elif pause.boot == boot_id():
+            pause = pause._replace(waited=pause.waited + max(0.0, uptime - pause.uptime))
+        if pause.waited > self._limits.retry_seconds:
+            raise ScriptFailed(
+                f"The state script {script} has asked to wait for over "
+                f"{self._limits.retry_seconds:.0f} s; raise StateScriptRetryTimeoutSeconds."
+            )
+        self.record = self.record._replace(pause=pause._replace(boot=boot_id(), uptime=uptime))
+
+    def _download(self) -> None:
+        """Give the payload to the module, from its beginning: whatever an earlier attempt left goes first."""
+        scripts = self._places.scripts
+        shutil.rmtree(scripts, ignore_errors=True)
+        os.makedirs(scripts, 0o700)
+        tree.remove(self._places.tree)
+        try:
+            self._around.load(
+                self._begin, self._give, lambda name, pieces: state_scripts.store(scripts, name, pieces)
+            )
+            if self._feed:
+                self._feed.finish()
+        finally:
+            if self._feed:
+                self._feed.close()
+                self._feed = None
+        disk.write_whole(f"{scripts}/version", b"3\n", 0o600)
+
+    def _begin(self, values: Mapping[str, str], header: Header) -> None:
+        if not self.record.payload_type:
+            return
+        tree.make(self._places.tree, values, header)
+        sizes = self._module.ask("ProvidePayloadFileSizes", "No", "Yes") == "Yes"
+        self._feed = Feed(self._module, with_sizes=sizes)
+
+    def _give(self, name: str, size: int, pieces: Iterator[bytes]) -> None:
+        if self._feed:
+            self._feed.receive(name, size, pieces)
+
+    def _reboot(self, phase: str, how: str) -> None:
+        """Reboot, or have the module do it, which ends this process as a rule."""
+        try:
+            if how == "Automatic":
+                subprocess.run(
+                    ["reboot"],  # noqa: S607  # found in the PATH of the environment, as by the Mender client
+                    stdin=subprocess.DEVNULL,
+                    stdout=2,
+                    check=True,
+                    env=dict(self._limits.environment),
+                )
+            else:
+                self._module.call(phase)
+                return
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise ModuleFailed(f"The device cannot be rebooted: {error}.") from error
+        time.sleep(REBOOT_SECONDS)
+        raise ModuleFailed(f"The reboot did not happen within {REBOOT_SECONDS:.0f} s.")
+
+    def _clean_up(self) -> None:
+        """Let the module clean up, and remove the tree and the scripts; an error changes no result."""
+        if os.path.isdir(self._places.tree):
+            try:
+                self._module.call("Cleanup")
+            except ModuleFailed as error:
+                log.warning("%s", error)
+        tree.remove(self._places.tree)
+        shutil.rmtree(self._places.scripts, ignore_errors=True)
+
+
+_REBOOTING = (
+    "ArtifactReboot_Enter",
+    "ArtifactReboot",
+    "ArtifactRollbackReboot_Enter",
+    "ArtifactRollbackReboot",
+)

@@ -1,0 +1,164 @@
+"""Calling an update module (protocol v3): its calls, its answers, its time limit, and what it leaves behind.
+
+The protocol: update-modules.md section 1.
+"""
+
+import contextlib
+import logging
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from .. import disk, errors, pidfile, scripts
+
+GRACE_SECONDS = 10.0
+"""Between SIGTERM and SIGKILL, as in the Mender client."""
+
+ANSWER_LIMIT = 4096
+
+log = logging.getLogger(__name__)
+
+
+class ModuleFailed(Exception):
+    """A call of a module failed; the text is a sentence that names the module and the call."""
+
+
+class Module(NamedTuple):
+    """An update module and the tree it works in.
+
+    `command` is its command line without the two arguments of a call, `seconds` the time limit of a call,
+    `note` the file that names the process of the call under way.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    tree: str
+    environment: Mapping[str, str]
+    seconds: float
+    note: str
+
+    def call(self, name: str) -> None:
+        """Make a call that acts, its output going to our stderr; raises `ModuleFailed`."""
+        process = self.start(name)
+        self.wait(process, name, time.monotonic() + self.seconds)
+
+    def ask(self, name: str, *answers: str) -> str:
+        """Make a call that asks; no output is the first of `answers`. Raises `ModuleFailed`."""
+        process = self.start(name, stdout=subprocess.PIPE)
+        pipe = process.stdout
+        try:
+            output = self._read(process, pipe.fileno(), name) if pipe else b""
+        finally:
+            if pipe:
+                pipe.close()
+        text = output.decode("utf-8", "replace").removesuffix("\n") or answers[0]
+        if text not in answers:
+            raise ModuleFailed(
+                f"The update module {self.name} answered {text[:60]!r} to {name}; it must be one of "
+                f"{', '.join(answers)}: correct the module."
+            )
+        return text
+
+    def start(self, name: str, stdout: int | None = None) -> "subprocess.Popen[bytes]":
+        """Start a call in a session of its own; raises `ModuleFailed` or `errors.DiskError`."""
+        try:
+            note = disk.open_own(self.note, os.O_RDWR)
+        except OSError as error:
+            raise disk.failure(f"write {self.note}", error) from error
+
+        def write_note() -> None:
+            with contextlib.suppress(OSError):
+                os.ftruncate(note, 0)
+                os.write(note, pidfile.note())
+
+        try:
+            return subprocess.Popen(
+                [*self.command, name, self.tree],
+                stdin=subprocess.DEVNULL,
+                stdout=2 if stdout is None else stdout,
+                cwd=self.tree,
+                env=dict(self.environment),
+                umask=0o022,
+                start_new_session=True,
+                preexec_fn=write_note,  # safe: there are no threads here
+            )
+        except OSError as error:
+            raise ModuleFailed(
+                f"The update module {self.name} cannot be started: {scripts.explain(self.command[0], error)}."
+            ) from error
+        finally:
+            os.close(note)
+
+    def wait(self, process: "subprocess.Popen[bytes]", name: str, end: float) -> None:
+        """Wait for a call to end; raises `ModuleFailed` if it fails, or is not over at `end` (monotonic)."""
+        try:
+            code = process.wait(max(0.0, end - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            stop(process)
+            raise ModuleFailed(
+                f"The update module {self.name} did not end {name} within {self.seconds:.0f} s and was "
+                "stopped; raise ModuleTimeoutSeconds if it needs longer."
+            ) from None
+        except BaseException:
+            stop(process)
+            raise
+        if code:
+            how = f"signal {-code}" if code < 0 else f"exit code {code}"
+            raise ModuleFailed(
+                f"The update module {self.name} failed in {name} ({how}); its output is in the log."
+            )
+
+    def _read(self, process: "subprocess.Popen[bytes]", pipe: int, name: str) -> bytes:
+        """Return what a call prints until it ends, its children or not."""
+        end = time.monotonic() + self.seconds
+        os.set_blocking(pipe, False)
+        output, ended, pause = b"", False, 0.001
+        while True:
+            ended = process.poll() is not None
+            with contextlib.suppress(BlockingIOError):
+                while piece := os.read(pipe, ANSWER_LIMIT):
+                    output += piece
+                    if len(output) > ANSWER_LIMIT:
+                        stop(process)
+                        raise ModuleFailed(
+                            f"The update module {self.name} printed more than {ANSWER_LIMIT} bytes to "
+                            f"{name}; correct the module."
+                        )
+            if ended or time.monotonic() > end:
+                break
+            time.sleep(pause)
+            pause = min(pause * 2, 0.05)
+        self.wait(process, name, end)
+        return output
+
+
+def stop(process: "subprocess.Popen[bytes]") -> None:
+    """End a call and all of its process group: SIGTERM, and SIGKILL after ten seconds."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGTERM)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(GRACE_SECONDS)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def end_what_is_left(note: str) -> None:
+    """Kill the process group of a call that outlived its host, so that no two calls ever run at once."""
+    try:
+        content = disk.read_own(note, 256) or b""
+    except errors.Error as error:
+        log.warning("%s", error)
+        return
+    if not pidfile.is_running(content):
+        return
+    number = int(content.split()[1])
+    log.warning("A call of the update module outlived the installer (process %d); stopping it.", number)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(number, signal.SIGKILL)
+    end = time.monotonic() + GRACE_SECONDS
+    while pidfile.is_running(content) and time.monotonic() < end:
+        time.sleep(0.01)

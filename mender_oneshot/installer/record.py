@@ -1,0 +1,105 @@
+"""What an installation leaves for its next process: `installer.json` in the data directory."""
+
+import fcntl
+import json
+import os
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from .. import disk, errors
+from ..typed import Reader
+from .phases import PHASES, Progress
+
+SCHEMA = 1
+LIMIT = 1 << 20
+
+
+class Pause(NamedTuple):
+    """A state script that asked to be run again later, and for how long it has been asking, in seconds."""
+
+    script: str
+    waited: float = 0
+    boot: str = ""  # the boot, and its uptime, when it was asked last
+    uptime: float = 0
+
+
+class Record(NamedTuple):
+    """An installation under way. An older release must be able to read it until the commit."""
+
+    deployment: str = ""  # "": by hand, without a server
+    artifact: str = ""  # the path of the artifact file
+    artifact_name: str = ""
+    artifact_group: str = ""
+    payload_type: str = ""  # "": no payload
+    provides: Mapping[str, str] = {}
+    clears: tuple[str, ...] = ()
+    progress: Progress = Progress()
+    boot: str = ""  # the kernel's boot id when the phase was noted
+    why: str = ""  # the first error, a sentence
+    pause: Pause | None = None
+    stopped: bool = False  # the process that noted the phase ended before its work, on purpose
+
+    @property
+    def by_hand(self) -> bool:
+        """Whether no server waits for a result."""
+        return not self.deployment
+
+
+def save(path: str, record: Record) -> None:
+    """Put a record on disk, whole; raises `errors.NoSpace` or `errors.DiskError`."""
+    members = record._asdict()
+    members["progress"] = record.progress._asdict()
+    members["pause"] = record.pause and record.pause._asdict()
+    disk.write_whole(path, json.dumps({"schema": SCHEMA, **members}, indent=1).encode() + b"\n")
+
+
+def load(path: str) -> Record | None:
+    """Read a record; None if there is none. Raises `errors.DiskError`, also for a corrupt one."""
+    content = disk.read_own(path, LIMIT)
+    if content is None:
+        return None
+    try:
+        return _read(json.loads(content))
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise _unreadable(path) from error
+
+
+def _read(members: Any) -> Record:
+    """Read the members of a record; raises `ValueError`, or what a value of another type leads to."""
+    reader = Reader()
+    members = dict(members)
+    progress = reader.part(Progress, "progress", members.pop("progress"))
+    pause = members.pop("pause")
+    known: dict[str, Any] = {"pause": reader.part(Pause, "pause", pause) if pause else None}
+    for name in Record._fields:
+        if name in members:
+            known[name] = tuple(members[name]) if name == "clears" else members[name]
+    found = Record(**known, progress=progress or Progress())
+    texts = (*(getattr(found, name) for name in _TEXTS), *found.clears, *found.provides.values())
+    if reader.damaged or found.progress.phase not in PHASES or not all(isinstance(one, str) for one in texts):
+        raise ValueError
+    return found
+
+
+_TEXTS = ("deployment", "artifact", "artifact_name", "artifact_group", "payload_type", "boot", "why")
+
+
+def is_worked_on(lock: str) -> bool:
+    """Return whether a process holds the lock of installations."""
+    try:
+        descriptor = os.open(lock, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return isinstance(error, BlockingIOError)
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _unreadable(path: str) -> errors.DiskError:
+    return errors.DiskError(
+        f"The state of the installation, {path}, is corrupt, so it cannot be resumed; the update has failed."
+    )

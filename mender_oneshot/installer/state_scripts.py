@@ -1,0 +1,147 @@
+"""State scripts: which there are for a state, in which order, and what their exit codes mean.
+
+The facts: update-modules.md section 3.
+"""
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from .. import disk, scripts
+
+STATES = (
+    *("Idle", "Sync", "Download", "ArtifactInstall", "ArtifactReboot", "ArtifactCommit"),
+    *("ArtifactRollback", "ArtifactRollbackReboot", "ArtifactFailure"),
+)
+NAME = re.compile(rf"({'|'.join(STATES)})_(Enter|Leave|Error)_[0-9]{{2}}(_\S+)?")
+OF_ARTIFACT = tuple(state for state in STATES if state.startswith("Artifact"))
+VERSIONS = ("2", "3")
+RETRY = 21
+"""The exit code of a script that asks to be run again later."""
+
+
+class ScriptFailed(Exception):
+    """A state script failed; the text is a sentence that names it."""
+
+
+class Paused(Exception):
+    """A state script asked to be run again later; the text is its name."""
+
+
+class Limits(NamedTuple):
+    """How long a script may run, and may ask for pauses, in seconds; and its environment."""
+
+    seconds: float
+    retry_seconds: float
+    environment: Mapping[str, str]
+
+
+def find(directory: str, state: str, action: str) -> list[str]:
+    """Return the names of the scripts for a state and an action, in the order in which they run.
+
+    Raises `ScriptFailed` if the directory holds scripts in a format that is not supported.
+    """
+    try:
+        names = sorted(os.listdir(directory), key=os.fsencode)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise ScriptFailed(f"The state scripts in {directory} cannot be read: {error.strerror}.") from error
+    found = [
+        name for name in names if (match := NAME.fullmatch(name)) and match.groups()[:2] == (state, action)
+    ]
+    if found:
+        check_version(directory)
+    return [name for name in found if os.access(f"{directory}/{name}", os.X_OK)]
+
+
+def check_version(directory: str) -> None:
+    """Raise `ScriptFailed` unless the `version` of a directory of scripts is supported; none is fine."""
+    path = f"{directory}/version"
+    try:
+        with open(path, "rb") as file:
+            found = file.read(64).decode("ascii", "replace").strip()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise ScriptFailed(
+            f"The version of the state scripts, {path}, cannot be read: {error.strerror}."
+        ) from error
+    if found not in VERSIONS:
+        raise ScriptFailed(
+            f"The state scripts in {directory} have version {found[:20]!r}; 2 and 3 are supported."
+        )
+
+
+def run(directory: str, names: Iterable[str], limits: Limits, *, to_the_end: bool) -> None:
+    """Run scripts one after the other; raises `Paused`, or `ScriptFailed` at the first that fails.
+
+    With `to_the_end` the others still run, and the first failure is raised afterwards.
+    """
+    failure: ScriptFailed | None = None
+    for name in names:
+        try:
+            _run_one(f"{directory}/{name}", name, limits)
+        except ScriptFailed as error:
+            if not to_the_end:
+                raise
+            failure = failure or error
+    if failure:
+        raise failure
+
+
+def _run_one(path: str, name: str, limits: Limits) -> None:
+    try:
+        process = subprocess.Popen(
+            [path],
+            stdin=subprocess.DEVNULL,
+            stdout=2,
+            cwd="/",
+            env=dict(limits.environment),
+            umask=0o022,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise ScriptFailed(
+            f"The state script {name} cannot be started: {scripts.explain(path, error)}."
+        ) from error
+    try:
+        code = process.wait(limits.seconds)
+    except subprocess.TimeoutExpired:
+        _kill(process)
+        raise ScriptFailed(
+            f"The state script {name} did not end within {limits.seconds:.0f} s and was stopped; raise "
+            "StateScriptTimeoutSeconds if it needs longer."
+        ) from None
+    except BaseException:
+        _kill(process)
+        raise
+    if code == RETRY:
+        raise Paused(name)
+    if code:
+        how = f"signal {-code}" if code < 0 else f"exit code {code}"
+        raise ScriptFailed(f"The state script {name} failed ({how}); its output is in the log.")
+
+
+def _kill(process: "subprocess.Popen[bytes]") -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def store(directory: str, name: str, content: Iterable[bytes]) -> None:
+    """Write a script of an artifact; raises `errors.NoSpace` or `errors.DiskError`."""
+    path = f"{directory}/{name}"
+    try:
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o700), "wb", buffering=0) as file:
+            for piece in content:
+                view = memoryview(piece)
+                while view:
+                    view = view[file.write(view) :]
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise disk.failure(f"write {path}", error) from error
