@@ -219,8 +219,13 @@ def test_the_same_artifact_of_another_deployment_is_not_fetched_again(
     server.abort(first)
     second = server.deploy("release-2")
     part = (accepted.data / "artifact.part").read_bytes()
+    known = accepted.state["deployment"] | {"refused": 1, "spliced": True}
+    accepted.alter_state(deployment=known)
     assert accepted.ok("check-update", "--json").json["deployment"] == second
     assert (accepted.data / "artifact.part").read_bytes() == part
+    of_the_object = ("etag", "last_modified", "size", "boot", "refused", "spliced")
+    found = accepted.state["deployment"]
+    assert [found[name] for name in of_the_object] == [known[name] for name in of_the_object]
     accepted.ok("download")
 
 

@@ -330,3 +330,13 @@ def test_the_sentence_for_an_answer_without_an_artifact(
     server.faults.add(match=STORAGE, **fault)
     done = offered.run("download")
     assert (done.code, sentence in done.err) == (code, True), done.err
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_each_kind_of_redirect_is_followed(
+    offered: Device, server: DevServer, tmp_path: Path, status: int
+) -> None:
+    origin = offered.state["deployment"]["uri"].partition("/storage/")[0]
+    server.faults.add(match=STORAGE, status=status, redirect=f"{origin}{{target}}")
+    downloads(offered, server, tmp_path)
+    assert [seen.status for seen in fetched(server)] == [status, 200]

@@ -31,7 +31,7 @@ TESTS = {
     "plan": "plan pauses",
     "resume": "resume download",
     "state": "state report check authorize",
-    "server": "answers authorize check download inventory report",
+    "server": "answers authorize check download inventory reply report",
     "artifact": "artifact/*",
     "tar": "artifact/*",
     "steps": "authorize check download install inventory liveness owner pauses report",

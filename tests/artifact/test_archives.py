@@ -10,6 +10,7 @@ from helpers import corpus
 from helpers.corpus import END, GNU, Artifact, header, long_name, member, pax
 from helpers.verifying import MIB, rejected_or_same, rejection, verify, with_files
 
+from mender_oneshot.artifact import tar_header
 from mender_oneshot.artifact import verify as artifact
 from mender_oneshot.artifact.verify import PayloadFile, Verified
 
@@ -283,3 +284,42 @@ def test_a_header_augment_is_rejected_as_unsupported() -> None:
 @pytest.mark.parametrize("data", [b"", b"\0", bytes(512), bytes(1024), bytes(MIB), b"<html>not found</html>"])
 def test_a_file_that_is_no_artifact_is_rejected(data: bytes) -> None:
     rejection(data)
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "what"),
+    [
+        (100, 108, "an invalid mode"),
+        (108, 116, "an invalid owner"),
+        (116, 124, "an invalid group"),
+        (124, 136, "an invalid size"),
+        (136, 148, "an invalid time"),
+        (265, 297, "an invalid owner"),
+        (297, 329, "an invalid group"),
+        (329, 337, "an invalid device"),
+        (337, 345, "an invalid device"),
+        (345, 500, "an invalid prefix"),
+    ],
+)
+def test_the_message_names_the_field_of_a_header_that_is_wrong(start: int, end: int, what: str) -> None:
+    block = header(b"app", 7)
+    bent = corpus.checksummed(block[:start] + b"\x01" * (end - start) + block[end:])
+    payload = bent + corpus.padded(b"content") + END
+    assert f"has {what}" in rejection(with_files(payload, app=b"content"))
+
+
+def test_members_that_a_program_without_large_sizes_would_find_are_hidden() -> None:
+    real = header(b"app", 7)
+    bytes_above_127 = corpus.checksummed(b"\xff" * 100 + real[100:])
+    signed = (sum(bytes_above_127) - sum(bytes_above_127[148:156]) + 8 * 32) - 256 * 100
+    signed_sum = bytes_above_127[:148] + b"%06o\x00 " % signed + bytes_above_127[156:]
+    for block, hides in (
+        (real, True),
+        (bytes_above_127, True),
+        (signed_sum, True),
+        (real[:148] + b"0000001\0" + real[156:], False),
+        (b"content".ljust(512, b"."), False),
+    ):
+        assert tar_header.may_hide_members(block + bytes(512)) is hides
+    assert not tar_header.may_hide_members(bytes(1024))
+    assert tar_header.may_hide_members(bytes(512) + real)

@@ -252,6 +252,8 @@ def test_long_lists_of_what_it_depends_on_take_no_time() -> None:
 @pytest.mark.parametrize(
     ("part", "what"),
     [
+        ({"version": b"[]"}, "its version is not a JSON object"),
+        ({"version": b"{"}, "its version is not JSON with unique keys"),
         ({"header_info": []}, "its header-info is not a JSON object"),
         ({"header_info": b"{"}, "its header-info is not JSON with unique keys"),
         ({"header_info": header_info(payloads=None)}, "its header-info does not list exactly one payload"),
