@@ -320,3 +320,9 @@ def test_a_token_with_a_line_break_behind_it_is_kept(device: Device, server: Dev
     server.faults.add(match="POST */auth_requests", status=200, body="a-_.b.\n")
     device.ok("auth")
     assert device.state["token"]["jwt"] == "a-_.b."
+
+
+def test_the_life_of_a_token_is_read_from_it(accepted: Device) -> None:
+    token = accepted.state["token"]
+    assert token["lifetime"] == 604800
+    assert 604790 < token["expires"] - token["at"] < 604810

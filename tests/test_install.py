@@ -509,3 +509,9 @@ def test_install_without_a_downloaded_artifact_ends_with_2(accepted: Device, rel
     done = accepted.run("install")
     assert done.code == 2
     assert "run download first" in done.err
+
+
+def test_a_pause_of_the_status_belongs_to_the_step(downloaded: Device, server: DevServer) -> None:
+    server.faults.add(match="PUT */status", retry_after=600)
+    downloaded.ok("install")
+    assert [pause["step"] for pause in downloaded.state["pauses"]] == ["install"]

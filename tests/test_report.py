@@ -28,6 +28,13 @@ def test_success(installing: Device, server: DevServer) -> None:
     assert (installing.data / "update.lock").exists()
 
 
+def test_the_server_is_asked_again_before_the_artifact_is_removed(installing: Device) -> None:
+    installing.ok("report", "--success")
+    (installing.data / "update.lock").unlink()
+    assert (installing.data / "artifact.mender").exists()
+    assert installing.ok("check-update", "--json").json["outcome"] == "nothing"
+
+
 def test_failure_brings_both_logs(installing: Device, server: DevServer) -> None:
     deployment = installing.handed_off
     with (installing.data / "sub-updater.log").open("ab") as log:

@@ -323,3 +323,32 @@ def test_members_that_a_program_without_large_sizes_would_find_are_hidden() -> N
         assert tar_header.may_hide_members(block + bytes(512)) is hides
     assert not tar_header.may_hide_members(bytes(1024))
     assert tar_header.may_hide_members(bytes(512) + real)
+
+
+def test_a_size_of_its_own_in_an_extended_header_is_8_gib_at_least() -> None:
+    member_without_size = tar_header.parse(header(b"app", 0))
+    large = tar_header.Extension(None, 8 * 1024**3)
+    assert tar_header.combined(member_without_size, large, False) == ("app", 8 * 1024**3)
+    with pytest.raises(tar_header.BadHeader, match="two different sizes"):
+        tar_header.combined(member_without_size, tar_header.Extension(None, 8 * 1024**3 - 1), False)
+
+
+def test_a_gnu_header_has_nothing_where_the_prefix_of_others_is() -> None:
+    block = header(b"app", 7, magic=GNU)
+    for at in (345, 499, 500, 511):
+        bent = corpus.checksummed(block[:at] + b"1" + block[at + 1 :])
+        payload = bent + corpus.padded(b"content") + END
+        assert "fields that a regular file does not use" in rejection(with_files(payload, app=b"content"))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *((key, value) for key in ("atime", "ctime", "mtime") for value in ("1", "-1.5")),
+        *((key, "1000") for key in ("uid", "gid")),
+        *((key, "some text") for key in ("uname", "gname", "comment")),
+    ],
+)
+def test_records_without_effect_are_accepted(key: str, value: str) -> None:
+    payload = pax({key: value}) + member("app", b"content") + END
+    verify(Artifact(files={"app": b"content"}, payload_tar=payload).bytes())
