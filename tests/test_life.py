@@ -100,7 +100,7 @@ def test_run_keeps_to_the_intervals_and_named_commands_do_not(accepted: Device, 
 def test_the_update_interval_comes_from_the_configuration(accepted: Device, server: DevServer) -> None:
     accepted.ok("run", "--all")
     asked = len(server.requests)
-    accepted.make_due("check-update")
+    accepted.make_hours_old("check-update", 1)
     accepted.configure(UpdatePollIntervalSeconds=7200)
     accepted.ok("run")
     assert len(server.requests) == asked

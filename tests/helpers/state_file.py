@@ -1,6 +1,7 @@
 """The client's state file as tests see and change it: the only helper that depends on its schema."""
 
 import json
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -157,6 +158,10 @@ class StateFile:
     def make_due(self, *steps: str) -> None:
         """Let the interval of "check-update" or "send-inventory" pass."""
         self.alter_state(**{stamp: 1.0 for step in steps for stamp in DUE[step]})
+
+    def make_hours_old(self, step: str, hours: float) -> None:
+        """Let hours pass since "check-update" or "send-inventory"."""
+        self.alter_state(**{stamp: time.time() - hours * 3600 for stamp in DUE[step]})
 
     def age_sent_inventory(self) -> None:
         """Let a day pass since the inventory was sent; an unchanged one is sent again."""
