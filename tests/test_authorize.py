@@ -326,3 +326,23 @@ def test_the_life_of_a_token_is_read_from_it(accepted: Device) -> None:
     token = accepted.state["token"]
     assert token["lifetime"] == 604800
     assert 604790 < token["expires"] - token["at"] < 604810
+
+
+def test_the_body_of_the_request_for_a_token(device: Device, server: DevServer) -> None:
+    device.configure(TenantToken="tenant-1", DeviceTier="micro")
+    device.run("auth")
+    (seen,) = auth_requests(server)
+    body = json.loads(seen.body)
+    assert sorted(body) == ["id_data", "pubkey", "tenant_token", "tier"]
+    assert (body["tenant_token"], body["tier"]) == ("tenant-1", "micro")
+    assert body["pubkey"].startswith("-----BEGIN PUBLIC KEY-----")
+
+
+@pytest.mark.parametrize("token", ["a.b.c", "a.e30.c", "a.eyJleHAiOjEsImlhdCI6Mn0.c"])
+def test_a_token_without_usable_times_is_kept(device: Device, server: DevServer, token: str) -> None:
+    server.faults.add(match="POST */auth_requests", status=200, body=token)
+    device.ok("auth")
+    known = device.state["token"]
+    assert (known["jwt"], known["server"]) == (token, server.url)
+    assert (known["lifetime"], known["expires"]) == (0, 0)
+    assert known["at"] > 0

@@ -336,3 +336,16 @@ def test_a_state_that_is_too_large_is_set_aside(installing: Device) -> None:
     (installing.data / "mender-oneshot.json").write_bytes(b"[" * (1 << 21))
     assert "mender-oneshot.json.unreadable" in installing.run("run").err
     assert installing.handed_off == deployment
+
+
+def test_an_update_that_the_state_does_not_have_is_adopted_and_named_when_it_times_out(
+    accepted: Device,
+) -> None:
+    accepted.configure(InstallTimeoutSeconds=1000)
+    (accepted.data / "update.lock").write_text("deployment-9")
+    accepted.ok("run", "--all")
+    handoff = accepted.state["handoff"]
+    assert (handoff["deployment"], handoff["artifact_name"]) == ("deployment-9", "")
+    accepted.alter_state(handoff=handoff | {"uptime": handoff["uptime"] - 2000})
+    step = accepted.ok("run", "--json").json["steps"][0]
+    assert (step["outcome"], "deployment-9" in step["message"]) == ("gave-up", True), step

@@ -34,7 +34,7 @@ TESTS = {
     "server": "answers authorize check download inventory reply report",
     "artifact": "artifact/*",
     "tar": "artifact/*",
-    "steps": "authorize check download install inventory liveness owner pauses report",
+    "steps": "authorize check download identity install inventory liveness owner pauses report storages",
 }
 """The test files that belong to each module."""
 
