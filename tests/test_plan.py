@@ -549,3 +549,7 @@ def test_a_token_ends_300_s_or_a_tenth_of_its_life_early(lifetime: float, margin
 def test_the_pause_before_an_attempt_is_a_day_at_most(attempts: int, wait: float) -> None:
     result = Result("d1", "failure", NOW - 10, attempts=attempts)
     assert plan.retry_remaining(result, NOW) == wait - 10
+
+
+def test_without_a_server_no_pause_is_waited_for() -> None:
+    assert plan.pause_remaining(IDLE, SETTINGS._replace(servers=()), "auth", NOW) == 0

@@ -190,7 +190,7 @@ def test_nothing_to_resume(known: OnDisk) -> None:
 @pytest.mark.parametrize(
     ("brought", "size", "counts"),
     [
-        (0, 0, False), (1, 50, True), (1, 1000, False), (10, 1000, True), (3000, 300_000, True),
+        (0, 0, False), (1, 0, True), (1, 50, True), (1, 1000, False), (10, 1000, True), (3000, 300_000, True),
         (1, 10**9, False), (32_767, 10**9, False), (32_768, 10**9, True), (900_000, 10**9, True),
         (1, -1, False), (32_768, -1, False), (-5, 100, False),
     ],
