@@ -7,7 +7,7 @@ from . import errors, plan
 from .identity import Identity
 from .settings import Settings
 from .snapshot import Snapshot
-from .state import Store
+from .state_store import Store
 
 if TYPE_CHECKING:
     # Only for the type: importing it at run time would load urllib3 for steps that need no network.

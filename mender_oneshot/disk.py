@@ -11,7 +11,7 @@ import os
 import stat
 import sys
 
-from . import errors
+from . import errors, ownership
 from .oserrors import failure as failure
 from .oserrors import require_file_size as require_file_size
 
@@ -80,7 +80,7 @@ def read(path: str, limit: int = 1 << 20, *, private: bool = False) -> bytes | N
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
             raise errors.DiskError(f"Cannot read {path}: it is not a regular file; remove it.")
-        if private and (reason := writable_by_others(found)):
+        if private and (reason := ownership.writable_by_others(found)):
             raise errors.UntrustedFile(path, reason)
         return _content(descriptor, path, limit)
     except OSError as error:
@@ -92,7 +92,7 @@ def read(path: str, limit: int = 1 << 20, *, private: bool = False) -> bytes | N
 def read_own(path: str, limit: int = 1 << 20) -> bytes | None:
     """Return the content of a file that only this program writes, or None if it does not exist.
 
-    Does not follow links. Raises `errors.UntrustedFile` if the file may not be ours (see `is_ours`), and
+    Does not follow links. Raises `errors.UntrustedFile` if it may not be ours (`ownership.is_ours`), and
     `errors.DiskError` like `read`, also for a directory, because no new file can replace it.
     """
     try:
@@ -105,8 +105,8 @@ def read_own(path: str, limit: int = 1 << 20) -> bytes | None:
         raise failure(f"read {path}", error) from error
     try:
         content, found = _content(descriptor, path, limit), os.fstat(descriptor)
-        if not is_ours(found, path):
-            raise errors.UntrustedFile(path, not_ours(found), content)
+        if not ownership.is_ours(found, path):
+            raise errors.UntrustedFile(path, ownership.not_ours(found), content)
         return content
     except OSError as error:
         raise failure(f"read {path}", error) from error
@@ -202,14 +202,14 @@ def create(path: str, mode: int = 0o600, flags: int = os.O_WRONLY) -> int:
 def open_own(path: str, flags: int = os.O_WRONLY) -> int:
     """Open a file of this program for appending, create it if it is missing, and return its descriptor.
 
-    A file that may not be ours (see `is_ours`) is replaced by a new, empty one: another process may have it
-    open, and could change what is written. Raises `OSError`. Nothing is synced.
+    A file that may not be ours (`ownership.is_ours`) is replaced by a new, empty one: another process may
+    have it open, and could change what is written. Raises `OSError`. Nothing is synced.
     """
     flags |= os.O_APPEND
     with contextlib.suppress(FileNotFoundError, PermissionError, errors.UntrustedFile):
         # Without O_CREAT, which the kernel rejects for another user's file in a sticky directory.
         descriptor = _open_regular(path, flags)
-        if is_ours(os.fstat(descriptor), path):
+        if ownership.is_ours(os.fstat(descriptor), path):
             with contextlib.suppress(OSError):  # a file system without modes
                 os.fchmod(descriptor, 0o600)
             return descriptor
@@ -239,13 +239,14 @@ def _open_regular(path: str, flags: int) -> int:
 def open_to_read(path: str) -> int:
     """Open a file of this program for reading and return its descriptor; do not follow links.
 
-    Raises `errors.UntrustedFile` if it may not be ours (see `is_ours`), and `OSError` if it cannot be opened.
+    Raises `errors.UntrustedFile` if it may not be ours (`ownership.is_ours`), and `OSError` if it cannot be
+    opened.
     """
     descriptor = _open_regular(path, os.O_RDONLY)
     try:
         found = os.fstat(descriptor)
-        if not is_ours(found, path):
-            raise errors.UntrustedFile(path, not_ours(found))
+        if not ownership.is_ours(found, path):
+            raise errors.UntrustedFile(path, ownership.not_ours(found))
     except BaseException:
         os.close(descriptor)
         raise
@@ -253,7 +254,7 @@ def open_to_read(path: str) -> int:
 
 
 def is_own(path: str) -> bool:
-    """Return whether a path is a file of ours (see `is_ours`); raise `errors.DiskError` if unreadable."""
+    """Return whether a path is our file (`ownership.is_ours`); raise `errors.DiskError` if unreadable."""
     try:
         os.close(open_to_read(path))
     except (FileNotFoundError, errors.UntrustedFile):
@@ -261,61 +262,6 @@ def is_own(path: str) -> bool:
     except OSError as error:
         raise failure(f"read {path}", error) from error
     return True
-
-
-def is_anothers(path: str) -> bool:
-    """Return whether a path belongs to another user who is not root; False if it does not exist."""
-    try:
-        found = os.lstat(path)
-    except OSError:
-        return False
-    return found.st_uid not in (os.geteuid(), 0) and not is_ours(found, path)
-
-
-def not_ours(found: os.stat_result) -> str:
-    """Return why a file may not be ours, as the end of a message, or ""."""
-    if not stat.S_ISREG(found.st_mode):
-        return "is not a regular file"
-    if reason := writable_by_others(found):
-        return reason
-    return "has a second name (a hard link)" if found.st_nlink != 1 else ""
-
-
-def writable_by_others(found: os.stat_result) -> str:
-    """Return why another user (root excepted) can change a file, as the end of a message, or ""."""
-    if found.st_uid not in (os.geteuid(), 0):
-        return f"belongs to user {found.st_uid}"
-    return "can be written by other users" if _others_write(found) else ""
-
-
-def is_ours(found: os.stat_result, path: str) -> bool:
-    """Return whether the file found at `path` is ours: regular, one name, owned and writable by us only.
-
-    A file system without owners or modes (vfat, a network share) reports the same ones for every file, so
-    before the file is rejected, it is compared with a new one in the same directory.
-    """
-    if not not_ours(found):
-        return True
-    if not stat.S_ISREG(found.st_mode):
-        return False
-    try:
-        probe, descriptor = _create_unique(path)
-    except OSError:
-        return False
-    try:
-        return _likeness(found) == _likeness(os.fstat(descriptor))
-    finally:
-        os.close(descriptor)
-        os.unlink(probe)
-
-
-def _likeness(found: os.stat_result) -> tuple[int, bool, int]:
-    return found.st_uid, _others_write(found), found.st_nlink
-
-
-def _others_write(found: os.stat_result) -> bool:
-    own_group = found.st_gid in (os.getegid(), 0)
-    return bool(found.st_mode & (stat.S_IWOTH if own_group else stat.S_IWOTH | stat.S_IWGRP))
 
 
 def sync_directory(path: str) -> None:

@@ -27,6 +27,7 @@ from . import (
     scripts,
     snapshot,
     state,
+    state_store,
 )
 from .findings import Finding, finding, several
 from .settings import Settings, no_server
@@ -117,7 +118,7 @@ def _not_writable(path: str) -> str:
 def _known(settings: Settings) -> state.State:
     """Return the state, or an empty one if it cannot be read, which `_state` reports."""
     try:
-        return state.load(settings.places.data(paths.STATE))
+        return state_store.load(settings.places.data(paths.STATE))
     except (state.Unreadable, errors.Error):
         return state.State()
 
@@ -132,7 +133,7 @@ def _failing_steps(settings: Settings) -> Iterator[errors.Error]:
 def _state(settings: Settings) -> str:
     path = settings.places.data(paths.STATE)
     try:
-        known = state.load(path)
+        known = state_store.load(path)
     except state.Unreadable as error:
         raise errors.DiskError(
             f"The state file {path} is corrupt ({error}); the next run will save a copy and start over."

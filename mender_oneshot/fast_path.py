@@ -5,7 +5,7 @@ Importing click takes longer than all the rest of a `run` that finds nothing due
 
 from typing import Any
 
-from . import errors, paths, plan, settings, snapshot, state
+from . import errors, paths, plan, settings, snapshot, state, state_store
 from .options import LEVELS, Options
 
 _FILES = {
@@ -78,7 +78,7 @@ def nothing_due(options: Options) -> bool:
         return False
     try:
         chosen = settings.load(paths.find_places(options.config, options.fallback_config, options.data))
-        known = state.load(chosen.places.data(paths.STATE))
+        known = state_store.load(chosen.places.data(paths.STATE))
     except (errors.Error, state.Unreadable):
         return False
     if chosen.warnings or known.damaged or not chosen.servers or known.spread < 0:

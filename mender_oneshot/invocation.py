@@ -5,14 +5,15 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 
-from . import disk, errors, identity, owner, paths, plan, snapshot, state, steps
+from . import disk, errors, identity, owner, paths, plan, snapshot, state, state_store, steps
 from .context import Connection, Context, Done, IdentityScript, Outcome, Progress
 from .deadline import deadline
 from .deployment_log import Handler
 from .lock import take as take_lock
 from .options import Options
 from .settings import Settings, no_server
-from .state import State, Store
+from .state import State
+from .state_store import Store
 
 log = logging.getLogger(__name__)
 
@@ -76,10 +77,10 @@ def _open_store(settings: Settings, lock: int) -> Store:
     """
     path = settings.places.data(paths.STATE)
     try:
-        known = state.load(path)
+        known = state_store.load(path)
     except state.Unreadable as error:
         corrupt = error.content
-        copied = f", a copy is {state.quarantine(path, corrupt)}" if corrupt else ""
+        copied = f", a copy is {state_store.quarantine(path, corrupt)}" if corrupt else ""
         log.error("The state %s cannot be used (%s)%s; starting with an empty state.", path, error, copied)
         known = State(identity_format=identity.recovered_format(lock, corrupt))
     if known.damaged:

@@ -5,7 +5,7 @@ import logging
 import os
 import subprocess
 
-from . import disk, paths, pidfile, sub_updater
+from . import ownership, paths, pidfile, sub_updater
 from .settings import Settings
 
 UNITS = "mender-sub-updater-*.service"
@@ -29,7 +29,7 @@ def _is_held(path: str) -> bool:
         return False
     try:
         found = os.fstat(descriptor)
-        if disk.writable_by_others(found) and not disk.is_ours(found, path):
+        if ownership.writable_by_others(found) and not ownership.is_ours(found, path):
             return False  # another user created it, and could lock it forever
         if pidfile.is_running(os.pread(descriptor, 128, 0)):
             return True

@@ -5,7 +5,7 @@ import fcntl
 import os
 import stat
 
-from . import disk, errors
+from . import disk, errors, ownership
 
 
 def take(path: str, *, wait: bool) -> int:
@@ -44,7 +44,7 @@ def _try(path: str, wait: bool) -> int:
         fcntl.flock(descriptor, how)
         held = os.fstat(descriptor)
         if os.path.lexists(path) and os.path.samestat(held, os.lstat(path)):
-            if disk.is_ours(held, path):
+            if ownership.is_ours(held, path):
                 return descriptor
             # It has a second name or is writable by others. No other invocation holds it now.
             fresh = _replace(path)
@@ -67,7 +67,7 @@ def _make(path: str) -> int:
 def _may_be_held(found: os.stat_result, path: str) -> bool:
     """Return whether another invocation may hold a file as its lock; never if another user owns it."""
     regular = stat.S_ISREG(found.st_mode)
-    return regular and (found.st_uid in (os.geteuid(), 0) or disk.is_ours(found, path))
+    return regular and (found.st_uid in (os.geteuid(), 0) or ownership.is_ours(found, path))
 
 
 def _replace_foreign(path: str, how: int) -> int:

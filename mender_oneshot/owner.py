@@ -7,7 +7,7 @@ import contextlib
 import logging
 import os
 
-from . import credentials, deployment_log, disk, errors, identity, paths, plan, state
+from . import credentials, deployment_log, disk, errors, identity, paths, plan, state, state_store
 from .context import Context, Outcome
 from .paths import ARTIFACT, PART, PROVIDES, UPDATE_LOCK
 from .snapshot import Snapshot
@@ -80,7 +80,7 @@ def _set_aside(context: Context, found: str) -> Outcome:
 def _kept_for(found: str, aside: str) -> State:
     """Return the saved state of the device with the identity digest `found`, or an empty state."""
     try:
-        known = state.load(aside)
+        known = state_store.load(aside)
     except (state.Unreadable, errors.DiskError, errors.SettingsError):
         return State()
     return known if known.owner == found else State()

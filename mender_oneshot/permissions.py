@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator
 
-from . import disk, errors, paths
+from . import disk, errors, ownership, paths
 from .settings import Settings
 
 
@@ -14,7 +14,7 @@ def problems(settings: Settings) -> Iterator[str]:
             found = os.stat(path)
         except OSError:
             continue  # missing or unreadable, which another check reports
-        if reason := disk.writable_by_others(found):
+        if reason := ownership.writable_by_others(found):
             yield f"{path} {reason}; do: chown root:root {path} && chmod go-w {path}"
 
 

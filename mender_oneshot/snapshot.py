@@ -5,7 +5,7 @@ import stat
 import time
 from typing import NamedTuple
 
-from . import disk, errors
+from . import disk, errors, ownership
 from .paths import ARTIFACT, INSTALLER, INSTALLER_LOCK, SUB_UPDATER_LOG, UPDATE_LOCK, Places
 from .pidfile import boot_id
 
@@ -61,7 +61,7 @@ def _is_regular(path: str) -> bool:
 
 
 def _is_begun(path: str) -> bool:
-    return _is_regular(path) and not disk.is_anothers(path)
+    return _is_regular(path) and not ownership.is_anothers(path)
 
 
 def _update_lock(path: str) -> str | None:
@@ -74,7 +74,7 @@ def _update_lock(path: str) -> str | None:
     try:
         content = disk.read_own(path, 4096)
     except errors.DiskError:
-        return None if disk.is_anothers(path) else ""
+        return None if ownership.is_anothers(path) else ""
     if content is None:
         return None
     text = content.decode("ascii", "replace").strip("\0 \r\n\t")

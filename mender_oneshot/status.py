@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from . import credentials, device, errors, paths, plan, snapshot, state
+from . import credentials, device, errors, paths, plan, snapshot, state, state_store
 from .settings import Settings
 from .state import State
 
@@ -16,7 +16,7 @@ def describe(settings: Settings) -> dict[str, Any]:
     now = snapshot.look(settings.places)
     hidden = False  # only root can read the state, and this is another user
     try:
-        known, trouble = state.load(settings.places.data(paths.STATE)), ""
+        known, trouble = state_store.load(settings.places.data(paths.STATE)), ""
     except state.Unreadable as error:
         known, trouble = State(), f"the state file is unreadable: {error}"
     except errors.DiskError as error:

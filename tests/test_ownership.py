@@ -15,7 +15,7 @@ import pytest
 from helpers.device import REPO, Device, Release, patched_python
 from helpers.seen import final_status
 
-from mender_oneshot import disk, errors, lock
+from mender_oneshot import disk, errors, lock, ownership
 from mender_oneshot.devserver import DevServer
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a file of another user's")
@@ -146,7 +146,9 @@ def lock_it(path: Path) -> None:
 
 
 def taken_over(path: Path, victim: Path) -> bool:
-    return not disk.not_ours(path.lstat()) and untouched(victim) and os.listdir(path.parent) == [path.name]
+    return (
+        not ownership.not_ours(path.lstat()) and untouched(victim) and os.listdir(path.parent) == [path.name]
+    )
 
 
 @pytest.mark.parametrize("use", [append, replace, lock_it])
@@ -183,7 +185,7 @@ def test_what_lies_beside_a_file_never_keeps_it_from_being_saved(
 ) -> None:
     make(place.with_name(place.name + ".new"), victim)
     replace(place)
-    assert not disk.not_ours(place.lstat())
+    assert not ownership.not_ours(place.lstat())
     assert untouched(victim)
 
 
@@ -278,7 +280,7 @@ def test_an_update_passes_by_what_a_stranger_prepared(
     assert done.code == 0, done
     server.wait_for(lambda seen: seen.path.endswith("/log"))
     assert SECRET not in json.dumps([seen.body.decode("utf-8", "replace") for seen in server.requests])
-    assert not os.path.lexists(path) or not disk.not_ours(path.lstat())
+    assert not os.path.lexists(path) or not ownership.not_ours(path.lstat())
     assert untouched(victim)
 
 
@@ -326,7 +328,7 @@ def test_a_state_of_somebody_elses_is_not_believed(shared: Device, victim: Path,
     assert done.code == 0
     assert "has accepted this device" in done.out
     assert f"The state {path} cannot be used (it " in done.err
-    assert not disk.not_ours(path.lstat())
+    assert not ownership.not_ours(path.lstat())
     assert victim.read_text() == content
 
 
@@ -374,7 +376,7 @@ def test_an_update_lock_of_a_strangers_holds_nothing_up(
         path.write_text("11111111-1111-1111-1111-111111111111")
     assert "Handed release-2" in shared.ok("run", "--all").out
     server.wait_for(lambda seen: seen.path.endswith("/log"))
-    assert not disk.not_ours(path.lstat())
+    assert not ownership.not_ours(path.lstat())
     assert untouched(victim)
 
 

@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from mender_oneshot import errors, paths, resume
+from mender_oneshot import errors, paths, resume, state_store
 from mender_oneshot import state as states
 from mender_oneshot.state import (
     Deployment,
@@ -21,12 +21,12 @@ from mender_oneshot.state import (
     Pause,
     Result,
     State,
-    Store,
     Token,
     Unreadable,
     from_json,
     to_json,
 )
+from mender_oneshot.state_store import Store
 
 FULL = State(
     spread=0.25,
@@ -302,7 +302,7 @@ def test_no_more_is_written_than_is_read(big: dict[str, Any], tmp_path: Path) ->
     store = Store(str(tmp_path / paths.STATE), State())
     store.save(store.state._replace(results=FULL.results, handoff=FULL.handoff, **big))
     assert os.path.getsize(store.path) <= states.LIMIT
-    known = states.load(store.path)
+    known = state_store.load(store.path)
     assert (known.results, known.handoff, known.damaged) == (FULL.results, FULL.handoff, ())
 
 
@@ -310,7 +310,7 @@ def test_a_file_that_is_too_large_is_set_aside(tmp_path: Path) -> None:
     path = tmp_path / paths.STATE
     path.write_bytes(b" " * states.LIMIT + to_json(FULL))
     with pytest.raises(Unreadable) as caught:
-        states.load(str(path))
+        state_store.load(str(path))
     assert "larger than" in str(caught.value)
     assert caught.value.content == b" " * states.LIMIT
 
@@ -391,14 +391,14 @@ def test_saving_writes_only_what_changed(tmp_path: Path) -> None:
     assert saves(store) == first
     store.save()
     assert saves(store) != first
-    assert states.load(str(path)).form == "v1"
+    assert state_store.load(str(path)).form == "v1"
     assert os.listdir(tmp_path) == [paths.STATE]
 
 
 def test_a_state_just_read_is_not_written_again(tmp_path: Path) -> None:
     path = tmp_path / paths.STATE
     path.write_bytes(to_json(FULL))
-    store = Store(str(path), states.load(str(path)))
+    store = Store(str(path), state_store.load(str(path)))
     first = saves(store)
     store.save()
     assert saves(store) == first
@@ -421,11 +421,11 @@ def test_a_state_that_cannot_be_saved_is_tried_again(tmp_path: Path) -> None:
         store.save(store.state._replace(form="v1"))
     directory.mkdir()
     store.save()
-    assert states.load(store.path).form == "v1"
+    assert state_store.load(store.path).form == "v1"
 
 
 def test_no_file_is_an_empty_state(tmp_path: Path) -> None:
-    assert states.load(str(tmp_path / paths.STATE)) == State()
+    assert state_store.load(str(tmp_path / paths.STATE)) == State()
 
 
 def test_an_unreadable_file_is_set_aside(tmp_path: Path) -> None:
@@ -433,9 +433,9 @@ def test_an_unreadable_file_is_set_aside(tmp_path: Path) -> None:
     for content in (b"first", b"second", b""):
         path.write_bytes(content)
         with pytest.raises(Unreadable) as caught:
-            states.load(str(path))
+            state_store.load(str(path))
         assert caught.value.content == content
-        aside = states.quarantine(str(path), content)
+        aside = state_store.quarantine(str(path), content)
         assert Path(aside).read_bytes() == content
         assert path.read_bytes() == content
     assert len(os.listdir(tmp_path)) == 2

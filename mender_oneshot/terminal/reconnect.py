@@ -4,7 +4,7 @@ import logging
 import os
 from collections.abc import Callable
 
-from .. import credentials, errors, identity, network, paths, plan, snapshot, state
+from .. import credentials, errors, identity, network, paths, plan, snapshot, state, state_store
 from ..options import Options
 from ..settings import Settings
 from .connection import Connection, ConnectionRejected, connect
@@ -133,7 +133,7 @@ class Reconnector:
         If it is corrupt, returns an empty one: the next command that writes the state sets the old one aside.
         """
         try:
-            known = state.load(self._settings.places.data(paths.STATE))
+            known = state_store.load(self._settings.places.data(paths.STATE))
         except state.Unreadable:
             known = state.State()
         now = snapshot.look(self._settings.places).time
