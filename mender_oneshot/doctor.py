@@ -235,12 +235,25 @@ def _verify_keys(settings: Settings) -> str:
 
 def _sub_updater(settings: Settings) -> str:
     path = settings.places.install_script
+    if not os.path.lexists(path):
+        return _modules(settings)
     disk.require_target(path)
     if obstacle := scripts.obstacle(path):
         raise errors.SettingsError(
             f"The sub-updater {path} cannot be started: {obstacle}; without it no update can be installed."
         )
     return f"The sub-updater {path} can be started."
+
+
+def _modules(settings: Settings) -> str:
+    """Describe what the built-in installer can install; raises `errors.SettingsError` for a broken module."""
+    from .installer import modules
+
+    types = modules.payload_types(settings)
+    for payload_type in types:
+        if obstacle := modules.obstacle(settings, payload_type):
+            raise errors.SettingsError(f"Payloads of type {payload_type!r} cannot be installed: {obstacle}.")
+    return f"The built-in installer can install these payload types: {', '.join(types)}."
 
 
 def _server(url: str, settings: Settings) -> str:

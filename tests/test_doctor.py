@@ -43,7 +43,7 @@ def test_doctor_lists_all_that_a_fresh_device_lacks(device: Device) -> None:
     done = device.run("doctor")
     assert done.code == 78
     said = {line[7:22].strip() for line in done.out.splitlines() if line.startswith("FAILED")}
-    assert said == {"device type", "artifact", "identity", "sub-updater", "authorization"}
+    assert said == {"device type", "artifact", "identity", "authorization"}
 
 
 Break = Callable[[Device, DevServer], object]
@@ -250,7 +250,7 @@ def test_a_broken_configuration_is_one_finding(accepted: Device, server: DevServ
     found = {check["name"]: check for check in done.json["checks"]}
     assert done.code == 78
     assert words in found["configuration"]["message"]
-    assert {name for name, check in found.items() if not check["ok"]} == {"configuration", "sub-updater"}
+    assert {name for name, check in found.items() if not check["ok"]} == {"configuration"}
     assert {"identity", "inventory", "artifact", "state", "permissions"} <= set(found)
     assert len(server.requests) == asked
 

@@ -82,7 +82,7 @@ def test_once_handed_off_never_again(downloaded: Device, server: DevServer) -> N
 @pytest.mark.parametrize(
     ("text", "mode", "why"),
     [
-        (None, 0, "it does not exist"),
+        (None, 0, "there is no update module for the payload type 'app'"),
         ("#!/bin/sh\n", 0o644, "not executable; change that: chmod +x"),
         ("#!/no/such/interpreter\n", 0o755, "the interpreter /no/such/interpreter, which cannot be used"),
         ("#! /etc/passwd -e\n", 0o755, "/etc/passwd, which cannot be used: it is not executable"),
@@ -106,8 +106,8 @@ def test_a_sub_updater_that_cannot_start_is_a_reported_failure(
     assert done.code == 69
     assert "the update has failed" in done.err
     assert why in done.err
-    found = downloaded.run("doctor").out
-    assert why in found
+    if text is not None:
+        assert why in downloaded.run("doctor").out
     assert not (downloaded.data / "update.lock").exists()
     downloaded.ok("run", "--all")
     assert server.status(wanted) == "failure"

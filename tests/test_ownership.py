@@ -356,7 +356,7 @@ def test_an_update_lock_that_others_can_write_names_no_deployment(
     shared: Device, victim: Path, make: Kind
 ) -> None:
     put(shared, UPDATE_LOCK, make, victim)
-    assert "deployment (unknown) is being installed" in shared.ok("run").out
+    assert "Deployment (unknown) is being installed" in shared.ok("run").out
 
 
 def of_a_strangers(make: Kind) -> Kind:
@@ -387,8 +387,7 @@ def test_a_log_of_a_strangers_does_not_mean_that_the_sub_updater_was_started(
     """The power failed before it was."""
     shared.ok("check-update")
     shared.ok("download")
-    deployment = shared.deployment
-    shared.hand_off(deployment, boot="another")
+    deployment = shared.begin_hand_off(boot="another")
     (shared.data / UPDATE_LOCK).write_text(deployment)
     if log == "of a stranger's":
         put(shared, THEIRS, a_strangers_file, victim)

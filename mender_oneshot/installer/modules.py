@@ -23,6 +23,15 @@ def find(settings: Settings, payload_type: str) -> tuple[str, ...] | None:
     )
 
 
+def payload_types(settings: Settings) -> list[str]:
+    """Return the payload types that there are modules for, in the order of their names."""
+    try:
+        own = [name for name in os.listdir(settings.places.modules) if not name.startswith(".")]
+    except OSError:
+        own = []
+    return sorted({*own, *MODULES})
+
+
 def obstacle(settings: Settings, payload_type: str) -> str:
     """Return why no module can install a payload type, the end of a sentence; "" if one can."""
     command = find(settings, payload_type)

@@ -30,7 +30,7 @@ def make_artifact(
     device_types: Sequence[str] = ("board",),
     payload: Mapping[str, bytes] = PAYLOAD,
     compression: str = "gz",
-    payload_type: str | None = "single-file",
+    payload_type: str | None = "app",
     *,
     provides: Mapping[str, str] | None = None,
     depends: Mapping[str, Sequence[str]] | None = None,

@@ -193,6 +193,12 @@ class StateFile:
         """Record that a deployment has been handed off, in place of the one to be installed."""
         self.alter_state(deployment=None, handoff={"deployment": deployment} | members)
 
+    def begin_hand_off(self, **members: Any) -> str:
+        """Record the hand-off of the deployment to be installed, as before the start; return its id."""
+        deployment = str(self.state["deployment"]["id"])
+        self.alter_state(handoff={"deployment": deployment} | members)
+        return deployment
+
     def queue_results(self, results: Iterable[tuple[str, str]], at: float) -> None:
         """Record final statuses that the server does not have: (deployment, status), oldest first."""
         queue = [{"deployment": name, "status": status, "at": at} for name, status in results]
