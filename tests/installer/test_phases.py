@@ -47,47 +47,60 @@ class Trace(NamedTuple):
     name: str
 
 
-def play(injected: dict[str, str], rollback: str, reboot: str, *, limit: int = 200) -> Trace:
-    """Run the phases with faults: `injected` maps an abbreviation to error, errors, cut or abort."""
-    calls, statuses = ["D<"], ["downloading"]  # the step `download` has done these
-    left = dict(injected)
+class Play:
+    """One course through the phases, with faults: by the mark of a call or a status, what happens there."""
 
-    def strike(mark: str) -> str:
-        fault = left.get(mark, "")
+    def __init__(self, injected: dict[str, str], rollback: str, reboot: str) -> None:
+        self.calls, self.statuses = ["D<"], ["downloading"]  # the step `download` has done these
+        self._left = dict(injected)
+        self._sizes = injected.get("S")
+        self._answers = {
+            "SupportsRollback": rollback,
+            "NeedsArtifactReboot": reboot,
+            "NeedsRollbackReboot": reboot,
+        }
+
+    def outcome(self, phase: str) -> str:
+        """Do a phase, and return what comes of it."""
+        if phase in self._answers:
+            return self._answers[phase]
+        if phase in ("ReportInstalling", "ReportRebooting", "Confirm"):
+            return self._report("rebooting" if phase == "ReportRebooting" else "installing")
+        mark = short(phase)
+        if phase == "Download":
+            self.calls.append("S")
+            mark = "DS" if self._sizes == "yes" else mark
+        if not mark:
+            return phases.OK
+        self.calls.append(mark)
+        return {"error": phases.ERROR, "errors": phases.ERROR, "cut": phases.CUT}.get(
+            self._strike(mark), phases.OK
+        )
+
+    def _report(self, status: str) -> str:
+        if self._strike(status) == "abort":
+            return phases.ERROR
+        self.statuses.append(status)
+        return phases.OK
+
+    def _strike(self, mark: str) -> str:
+        fault = self._left.get(mark, "")
         if fault and fault != "errors":
-            del left[mark]
+            del self._left[mark]
         return fault
 
-    progress = Progress()
-    for _ in range(limit):
+
+def play(injected: dict[str, str], rollback: str, reboot: str) -> Trace:
+    """Play a course to its end."""
+    course, progress = Play(injected, rollback, reboot), Progress()
+    for _ in range(200):
         if progress.phase == "Done":
             break
-        mark = short(progress.phase)
-        outcome = phases.OK
-        if progress.phase == "Download":
-            calls.append("S")
-            if injected.get("S") == "yes":
-                calls.append("DS")
-                mark = ""
-        elif progress.phase == "SupportsRollback":
-            outcome = rollback
-        elif progress.phase in ("NeedsArtifactReboot", "NeedsRollbackReboot"):
-            outcome = reboot
-        elif progress.phase in ("ReportInstalling", "ReportRebooting", "Confirm"):
-            status = "rebooting" if progress.phase == "ReportRebooting" else "installing"
-            if strike(status) == "abort":
-                outcome = phases.ERROR
-            else:
-                statuses.append(status)
-        if mark:
-            calls.append(mark)
-            fault = strike(mark)
-            outcome = {"error": phases.ERROR, "errors": phases.ERROR, "cut": phases.CUT}.get(fault, outcome)
-        progress = advance(progress, outcome)
-    assert progress.phase == "Done", (calls, progress)
-    statuses.append("failure" if progress.failed else "success")
+        progress = advance(progress, course.outcome(progress.phase))
+    assert progress.phase == "Done", (course.calls, progress)
+    statuses = [*course.statuses, "failure" if progress.failed else "success"]
     name = "inconsistent" if progress.inconsistent else "old" if progress.failed else "new"
-    return Trace(" ".join(calls), " ".join(statuses), name)
+    return Trace(" ".join(course.calls), " ".join(statuses), name)
 
 
 # Where we do not follow, and what happens instead.
