@@ -1,4 +1,4 @@
-"""The command lines that start this program again, on the same device with the same configuration."""
+"""Command lines that start this program again, on the same device with the same configuration."""
 
 import os
 import sys
@@ -6,23 +6,27 @@ import sys
 from . import __name__ as package
 from .settings import Settings
 
-# Wherever we are: beside the libraries, in a directory of our own (make install), or in a checkout.
+# The directory of the package: site-packages, that of make install, or a checkout.
 _HOME = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
 def python(code: str) -> list[str]:
-    """Return a command line that runs Python code with this package at hand."""
-    # -I would hide from it what we found in PYTHONPATH or in the user's own packages.
+    """Return a command line that runs Python code, which can import this package."""
+    # -I would ignore PYTHONPATH and the user's packages, where this process may have found its libraries.
     isolated = "-I" if sys.flags.isolated else "-P"
     return [sys.executable, isolated, "-c", f"import sys; sys.path.append({_HOME!r}); {code}"]
 
 
-def command(settings: Settings, *words: str) -> list[str]:
-    """Return the command line of one of our commands."""
+def client(*arguments: str) -> list[str]:
+    """Return the command line of the client."""
+    return [*python(f"from {package}.__main__ import main; sys.exit(main())"), *arguments]
+
+
+def command(settings: Settings, *arguments: str) -> list[str]:
+    """Return the command line of one of our commands, with the places of these settings."""
     places = settings.places
     chosen = ["--config", places.config] if places.explicit else []
-    start = python(f"from {package}.__main__ import main; sys.exit(main())")
-    return [*start, *chosen, "--fallback-config", places.fallback, "--data", places.datastore, *words]
+    return client(*chosen, "--fallback-config", places.fallback, "--data", places.datastore, *arguments)
 
 
 def resume(settings: Settings) -> list[str]:

@@ -4,21 +4,14 @@ So they do not depend on the terminal, and this process, which may run for days,
 """
 
 import json
-import os
 import subprocess
-import sys
 from typing import Any
 
-from .. import __name__ as package
-from .. import errors
+from .. import errors, own_command
 from ..options import Options
 
 AUTH_SECONDS = 120
 """How long an authorization may take, including the wait for another invocation to end."""
-
-# The directory of the package: site-packages, that of make install, or a checkout.
-_HOME = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-_START = f"import sys; sys.path.append({_HOME!r}); from {package}.__main__ import main; sys.exit(main())"
 
 _KINDS: dict[int, type[errors.Error]] = {
     kind.exit_code: kind
@@ -41,9 +34,7 @@ def command(options: Options, *arguments: str) -> list[str]:
         "--data": options.data,
     }
     chosen = [text for pair in places.items() if pair[1] for text in pair]
-    # -I would ignore PYTHONPATH and the user's packages, where this process may have found its libraries.
-    isolated = "-I" if sys.flags.isolated else "-P"
-    return [sys.executable, isolated, "-c", _START, *chosen, *arguments]
+    return own_command.client(*chosen, *arguments)
 
 
 def authorize(options: Options, seconds: float, *, fresh: bool) -> None:
