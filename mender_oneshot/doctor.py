@@ -235,9 +235,9 @@ def _verify_keys(settings: Settings) -> str:
 
 def _sub_updater(settings: Settings) -> str:
     path = settings.places.install_script
+    disk.require_target(path)
     if not os.path.lexists(path):
         return _modules(settings)
-    disk.require_target(path)
     if obstacle := scripts.obstacle(path):
         raise errors.SettingsError(
             f"The sub-updater {path} cannot be started: {obstacle}; without it no update can be installed."

@@ -97,7 +97,7 @@ def test_what_cannot_be_read_is_one_sentence(device: Device) -> None:
     path.rmdir()
     path.write_bytes(b"artifact_name=\377\n")
     done = device.run("show-artifact")
-    assert (done.code, done.err) == (78, f"{path} is not UTF-8; write it again.\n")
+    assert (done.code, done.err) == (78, f"{path} is not UTF-8; save it as UTF-8.\n")
 
 
 def test_no_artifact_info_is_no_obstacle(accepted: Device) -> None:

@@ -95,8 +95,8 @@ def _installer(context: Context, verified: Verified) -> _Installer:
     """
     settings, artifact = context.settings, context.data(ARTIFACT)
     program = settings.places.install_script
+    disk.require_target(program)  # a partition that is not mounted yet hides a sub-updater
     if os.path.lexists(program):
-        disk.require_target(program)
         if obstacle := scripts.obstacle(program):
             raise errors.ServerRejected(_cannot_be_started(f"The sub-updater {program}", obstacle))
         return _Installer(f"the sub-updater {program}", [program, artifact])
