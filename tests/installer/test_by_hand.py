@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from helpers.artifacts import make_artifact
 from helpers.device import Device
+from helpers.real_daemon import need
 from helpers.update_module import Recorder, device_script
 
 GOOD = [
@@ -197,6 +198,7 @@ def test_a_payload_without_a_module_is_named(device: Device, tmp_path: Path) -> 
 @pytest.mark.parametrize("kind", ["single-file", "directory", "script"])
 def test_an_unmodified_module_of_debian_installs(device: Device, tmp_path: Path, kind: str) -> None:
     theirs = Path("/usr/share/mender/modules/v3") / kind
+    need("mender-artifact", str(theirs))
     ours = device.scripts / "modules" / "v3"
     ours.mkdir(parents=True)
     (ours / kind).symlink_to(theirs)
