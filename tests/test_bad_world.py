@@ -410,7 +410,7 @@ def test_a_state_with_nothing_to_keep_gets_no_copy(
     (accepted.data / "mender-oneshot.json").write_bytes(content)
     assert accepted.ok("status", "--json").json["trouble"]
     assert (accepted.data / "mender-oneshot.json").read_bytes() == content
-    one_sentence(accepted.run("auth"), 0, "mender-oneshot.json", "start")
+    one_sentence(accepted.run("auth"), 0, "The state", "mender-oneshot.json")
     assert not (accepted.data / "mender-oneshot.json.unreadable").exists()
     assert len(server.devices) == 1
 
