@@ -55,7 +55,7 @@ def _wanted(state: State, settings: Settings, now: Snapshot, *, with_inventory: 
     inventory_in = _inventory_remaining(state, settings, now) if with_inventory else math.inf
     if state.results:
         return "deliver", _blocked(state, settings, "deliver", now.time)
-    if state.handoff and now.interrupted is not None and not never_started(state, now):
+    if may_resume(state, settings, now):
         return "resume", resume_remaining(state, settings, now)
     if state.handoff or now.lock is not None:
         return _or_inventory("tidy", tidy_remaining(state, settings, now), inventory_in)
@@ -284,6 +284,17 @@ def tidy_remaining(state: State, settings: Settings, now: Snapshot) -> float:
     if not settings.install_timeout:
         return float("inf")
     return max(blocked, settings.install_timeout - installing_for(state.handoff, now), 0)
+
+
+def may_resume(state: State, settings: Settings, now: Snapshot) -> bool:
+    """Return whether the built-in installer was interrupted and may continue.
+
+    It has as long as a running sub-updater; one that cannot be started does not delay updates forever.
+    """
+    if state.handoff is None or now.interrupted is None or never_started(state, now):
+        return False
+    limit = settings.install_timeout * PATIENCE
+    return not limit or installing_for(state.handoff, now) < limit
 
 
 def resume_remaining(state: State, settings: Settings, now: Snapshot) -> float:

@@ -11,7 +11,7 @@ from typing import Any
 
 from .. import acceptance, disk, errors, own_command
 from ..context import Outcome
-from ..paths import INSTALLER, INSTALLER_LOCK, UPDATE_LOCK
+from ..paths import INSTALLER, INSTALLER_LOCK, UNREADABLE, UPDATE_LOCK
 from ..settings import Settings
 from . import device, modules, phases, record
 from .installation import Installation
@@ -61,10 +61,23 @@ def rollback(settings: Settings, stop_before: str = "") -> Outcome:
 def resume(settings: Settings, stop_before: str = "") -> Outcome:
     """Begin or resume the installation that is noted; raises `errors.NothingInProgress` if there is none."""
     with _locked(settings):
-        found = record.load(settings.places.data(INSTALLER))
+        try:
+            found = record.load(settings.places.data(INSTALLER))
+        except record.Corrupt:
+            _give_up(settings)
+            raise
         if found is None:
             raise errors.NothingInProgress("No installation is under way.")
         return _carry_on(settings, found, stop_before, resumed=True)
+
+
+def _give_up(settings: Settings) -> None:
+    """End an installation whose record is corrupt, so that it does not prevent all later ones."""
+    path = settings.places.data(INSTALLER)
+    os.replace(path, path + UNREADABLE)
+    if os.path.lexists(settings.places.data(UPDATE_LOCK)):
+        _ask(settings, "report", "--failure")
+        disk.remove(settings.places.data(UPDATE_LOCK))
 
 
 def _decide(settings: Settings, outcome: str, stop_before: str) -> Outcome:
@@ -105,7 +118,8 @@ def _ask(settings: Settings, *words: str) -> dict[str, Any]:
         answer = json.loads(done.stdout)
     except (OSError, ValueError) as error:
         raise errors.TemporaryError(f"mender-oneshot {words[0]} cannot be run: {error}.") from error
-    if not isinstance(answer, dict) or done.returncode:
+    # Nothing in progress: the result was given before, or the update has timed out.
+    if not isinstance(answer, dict) or done.returncode not in (0, errors.NOTHING_IN_PROGRESS):
         why = answer.get("error") if isinstance(answer, dict) else "no JSON object"
         raise errors.TemporaryError(f"mender-oneshot {words[0]} failed: {why}")
     return answer

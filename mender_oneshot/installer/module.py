@@ -64,6 +64,8 @@ class Module(NamedTuple):
 
     def start(self, name: str, stdout: int | None = None) -> "subprocess.Popen[bytes]":
         """Start a call in a session of its own; raises `ModuleFailed` or `errors.DiskError`."""
+        if not self.command:
+            raise ModuleFailed(f"The update module {self.name} is missing in this system; install it.")
         try:
             note = disk.open_own(self.note, os.O_RDWR)
         except OSError as error:

@@ -14,6 +14,10 @@ SCHEMA = 1
 LIMIT = 1 << 20
 
 
+class Corrupt(errors.DiskError):
+    """The record cannot be read, so the installation cannot be resumed."""
+
+
 class Pause(NamedTuple):
     """A state script that asked to be run again later, and for how long it has been asking, in seconds."""
 
@@ -54,7 +58,7 @@ def save(path: str, record: Record) -> None:
 
 
 def load(path: str) -> Record | None:
-    """Read a record; None if there is none. Raises `errors.DiskError`, also for a corrupt one."""
+    """Read a record; None if there is none. Raises `Corrupt`, or `errors.DiskError`."""
     content = disk.read_own(path, LIMIT)
     if content is None:
         return None
@@ -99,7 +103,5 @@ def is_worked_on(lock: str) -> bool:
     return False
 
 
-def _unreadable(path: str) -> errors.DiskError:
-    return errors.DiskError(
-        f"The state of the installation, {path}, is corrupt, so it cannot be resumed; the update has failed."
-    )
+def _unreadable(path: str) -> Corrupt:
+    return Corrupt(f"The record of the installation, {path}, is corrupt; the update has failed.")

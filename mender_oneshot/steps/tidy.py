@@ -4,7 +4,7 @@ import logging
 
 from .. import deployments, disk, liveness, plan
 from ..context import Context, Outcome
-from ..paths import ARTIFACT, PART, PROVIDES, UPDATE_LOCK
+from ..paths import ARTIFACT, INSTALLER, PART, PROVIDES, UPDATE_LOCK
 from ..state import Handoff, Result, final_result, with_final_result
 
 log = logging.getLogger(__name__)
@@ -72,4 +72,5 @@ def _give_up(context: Context, handoff: Handoff) -> Outcome:
     failure = Result(handoff.deployment, "failure", context.now().time)
     store.state = with_final_result(store.state, failure)
     deployments.save_or_make_room(context)
+    disk.remove(context.data(INSTALLER))
     return Outcome("gave-up", sentence, {"deployment": handoff.deployment})

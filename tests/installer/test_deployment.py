@@ -148,3 +148,29 @@ def test_sync_scripts_frame_the_check(accepted: Device, server: DevServer, modul
         device_script(accepted, name, f"#!/bin/sh\necho {name} >>{module.log}\n")
     accepted.ok("check-update")
     assert module.calls == ["Idle_Enter_00", "Idle_Leave_00", "Sync_Enter_00", "Sync_Leave_00"]
+
+
+def test_a_corrupt_record_fails_the_update_and_blocks_nothing(
+    accepted: Device, server: DevServer, module: Recorder
+) -> None:
+    deployment = deploy(server, module, accepted)
+    module.at("ArtifactInstall", "kill -9 $PPID")
+    accepted.ok("run", "--all")
+    until(lambda: "ArtifactInstall" in module.calls, "the installer was killed")
+    (accepted.data / "installer.json").write_text("{")
+    until(lambda: accepted.run("run").out != "", "the run starts it again")
+    server.wait_for(is_final)
+    assert server.status(deployment) == "failure"
+    until(lambda: not (accepted.data / "update.lock").exists(), "the lock is removed")
+    assert (accepted.data / "installer.json.unreadable").read_text() == "{"
+    assert accepted.run("resume").code == 2
+
+
+def test_a_module_that_has_vanished_is_named(accepted: Device, server: DevServer, module: Recorder) -> None:
+    deployment = deploy(server, module, accepted)
+    module.at("ArtifactInstall", f"rm {module.program}")
+    accepted.ok("run", "--all")
+    server.wait_for(is_final)
+    assert server.status(deployment) == "failure"
+    until(lambda: server.log(deployment) is not None, "the log is uploaded")
+    assert "fake cannot be started: it does not exist" in str(server.log(deployment))
