@@ -333,7 +333,7 @@ def test_a_deployment_that_cannot_be_carried_out_is_failed_once(
 @pytest.mark.parametrize("status", [500, 502, 503, 408])
 def test_a_server_in_trouble_is_asked_again_later(accepted: Device, server: DevServer, status: int) -> None:
     accepted.ok("check-update")
-    accepted.make_due("check-update")
+    accepted.forget_check()
     server.faults.add(match="GET */next", status=status)
     assert accepted.run("run").code == 75
     asked = len(server.requests)

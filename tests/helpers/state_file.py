@@ -159,6 +159,10 @@ class StateFile:
         """Let the interval of "check-update" or "send-inventory" pass."""
         self.alter_state(**{stamp: 1.0 for step in steps for stamp in DUE[step]})
 
+    def forget_check(self) -> None:
+        """Make the device one that has never checked for an update."""
+        self.alter_state(checked_at=None)
+
     def make_hours_old(self, step: str, hours: float) -> None:
         """Let hours pass since "check-update" or "send-inventory"."""
         self.alter_state(**{stamp: time.time() - hours * 3600 for stamp in DUE[step]})
