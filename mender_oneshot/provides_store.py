@@ -24,6 +24,8 @@ def load(settings: Settings) -> dict[str, str] | None:
     if os.path.lexists(settings.places.install_script):
         return None
     path = settings.places.data(STORED_PROVIDES)
+    if os.geteuid() and not os.access(path, os.R_OK):
+        return None  # artifact_info has the same, for every user
     content = disk.read_own(path, SIZE_MAX)
     if content is None:
         return None
@@ -41,7 +43,7 @@ def load(settings: Settings) -> dict[str, str] | None:
 def save(settings: Settings, provides: Mapping[str, str]) -> None:
     """Replace the stored provides; raises `errors.NoSpace` or `errors.DiskError`."""
     content = json.dumps({"schema": SCHEMA, "provides": dict(provides)}, indent=1)
-    disk.write_whole(settings.places.data(STORED_PROVIDES), content.encode() + b"\n")
+    disk.write_whole(settings.places.data(STORED_PROVIDES), content.encode() + b"\n", 0o644)
 
 
 def write_artifact_info(settings: Settings, content: bytes) -> None:
