@@ -250,3 +250,12 @@ def test_an_unmodified_module_of_debian_installs(device: Device, tmp_path: Path,
         device.ok("commit")
         assert (target / "new").read_text() == "new content"
     assert json.loads(device.ok("show-provides", "--json").out)["provides"]["artifact_name"] == "release-2"
+
+
+def test_an_artifact_without_a_payload_only_changes_the_provides(device: Device, tmp_path: Path) -> None:
+    path = make_artifact(
+        tmp_path / "a.mender", payload_type=None, payload={}, provides={"fleet": "blue"}, clears=["fleet"]
+    )
+    assert device.ok("install", str(path)).out == "Installed release-2.\n"
+    assert device.ok("show-provides").out == "artifact_name=release-2\nfleet=blue\n"
+    assert device.run("commit").code == 2
