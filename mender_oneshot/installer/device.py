@@ -1,5 +1,6 @@
 """What an installation needs of the device: the artifact, what it provides, its health, its places."""
 
+import contextlib
 import logging
 import os
 import time
@@ -89,6 +90,9 @@ class ByHand:
     def report(self, status: str) -> None:
         """Report nothing: there is no server."""
 
+    def report_pause(self, status: str) -> None:
+        """Report nothing: there is no server."""
+
     def confirm(self) -> None:
         """Confirm nothing: who runs `commit` does."""
 
@@ -132,6 +136,12 @@ class ForServer(ByHand):
             return
         if answer.get("outcome") == "aborted":
             raise Rejected(str(answer.get("message", "The server has aborted the deployment.")))
+
+    def report_pause(self, status: str) -> None:
+        """Report a pause; an abort is left to the next status, an error is only logged."""
+        if status:
+            with contextlib.suppress(Rejected):
+                self.report(status)
 
     def confirm(self) -> None:
         """Log in again, report `installing` and run the health checks, all within `CommitTimeoutSeconds`."""

@@ -31,6 +31,12 @@ _QUESTIONS = {
     "SupportsRollback": ("SupportsRollback", "No", "Yes"),
     "CanRollBack": ("SupportsRollback", "No", "Yes"),
 }
+_PAUSES = {
+    "ArtifactInstall_Enter": "pause_before_installing",
+    "ArtifactReboot_Enter": "pause_before_rebooting",
+    "ArtifactCommit_Enter": "pause_before_committing",
+}
+"""The statuses that the server knows for a pause (OpenAPI, deployments)."""
 _CALLS = {"IsNewSystem": "ArtifactVerifyReboot", "IsOldSystem": "ArtifactVerifyRollbackReboot"}
 _SCRIPTS = {
     "ArtifactRollback_Failed": ("ArtifactRollback", "Leave"),
@@ -52,6 +58,9 @@ class Surroundings(Protocol):
 
     def report(self, status: str) -> None:
         """Report an intermediate status; raises `Rejected` if the server has aborted the deployment."""
+
+    def report_pause(self, status: str) -> None:
+        """Report that a state script asked for a pause; "" if the server has no status for it."""
 
     def confirm(self) -> None:
         """Log in again, report `installing` and run the health checks; raises `Rejected`."""
@@ -136,6 +145,7 @@ class Installation:
                 outcome = self._outcome(progress)
             except Paused:
                 self._note(stopped=True)
+                self._around.report_pause(_PAUSES.get(progress.phase, ""))
                 raise
             self.record = self.record._replace(progress=phases.advance(progress, outcome), pause=None)
 

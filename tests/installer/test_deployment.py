@@ -174,3 +174,17 @@ def test_a_module_that_has_vanished_is_named(accepted: Device, server: DevServer
     assert server.status(deployment) == "failure"
     until(lambda: server.log(deployment) is not None, "the log is uploaded")
     assert "fake cannot be started: it does not exist" in str(server.log(deployment))
+
+
+def test_a_pause_is_reported_and_ends_by_itself(
+    accepted: Device, server: DevServer, module: Recorder
+) -> None:
+    accepted.configure(StateScriptRetryIntervalSeconds=1)
+    deployment = deploy(server, module, accepted)
+    module.at("ArtifactInstall_Enter", "exit 21")
+    accepted.ok("run", "--all")
+    server.wait_for(lambda seen: b"pause_before_installing" in seen.body)
+    until(lambda: "Resumed" in accepted.run("run").out, "the script is asked again")
+    server.wait_for(is_final)
+    assert server.status(deployment) == "success"
+    assert module.calls == [*GOOD[:3], *GOOD[2:]]
