@@ -242,8 +242,8 @@ def retry_remaining(failed: Result, now: float) -> float:
 
 
 OPEN_LINK = (
-    "the server uses https, but the link to its artifact plain http, and no ArtifactVerifyKey is set, so the "
-    "artifact can be replaced on the network; set ArtifactVerifyKey, or use https for the storage."
+    "the server uses https, but the link to its artifact uses plain http, and no ArtifactVerifyKey is set, "
+    "so the artifact can be replaced on the network; set ArtifactVerifyKey, or use https for the storage."
 )
 
 

@@ -405,11 +405,9 @@ def test_a_link_that_nothing_protects_is_named(accepted: Device, server: DevServ
     server.faults.add(match="GET */next", status=200, body=offer)
     done = accepted.run("check-update")
     assert (done.code, len(done.err.splitlines())) == (0, 1)
-    assert (
-        "Deployment a-b-c: the server is asked by https, but links to its artifact by plain http" in done.err
-    )
+    assert "Deployment a-b-c: the server uses https, but the link to its artifact uses plain http" in done.err
     doctor = accepted.run("doctor")
-    assert "set ArtifactVerifyKey, or give the storage https" in doctor.out + doctor.err
+    assert "set ArtifactVerifyKey, or use https for the storage" in doctor.out + doctor.err
 
 
 @pytest.mark.parametrize(
