@@ -154,7 +154,7 @@ def test_a_second_one_is_not_started_beside_it(working: Working, release: Releas
     second = release("release-3")
     forget_pauses(device)
     done = device.run("run", "--all")
-    assert (done.code, "never run at once" in done.err) == (75, True)
+    assert (done.code, "only one may run at a time" in done.err) == (75, True)
     assert device.ok("status", "--json").json["failures"] == {}
     assert device.run("install").code == 75
     assert "downloading" in server.status_history(second)

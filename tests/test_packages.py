@@ -193,7 +193,7 @@ def test_installed_upgraded_removed_purged(root: Path, package: Path, next_packa
     assert "conffile" not in said
     assert cron.read_text() == enabled
     assert inside(root, "systemctl", "is-enabled", "mender-oneshot-update.timer") == "enabled\n"
-    assert not list(modules.rglob("*resume*"))
+    assert not list(modules.glob("resume.py")) + list(modules.glob("__pycache__/resume.*"))
     assert len(list(modules.rglob("*added*"))) == 2
     assert set(OURS) < {path.name for path in data.iterdir()}
 
