@@ -261,6 +261,7 @@ def test_the_terminal_does_not_use_the_token_of_another(
     need_the_extra(device.python)
     (device.conf / "mender-connect.conf").write_text('{"RemoteTerminal": "True"}')
     OTHERS[change](device)
+    server.jwt_lifetime += 60  # or a token of the same second would be the same token
     asked = len(server.requests)
     device.run("terminal", "--wait", "15")
     seen = server.requests[asked:]

@@ -129,8 +129,12 @@ ENDLESS: dict[str, tuple[Callable[[], Iterable[bytes]], int, str]] = {
     ),
     "one header line": (lambda: endless(b"HTTP/1.1 200 OK\r\nA: ", b"b" * 10_000), 76, "header lines"),
     "trailers": (lambda: endless(CHUNKED + b"0\r\n", b"A: b\r\n" * 100), 76, "header lines"),
-    "a body in chunks of a byte": (lambda: endless(CHUNKED, b"1\r\nx\r\n" * 1000), 76, "sensible size"),
-    "a body": (lambda: endless(b"HTTP/1.1 200 OK\r\n\r\n", b"x" * 65_536), 76, "sensible size"),
+    "a body in chunks of a byte": (
+        lambda: endless(CHUNKED, b"1\r\nx\r\n" * 1000),
+        76,
+        "at most 1048576 bytes",
+    ),
+    "a body": (lambda: endless(b"HTTP/1.1 200 OK\r\n\r\n", b"x" * 65_536), 76, "at most 1048576 bytes"),
     "a chunk that never comes": (lambda: (CHUNKED + b"5\r\nhello\r\n",), 75, "the connection was lost"),
     "a body cut short": (
         lambda: (b"HTTP/1.1 401 No\r\nContent-Length: 100\r\n\r\n{",), 75, "the connection was lost",
