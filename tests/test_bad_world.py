@@ -526,6 +526,7 @@ def test_a_stdout_that_nobody_reads_changes_no_exit_code(accepted: Device, words
 def test_another_error_counts_more_than_a_stdout_that_takes_nothing(
     accepted: Device, words: str, code: int
 ) -> None:
+    (accepted.data / "device_type").unlink()
     done = accepted.run(*words.split(), wrapper=redirected(">/dev/full"))
     assert done.code == code
     assert done.err.count("Cannot write to stdout") == 1
