@@ -3,7 +3,6 @@
 import contextlib
 import fcntl
 import json
-import logging
 import os
 import subprocess
 from collections.abc import Iterator
@@ -17,14 +16,6 @@ from . import device, modules, phases, record
 from .installation import Installation
 from .record import Record
 from .state_scripts import Paused
-
-STOPS = (
-    *("ArtifactInstall_Enter", "ArtifactCommit_Enter", "ArtifactCommit_Leave", "ArtifactRollback_Enter"),
-    *("ArtifactFailure_Enter", "Cleanup"),
-)
-"""Phases that `--stop-before` takes."""
-
-log = logging.getLogger(__name__)
 
 
 class InstallFailed(errors.Error):

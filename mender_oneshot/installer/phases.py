@@ -123,7 +123,6 @@ PHASES = {
     "Done": Phase(NOTE, "Done", "Done", "Done"),
 }
 
-FIRST = "Download"
 COMMITTED = ("ArtifactCommit_Leave", "ArtifactCommit_Leave_Error", "SaveProvides", "Cleanup", "Done")
 """Phases that cannot lead back; the rollback ends in the last three as well."""
 
@@ -150,7 +149,7 @@ _HARMLESS = ("Download", "Download_Leave", "ReportInstalling")
 class Progress(NamedTuple):
     """How far an installation is: the phase under way, and what it has come to so far."""
 
-    phase: str = FIRST
+    phase: str = "Download"
     reboot: str = ""  # the last answer to NeedsArtifactReboot: "No", "Yes" or "Automatic"
     failed: bool = False
     inconsistent: bool = False
