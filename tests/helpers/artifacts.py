@@ -44,9 +44,6 @@ def make_artifact(
     """Write an artifact to `path` and return the path.
 
     `scripts` are state scripts by name; `provides`, `clears` and `depends` go into type-info,
-    `scripts` are state scripts by name; `provides`, `clears` and `depends` go into type-info,
-    `header_depends` into header-info; `checksums` replaces and adds lines of the manifest, for artifacts that
-    must not verify.
     `header_depends` into header-info; `checksums` replaces and adds lines of the manifest, for artifacts that
     must not verify.
     """

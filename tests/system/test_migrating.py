@@ -245,7 +245,11 @@ def test_from_mender_client(tmp_path: Path, server: DevServer) -> None:
         "app": b"2",
     }
     artifact = make_artifact(
-        tmp_path / "r", name="release-7", payload=payload, provides={"rootfs-image.checksum": "0123"}
+        tmp_path / "r",
+        name="release-7",
+        payload=payload,
+        payload_type="single-file",
+        provides={"rootfs-image.checksum": "0123"},
     )
 
     def do(script: str) -> None:
