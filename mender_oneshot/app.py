@@ -67,6 +67,8 @@ def _perform(options: Options, output: Output, report: Report) -> int | None:
         return _examine(options, output)
     chosen = _load(options)
     logs.configure(options, chosen)
+    if options.command != "status":  # it changes nothing
+        _install_bootstrap_artifact(chosen)
     if options.command in ("status", "show-artifact", "show-provides"):
         return _show(options, chosen, output)
     if options.command in ("verify", "extract"):
@@ -108,6 +110,14 @@ def _load(options: Options) -> Settings:
             raise
         log.warning("%s", error)
         return Settings(places)
+
+
+def _install_bootstrap_artifact(chosen: Settings) -> None:
+    places = chosen.places
+    if os.path.lexists(places.data(paths.BOOTSTRAP_ARTIFACT)) and os.access(places.datastore, os.W_OK):
+        from . import bootstrap_artifact  # only once in the life of a device
+
+        bootstrap_artifact.install(chosen)
 
 
 def _terminal(options: Options, chosen: Settings) -> Outcome:

@@ -4,6 +4,9 @@ from . import disk, errors, key_values, paths, provides_store
 from .key_values import Values
 from .settings import Settings
 
+UNKNOWN = "unknown"
+"""The name of the installed artifact if there is none, as in the reference client."""
+
 
 def device_type(settings: Settings) -> str:
     """Read the device type; raises `errors.SettingsError` if the file or the line in it is missing."""
@@ -22,14 +25,14 @@ def device_type(settings: Settings) -> str:
 def provides(settings: Settings) -> dict[str, str]:
     """Return what the built-in installer has stored, or else the content of `artifact_info`.
 
-    Without an `artifact_name` that is "unknown", as in the reference client. Raises `errors.SettingsError` if
-    `artifact_info` cannot be read, and `errors.DiskError` if the stored file cannot.
+    The `artifact_name` is `UNKNOWN` if there is none. Raises `errors.SettingsError` if `artifact_info` cannot
+    be read, and `errors.DiskError` if the stored file cannot.
     """
     stored = provides_store.load(settings)
     if stored is not None:
-        return {"artifact_name": "unknown"} | stored
+        return {"artifact_name": UNKNOWN} | stored
     values = _read(settings.places.artifact_info) or {}
-    return {"artifact_name": "unknown"} | {key: value[-1] for key, value in values.items() if value[-1]}
+    return {"artifact_name": UNKNOWN} | {key: value[-1] for key, value in values.items() if value[-1]}
 
 
 def _read(path: str) -> Values | None:

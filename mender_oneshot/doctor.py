@@ -167,7 +167,11 @@ def _update_lock(settings: Settings, known: state.State, deployment: str) -> str
 
 def _artifact(settings: Settings) -> str:
     name = device.provides(settings)["artifact_name"]
-    if name == "unknown":
+    if name == device.UNKNOWN:
+        if os.path.lexists(settings.places.data(paths.BOOTSTRAP_ARTIFACT)):
+            return (
+                f"The next command installs {paths.BOOTSTRAP_ARTIFACT}, which names the installed artifact."
+            )
         raise errors.SettingsError(
             "The name of the installed artifact is not known; put a line artifact_name=<release> into "
             f"{settings.places.conf_dir}/artifact_info."
