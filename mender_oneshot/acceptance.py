@@ -1,17 +1,16 @@
 """Check whether this device accepts an artifact: its signature, its device type and what it depends on."""
 
 from collections.abc import Callable
-from typing import BinaryIO
 
 from . import device
-from .artifact.verify import Header, Receive, ReceiveScript, Verified, discard
+from .artifact.verify import Header, Readable, Receive, ReceiveScript, Verified, discard
 from .artifact.verify import verify as verify_artifact
 from .settings import Settings
 
 
 def verify(
     settings: Settings,
-    file: BinaryIO,
+    file: Readable,
     receive: Receive = discard,
     receive_script: ReceiveScript | None = None,
     begin: Callable[[Verified, Header], None] | None = None,

@@ -35,11 +35,11 @@ class PartialDownload:
         self.started_over = False
         try:
             # What is handed off must be what was verified, so no other user may have it open for writing.
-            self._descriptor = disk.open_own(path, os.O_RDWR)
-            self.size = os.fstat(self._descriptor).st_size
+            self.descriptor = disk.open_own(path, os.O_RDWR)
+            self.size = os.fstat(self.descriptor).st_size
             if self.size:
                 # The invocation that wrote these bytes may have been killed before it synced them.
-                os.fsync(self._descriptor)
+                os.fsync(self.descriptor)
         except OSError as error:
             raise disk.failure(f"open {path}", error) from error
         self._synced = self.size
@@ -47,18 +47,18 @@ class PartialDownload:
     def close(self) -> None:
         """Sync and close; an error is only logged, because the caller has nothing left to do."""
         try:
-            os.fsync(self._descriptor)
+            os.fsync(self.descriptor)
         except OSError as error:
             log.warning("%s", disk.failure(f"sync {self.path}", error))
         finally:
-            os.close(self._descriptor)
+            os.close(self.descriptor)
 
     def make_room(self, size: int) -> None:
         """Raise `errors.NoSpace` if the rest of the object, and the state after it, will not fit."""
         disk.require_file_size(self.path, size)
         missing = max(size - self.size, 0) + disk.STATE_RESERVE
         try:
-            free = disk.free(self._descriptor)
+            free = disk.free(self.descriptor)
         except OSError as error:
             raise disk.failure(f"determine the free space for {self.path}", error) from error
         if not free:  # not a byte, or not an inode
@@ -75,10 +75,10 @@ class PartialDownload:
         view = memoryview(piece)
         try:
             if self.size + len(piece) - self._synced > SYNC_BYTES:
-                os.fsync(self._descriptor)
+                os.fsync(self.descriptor)
                 self._synced = self.size
             while view:
-                written = os.write(self._descriptor, view)
+                written = os.write(self.descriptor, view)
                 self.size += written
                 view = view[written:]
         except OSError as error:
@@ -88,8 +88,8 @@ class PartialDownload:
     def truncate(self, size: int) -> None:
         """Cut the file to so many bytes, durably; raises `errors.DiskError`."""
         try:
-            os.ftruncate(self._descriptor, size)
-            os.fsync(self._descriptor)
+            os.ftruncate(self.descriptor, size)
+            os.fsync(self.descriptor)
         except OSError as error:
             raise disk.failure(f"cut {self.path}", error) from error
         self.size = self._synced = size
@@ -109,7 +109,7 @@ class PartialDownload:
     def finish(self, target: str) -> None:
         """Give the complete file its final name, durably; raises `errors.NoSpace` or `errors.DiskError`."""
         try:
-            os.fsync(self._descriptor)
+            os.fsync(self.descriptor)
             os.replace(self.path, target)
             disk.sync_directory(os.path.dirname(target))
         except OSError as error:

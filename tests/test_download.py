@@ -20,7 +20,7 @@ STORAGE = "GET /storage/*"
 @pytest.fixture
 def offered(accepted: Device, release: Release) -> Device:
     """A device with a deployment of 3 MB in hand."""
-    release(size=3 * MEGABYTE)
+    release(size=3 * MEGABYTE, payload_type="single-file")
     accepted.ok("check-update")
     return accepted
 
@@ -284,7 +284,7 @@ def test_memory_stays_the_same_whatever_the_size(
 ) -> None:
     peaks = []
     for name, size in (("release-2", MEGABYTE), ("release-3", 64 * MEGABYTE)):
-        deployment = release(name, size=size)
+        deployment = release(name, size=size, payload_type="single-file")
         accepted.ok("check-update")
         done = accepted.run("download", wrapper=PEAK_MEMORY)
         assert done.code == 0

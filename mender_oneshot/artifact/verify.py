@@ -9,7 +9,7 @@ import binascii
 import hashlib
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from ..errors import ArtifactRejected
 from ..text import shown
@@ -42,6 +42,13 @@ Receive = Callable[[str, int, Iterator[bytes]], None]
 
 ReceiveScript = Callable[[str, Iterator[bytes]], None]
 """Called for each state script, with its name and its content, before the header's checksum is verified."""
+
+
+class Readable(Protocol):
+    """A file that an artifact is read from."""
+
+    def read(self, size: int, /) -> bytes:
+        """Return the next bytes, at most `size`, and none at the end."""
 
 
 class Header(NamedTuple):
@@ -84,7 +91,7 @@ class Verified(NamedTuple):
 
 
 def verify(
-    file: BinaryIO,
+    file: Readable,
     *,
     device_type: str,
     provides: Mapping[str, str] = _NO_PROVIDES,

@@ -6,6 +6,7 @@ from itertools import chain
 
 from .. import deployments, disk, errors, gates, resume
 from ..context import Context, Outcome
+from ..early_check import EarlyCheck, NothingInstallsIt
 from ..partial_download import PartialDownload, in_words, trusted
 from ..paths import ARTIFACT, PART
 from ..resume import Action, OnDisk
@@ -111,6 +112,9 @@ def _attempt(context: Context, server: Server, last_link: bool) -> int:
         before = part.size
         _fetch(context, server, part)
         part.finish(context.data(ARTIFACT))
+    except (errors.ArtifactRejected, NothingInstallsIt) as error:
+        deployments.fail(context, error)
+        raise
     except errors.Error as error:
         _drop_what_cannot_be_resumed(context, part, error)
         if last_link or not isinstance(error, errors.LinkExpired):
@@ -269,9 +273,13 @@ def _artifact(response: Response, pieces: Iterator[bytes]) -> Iterator[bytes]:
 def _write(
     context: Context, pieces: Iterator[bytes], part: PartialDownload, decision: resume.Decision
 ) -> None:
-    """Write the body; raises `errors.TemporaryError` if it is too short, `InvalidResponse` if too long."""
+    """Write the body; raises `errors.TemporaryError` if it is too short, `InvalidResponse` if too long.
+
+    Raises the errors of `EarlyCheck.look` as soon as the header is there.
+    """
     size, end = decision.size, decision.end
     part.make_room(size)
+    early = None if _current(context).spliced else EarlyCheck(context.settings)
     try:
         for piece in pieces:
             part.append(piece)
@@ -280,6 +288,8 @@ def _write(
                 raise errors.InvalidResponse(
                     "The artifact is longer than announced; check the artifact storage."
                 )
+            if early:
+                early.look(part.descriptor, part.size, size - part.size)
             context.progress(part.size, size)
         if part.size < end:
             raise errors.TemporaryError("Connection lost; the next run will resume.")

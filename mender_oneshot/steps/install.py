@@ -11,6 +11,7 @@ from .. import (
     deployments,
     device,
     disk,
+    early_check,
     errors,
     hand_off,
     liveness,
@@ -22,7 +23,7 @@ from .. import (
 )
 from ..artifact.verify import Verified
 from ..context import Context, Outcome
-from ..installer import modules, record
+from ..installer import record
 from ..installer.device import new_record
 from ..installer.record import Record
 from ..paths import ARTIFACT, INSTALLER, PROVIDES, SUB_UPDATER_LOG, UPDATE_LOCK
@@ -94,18 +95,13 @@ def _installer(context: Context, verified: Verified) -> _Installer:
     Raises `errors.ServerRejected` if there is neither, or if it cannot be started.
     """
     settings, artifact = context.settings, context.data(ARTIFACT)
+    early_check.require_installer(settings, verified)
     program = settings.places.install_script
-    disk.require_target(program)  # a partition that is not mounted yet hides a sub-updater
     if os.path.lexists(program):
         if obstacle := scripts.obstacle(program):
             raise errors.ServerRejected(_cannot_be_started(f"The sub-updater {program}", obstacle))
         return _Installer(f"the sub-updater {program}", [program, artifact])
     deployment = context.store.state.deployment
-    if verified.payload_type and (why := modules.obstacle(settings, verified.payload_type)):
-        raise errors.ServerRejected(
-            f"{verified.name} cannot be installed: there is no sub-updater {program}, and {why}; the update "
-            "has failed."
-        )
     found = new_record(settings, artifact, verified, deployment.id if deployment else "")
     return _Installer("the built-in installer", own_command.resume(settings), found)
 

@@ -145,7 +145,7 @@ def test_an_input_output_error_in_whatever_call_asks_nobody(accepted: Device, se
 @pytest.fixture
 def offered(accepted: Device, release: Release) -> Device:
     """A device with a deployment in hand whose artifact has a size in whole pages."""
-    release(size=3_000_000)
+    release(size=3_000_000, payload_type="single-file")
     accepted.ok("check-update")
     return accepted
 
