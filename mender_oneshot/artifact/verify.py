@@ -33,6 +33,8 @@ CLEARS_MAX = 1000
 _HEADERS = tuple("header.tar" + suffix for suffix in SUFFIXES)
 _PAYLOADS = tuple("data/0000.tar" + suffix for suffix in SUFFIXES)
 _AUGMENTED = ("manifest-augment", *("header-augment.tar" + suffix for suffix in SUFFIXES))
+_STATES = "Install|Reboot|Commit|Rollback|RollbackReboot|Failure"
+_SCRIPT = re.compile(rf"scripts/Artifact({_STATES})_(Enter|Leave|Error)_[0-9]{{2}}(_\S+)?")
 _MANIFEST_LINE = re.compile("([0-9a-f]{64})  (.+)")
 _NO_PROVIDES: Mapping[str, str] = {}
 
@@ -229,7 +231,9 @@ def _read_header(stored: Iterator[bytes], name: str, receive_script: ReceiveScri
     _expect(header.next(), "header-info")
     info = as_object(parsed(header.content(JSON_MAX), "header-info"), "header-info")
     scripts: set[str] = set()
-    while (member := header.next()) and re.fullmatch("scripts/[^/]+", member.name):
+    while (member := header.next()) and member.name.startswith("scripts/"):
+        if not _SCRIPT.fullmatch(member.name) or "/" in member.name.removeprefix("scripts/"):
+            raise corrupt(f"{shown(member.name)} is not the name of a state script of an artifact")
         if member.name in scripts or len(scripts) == SCRIPTS_MAX:
             raise corrupt(f"{name} has {shown(member.name)} twice, or more than {SCRIPTS_MAX} scripts")
         scripts.add(member.name)

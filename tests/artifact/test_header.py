@@ -149,9 +149,30 @@ def test_the_members_of_the_header_have_one_order() -> None:
 
 
 def test_an_artifact_may_have_1000_scripts_and_not_1001() -> None:
-    verify(Artifact(scripts={f"ArtifactInstall_Enter_{number}": b"" for number in range(1000)}).bytes())
-    more = {f"ArtifactInstall_Enter_{number}": b"" for number in range(1001)}
+    verify(Artifact(scripts={f"ArtifactInstall_Enter_00_{number}": b"" for number in range(1000)}).bytes())
+    more = {f"ArtifactInstall_Enter_00_{number}": b"" for number in range(1001)}
     assert "more than 1000 scripts" in rejection(Artifact(scripts=more).bytes())
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "version",
+        "Download_Enter_00",
+        "Idle_Leave_00",
+        "ArtifactInstall_Enter",
+        "ArtifactInstall_Enter_0",
+        "ArtifactInstall_Enter_000",
+        "ArtifactInstall_Enter_00 two",
+        "ArtifactInstall_Enter_00_",
+        "ArtifactVerify_Enter_00",
+        "ArtifactInstall_enter_00",
+        "ArtifactInstall_Enter_00_a/b",
+        "install.sh",
+    ],
+)
+def test_a_script_with_another_name_makes_the_artifact_invalid(name: str) -> None:
+    rejection(Artifact(scripts={name: b"#!/bin/sh\n"}).bytes())
 
 
 def test_there_is_a_limit_to_what_is_cleared() -> None:

@@ -40,8 +40,14 @@ BIG = 128 * MIB
 BOMBS: dict[str, tuple[Callable[[], bytes], str]] = {
     # name: the artifact, words of the answer
     "payload.gz": (lambda: Artifact(suffix=".gz", files={"app": bytes(BIG)}).bytes(), "accepted"),
-    "header.gz": (lambda: Artifact(suffix=".gz", scripts={"a": bytes(BIG)}).bytes(), "larger than"),
-    "header.xz": (lambda: Artifact(suffix=".xz", scripts={"a": bytes(BIG)}).bytes(), "larger than"),
+    "header.gz": (
+        lambda: Artifact(suffix=".gz", scripts={"ArtifactInstall_Enter_00": bytes(BIG)}).bytes(),
+        "larger than",
+    ),
+    "header.xz": (
+        lambda: Artifact(suffix=".xz", scripts={"ArtifactInstall_Enter_00": bytes(BIG)}).bytes(),
+        "larger than",
+    ),
     "zeros after the end": (
         lambda: Artifact(suffix=".gz", payload_tar=PAYLOAD + bytes(BIG)).bytes(),
         "has trailing data",
