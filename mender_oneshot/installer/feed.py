@@ -8,11 +8,15 @@ import contextlib
 import errno
 import os
 import select
+import shutil
+import stat
 import time
 from collections.abc import Iterator
 
-from .. import disk
-from .module import Module, ModuleFailed, stop
+from .. import disk, errors
+from . import output
+from . import process as processes
+from .module import Module, ModuleFailed
 
 POLL_SECONDS = 0.02
 
@@ -33,14 +37,18 @@ class Feed:
         self._end = time.monotonic() + module.seconds
         self._streaming = False
         self._asked_for_files = False
-        os.mkdir(self._streams, 0o755)
-        os.mkfifo(self._next, 0o600)
+        self._complete = False
+        with self._working():
+            os.mkdir(self._streams, 0o755)
+            os.mkfifo(self._next, 0o600)
         self._process = module.start(self._call)
 
     def close(self) -> None:
-        """Stop what is left of the call."""
+        """Stop what is left of the call, and remove files that are not complete, which may fill the disk."""
         if self._process.poll() is None:
-            stop(self._process)
+            processes.stop(self._process)
+        if not self._complete:
+            shutil.rmtree(self._files, ignore_errors=True)
 
     def receive(self, name: str, size: int, pieces: Iterator[bytes]) -> None:
         """Give one file to the module; raises `ModuleFailed`, `errors.NoSpace` or `errors.DiskError`."""
@@ -52,7 +60,8 @@ class Feed:
         line = f"streams/{name} {size}\n" if self._with_sizes else f"streams/{name}\n"
         stream = f"{self._streams}/{name}"
         if not self._asked_for_files:
-            os.mkfifo(stream, 0o600)
+            with self._working():
+                os.mkfifo(stream, 0o600)
             announced = self._open(self._next)
             if announced is None:
                 self._begin_files()
@@ -62,9 +71,10 @@ class Feed:
                 if opened is None:
                     raise self._ended_early()
                 self._write(opened, pieces)
-                os.unlink(stream)
+                with contextlib.suppress(OSError):
+                    os.unlink(stream)
                 return
-        self._write_file(name, pieces)
+        self._write_file(name, size, pieces)
 
     def finish(self) -> None:
         """Tell the module that there are no more files, and wait for it; sync what it has not streamed."""
@@ -76,25 +86,59 @@ class Feed:
                 os.close(last)
                 self._module.wait(self._process, self._call, self._end)
                 self._remove_streams()
+                self._complete = True
                 return
-        disk.sync_directory(self._files)
-        disk.sync_directory(self._module.tree)
+        with self._working():
+            disk.sync_directory(self._files)
+            disk.sync_directory(self._module.tree)
+        self._complete = True
+
+    @contextlib.contextmanager
+    def _working(self) -> Iterator[None]:
+        """Explain what goes wrong in the tree, which the module can change as well."""
+        try:
+            yield
+        except OSError as error:
+            path = os.fsdecode(error.filename or self._module.tree)
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.ELOOP):
+                raise ModuleFailed(
+                    f"The update module {self._module.name} has removed or replaced {path} during "
+                    f"{self._call}; correct the module."
+                ) from error
+            raise disk.failure(f"write {path}", error) from error
 
     def _open(self, path: str) -> int | None:
         """Open a FIFO for writing once the module reads it; None if the module has ended well instead."""
         while True:
-            try:
-                return os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-            except OSError as error:
-                if error.errno != errno.ENXIO:
-                    raise disk.failure(f"open {path}", error) from error
-            if self._process.poll() is not None:
-                self._module.wait(self._process, self._call, self._end)  # raises unless it ended with 0
-                if self._streaming:
-                    raise self._ended_early()
+            with self._working():
+                try:
+                    descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+                except OSError as error:
+                    if error.errno != errno.ENXIO:
+                        raise
+                else:
+                    if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+                        return descriptor
+                    os.close(descriptor)
+                    raise FileExistsError(errno.EEXIST, "", path)
+            if self._has_ended():
                 return None
-            self._require_time()
             time.sleep(POLL_SECONDS)
+
+    def _has_ended(self) -> bool:
+        """Return whether the module has ended, and well, before it read a stream.
+
+        Raises `ModuleFailed` if it has ended in any other way, or has had its time.
+        """
+        if self._process.poll() is None:
+            output.shorten()
+            if time.monotonic() > self._end:
+                raise self._module.too_slow(self._process, self._call)
+            return False
+        self._module.wait(self._process, self._call, self._end)  # raises unless it ended with 0
+        if self._streaming:
+            raise self._ended_early()
+        return True
 
     def _write(self, descriptor: int, pieces: Iterator[bytes]) -> None:
         self._streaming = True
@@ -107,15 +151,13 @@ class Feed:
                     if poll.poll(1000):
                         with contextlib.suppress(BlockingIOError):
                             view = view[os.write(descriptor, view) :]
-                    self._require_time()
+                    # A child of a module that has ended may keep the stream open.
+                    self._has_ended()
         except BrokenPipeError:
+            self._has_ended()
             raise self._ended_early() from None
         finally:
             os.close(descriptor)
-
-    def _require_time(self) -> None:
-        if time.monotonic() > self._end:
-            self._module.wait(self._process, self._call, self._end)  # raises: it is over
 
     def _ended_early(self) -> ModuleFailed:
         return ModuleFailed(
@@ -125,24 +167,33 @@ class Feed:
 
     def _begin_files(self) -> None:
         self._remove_streams()
-        os.mkdir(self._files, 0o755)
+        shutil.rmtree(self._files, ignore_errors=True)  # a module has no business there yet
+        with self._working():
+            os.mkdir(self._files, 0o755)
         self._asked_for_files = True
 
     def _remove_streams(self) -> None:
-        for entry in os.scandir(self._streams):
-            os.unlink(entry.path)
-        os.rmdir(self._streams)
-        os.unlink(self._next)
+        shutil.rmtree(self._streams, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            os.unlink(self._next)
 
-    def _write_file(self, name: str, pieces: Iterator[bytes]) -> None:
+    def _write_file(self, name: str, size: int, pieces: Iterator[bytes]) -> None:
         path = f"{self._files}/{name}"
-        try:
-            with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644), "wb", buffering=0) as file:
-                os.fchmod(file.fileno(), 0o644)  # whatever our umask is
-                for piece in pieces:
-                    view = memoryview(piece)
+        with self._working():
+            free = disk.free(self._files)
+        if free < size + disk.STATE_RESERVE:
+            raise errors.NoSpace(
+                f"Cannot write {path}: the payload needs {size} bytes, and only {free} are free; free some "
+                "space, then deploy again."
+            )
+        with self._working():
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        with open(descriptor, "wb", buffering=0) as file:
+            for piece in pieces:  # an error in reading the artifact has another sentence
+                view = memoryview(piece)
+                with self._working():
                     while view:
                         view = view[file.write(view) :]
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise disk.failure(f"write {path}", error) from error
+            with self._working():
+                os.fchmod(descriptor, 0o644)  # whatever our umask is
+                os.fsync(descriptor)

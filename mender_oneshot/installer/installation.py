@@ -114,6 +114,8 @@ class Installation:
         if self.record.stopped:
             return
         progress = self.record.progress
+        if progress.phase == "Download":
+            self._remove_files()  # they may have filled the disk, so that no phase can be noted
         if progress.phase in _REBOOTING and self.record.boot == boot_id():
             # Killed without a reboot: it is still to come.
             target = (
@@ -171,6 +173,11 @@ class Installation:
         except (ModuleFailed, ScriptFailed, Rejected, errors.ArtifactRejected) as error:
             self._explain(str(error))
             return ERROR
+        except (errors.NoSpace, errors.DiskError, errors.SettingsError) as error:
+            if kind == phases.NOTE:
+                raise  # it is committed, so this is tried until it succeeds
+            self._explain(str(error))
+            return ERROR
         return OK
 
     def _explain(self, sentence: str) -> None:
@@ -193,6 +200,8 @@ class Installation:
         elif phase in ("ArtifactReboot", "ArtifactRollbackReboot"):
             self._reboot(phase, progress.reboot)
         else:
+            if phase == "ArtifactCommit":  # the scripts of a new system may be for another client
+                state_scripts.check_version(self._places.device_scripts)
             self._module.call(_CALLS.get(phase, phase))
 
     def _scripts(self, progress: Progress) -> str:
@@ -236,9 +245,11 @@ class Installation:
     def _download(self) -> None:
         """Give the payload to the module, from its beginning: whatever an earlier attempt left goes first."""
         scripts = self._places.scripts
-        shutil.rmtree(scripts, ignore_errors=True)
-        os.makedirs(scripts, 0o700)
-        tree.remove(self._places.tree)
+        self._remove_files()
+        try:
+            os.makedirs(scripts, 0o700)
+        except OSError as error:
+            raise disk.failure(f"create {scripts}", error) from error
         try:
             self._around.load(
                 self._begin, self._give, lambda name, pieces: state_scripts.store(scripts, name, pieces)
@@ -252,6 +263,7 @@ class Installation:
         disk.write_whole(f"{scripts}/version", b"3\n", 0o600)
 
     def _begin(self, values: Mapping[str, str], header: Header) -> None:
+        state_scripts.require_executable(self._places.scripts)
         if not self.record.payload_type:
             return
         tree.make(self._places.tree, values, header)
@@ -288,6 +300,9 @@ class Installation:
                 self._module.call("Cleanup")
             except ModuleFailed as error:
                 log.warning("%s", error)
+        self._remove_files()
+
+    def _remove_files(self) -> None:
         tree.remove(self._places.tree)
         shutil.rmtree(self._places.scripts, ignore_errors=True)
 

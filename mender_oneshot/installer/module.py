@@ -6,16 +6,13 @@ The protocol: update-modules.md section 1.
 import contextlib
 import logging
 import os
-import signal
 import subprocess
 import time
 from collections.abc import Mapping
 from typing import NamedTuple
 
 from .. import disk, errors, pidfile, scripts
-
-GRACE_SECONDS = 10.0
-"""Between SIGTERM and SIGKILL, as in the Mender client."""
+from . import process as processes
 
 ANSWER_LIMIT = 4096
 
@@ -66,6 +63,11 @@ class Module(NamedTuple):
         """Start a call in a session of its own; raises `ModuleFailed` or `errors.DiskError`."""
         if not self.command:
             raise ModuleFailed(f"The update module {self.name} is missing in this system; install it.")
+        if not os.path.isdir(self.tree):
+            raise ModuleFailed(
+                f"The update module {self.name} cannot run {name}, because its directory {self.tree} is "
+                "missing; correct the module, which may have removed it."
+            )
         try:
             note = disk.open_own(self.note, os.O_RDWR)
         except OSError as error:
@@ -95,23 +97,38 @@ class Module(NamedTuple):
             os.close(note)
 
     def wait(self, process: "subprocess.Popen[bytes]", name: str, end: float) -> None:
-        """Wait for a call to end; raises `ModuleFailed` if it fails, or is not over at `end` (monotonic)."""
+        """Wait for a call to end; raises `ModuleFailed` if it fails, or is not over at `end` (monotonic).
+
+        A call that fails leaves no process behind. What one that succeeds has left running may be a service
+        of the device.
+        """
         try:
-            code = process.wait(max(0.0, end - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            stop(process)
-            raise ModuleFailed(
-                f"The update module {self.name} did not end {name} within {self.seconds:.0f} s and was "
-                "stopped; raise ModuleTimeoutSeconds if it needs longer."
-            ) from None
+            code = processes.wait(process, end)
         except BaseException:
-            stop(process)
+            processes.stop(process)
             raise
+        if code is None:
+            raise self.too_slow(process, name)
+        self._forget()
         if code:
+            processes.kill_session(process.pid)
             how = f"signal {-code}" if code < 0 else f"exit code {code}"
             raise ModuleFailed(
                 f"The update module {self.name} failed in {name} ({how}); its output is in the log."
             )
+
+    def too_slow(self, process: "subprocess.Popen[bytes]", name: str) -> ModuleFailed:
+        """Stop a call that has taken too long, and return the error to raise."""
+        processes.stop(process)
+        return ModuleFailed(
+            f"The update module {self.name} did not end {name} within {self.seconds:.0f} s and was "
+            "stopped; raise ModuleTimeoutSeconds if it needs longer."
+        )
+
+    def _forget(self) -> None:
+        """Empty the note: what a call that has ended left running is not to be stopped later."""
+        with contextlib.suppress(OSError):
+            os.truncate(self.note, 0)
 
     def _read(self, process: "subprocess.Popen[bytes]", pipe: int, name: str) -> bytes:
         """Return what a call prints until it ends, its children or not."""
@@ -124,7 +141,7 @@ class Module(NamedTuple):
                 while piece := os.read(pipe, ANSWER_LIMIT):
                     output += piece
                     if len(output) > ANSWER_LIMIT:
-                        stop(process)
+                        processes.stop(process)
                         raise ModuleFailed(
                             f"The update module {self.name} printed more than {ANSWER_LIMIT} bytes to "
                             f"{name}; correct the module."
@@ -137,30 +154,12 @@ class Module(NamedTuple):
         return output
 
 
-def stop(process: "subprocess.Popen[bytes]") -> None:
-    """End a call and all of its process group: SIGTERM, and SIGKILL after ten seconds."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGTERM)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(GRACE_SECONDS)
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
 def end_what_is_left(note: str) -> None:
-    """Kill the process group of a call that outlived its host, so that no two calls ever run at once."""
+    """Kill what is left of a call that outlived its host, so that no two calls ever run at once."""
     try:
         content = disk.read_own(note, 256) or b""
     except errors.Error as error:
         log.warning("%s", error)
         return
-    if not pidfile.is_running(content):
-        return
-    number = int(content.split()[1])
-    log.warning("A call of the update module outlived the installer (process %d); stopping it.", number)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(number, signal.SIGKILL)
-    end = time.monotonic() + GRACE_SECONDS
-    while pidfile.is_running(content) and time.monotonic() < end:
-        time.sleep(0.01)
+    if processes.end_what_is_left(content):
+        log.warning("A call of the update module outlived the installer; stopped it.")

@@ -3,15 +3,15 @@
 The facts: update-modules.md section 3.
 """
 
-import contextlib
 import os
 import re
-import signal
 import subprocess
+import time
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from .. import disk, scripts
+from . import process as processes
 
 STATES = (
     *("Idle", "Sync", "Download", "ArtifactInstall", "ArtifactReboot", "ArtifactCommit"),
@@ -56,7 +56,15 @@ def find(directory: str, state: str, action: str) -> list[str]:
     ]
     if found:
         check_version(directory)
-    return [name for name in found if os.access(f"{directory}/{name}", os.X_OK)]
+    return [name for name in found if _is_executable(f"{directory}/{name}")]
+
+
+def _is_executable(path: str) -> bool:
+    """Return whether a script has the mode of one; for other reasons, such as noexec, none is skipped."""
+    try:
+        return bool(os.stat(path).st_mode & 0o111)
+    except OSError:
+        return os.path.islink(path)  # a link to nothing fails when it is started
 
 
 def check_version(directory: str) -> None:
@@ -73,7 +81,20 @@ def check_version(directory: str) -> None:
         ) from error
     if found not in VERSIONS:
         raise ScriptFailed(
-            f"The state scripts in {directory} have version {found[:20]!r}; 2 and 3 are supported."
+            f"The state scripts in {directory} have version {found[:20]!r}, but only 2 and 3 are supported; "
+            f"correct {path}."
+        )
+
+
+def require_executable(directory: str) -> None:
+    """Raise `ScriptFailed` if there are scripts in a directory of a file system that is mounted noexec.
+
+    They are not run by their interpreters instead: noexec means that no code of this file system is run.
+    """
+    if os.listdir(directory) and os.statvfs(directory).f_flag & os.ST_NOEXEC:
+        raise ScriptFailed(
+            f"The artifact has state scripts, which cannot be run in {directory}, because its file system is "
+            "mounted noexec; mount it without that option, or build the artifact without state scripts."
         )
 
 
@@ -110,27 +131,22 @@ def _run_one(path: str, name: str, limits: Limits) -> None:
             f"The state script {name} cannot be started: {scripts.explain(path, error)}."
         ) from error
     try:
-        code = process.wait(limits.seconds)
-    except subprocess.TimeoutExpired:
-        _kill(process)
+        code = processes.wait(process, time.monotonic() + limits.seconds)
+    except BaseException:
+        processes.stop(process, grace=0)
+        raise
+    if code is None:
+        processes.stop(process, grace=0)
         raise ScriptFailed(
             f"The state script {name} did not end within {limits.seconds:.0f} s and was stopped; raise "
             "StateScriptTimeoutSeconds if it needs longer."
-        ) from None
-    except BaseException:
-        _kill(process)
-        raise
+        )
     if code == RETRY:
         raise Paused(name)
     if code:
+        processes.kill_session(process.pid)
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
         raise ScriptFailed(f"The state script {name} failed ({how}); its output is in the log.")
-
-
-def _kill(process: "subprocess.Popen[bytes]") -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
 
 
 def store(directory: str, name: str, content: Iterable[bytes]) -> None:

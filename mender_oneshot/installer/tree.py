@@ -1,5 +1,6 @@
 """The tree that an update module works in (update-modules.md section 2)."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -15,8 +16,7 @@ def make(path: str, values: Mapping[str, str], header: Header) -> None:
     `values` are the plain entries, by their path in the tree.
     """
     try:
-        if os.path.lexists(path):
-            shutil.rmtree(path)
+        remove(path)
         for directory in (path, f"{path}/header", f"{path}/tmp"):  # noqa: S108  # in the tree, not /tmp
             os.makedirs(directory, 0o755)
         for name, value in values.items():
@@ -34,7 +34,9 @@ def make(path: str, values: Mapping[str, str], header: Header) -> None:
 
 
 def remove(path: str) -> None:
-    """Remove the tree; one that is not there is fine."""
+    """Remove the tree; one that is not there is fine, and what cannot be removed stays."""
+    with contextlib.suppress(OSError):
+        os.unlink(path)  # a module may have put a file or a link in its place
     shutil.rmtree(path, ignore_errors=True)
 
 

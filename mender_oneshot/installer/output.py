@@ -1,0 +1,39 @@
+"""The log that update modules and state scripts write to directly: kept short, whatever they print."""
+
+import contextlib
+import fcntl
+import os
+
+from ..paths import SUB_UPDATER_LOG
+
+LIMIT = 1 << 20
+"""Bytes of `sub-updater.log` from which on its middle is removed; the server takes no longer logs."""
+HEAD = LIMIT // 4
+TAIL = LIMIT // 4
+
+_MARK = b"\n[The output is too long; a part of it was removed here.]\n"
+
+
+def shorten() -> bool:
+    """Remove the middle of `sub-updater.log` if it is our stderr and too long; return whether it was.
+
+    Whatever else has the file open continues at its new end, because everything appends to it.
+    """
+    with contextlib.suppress(OSError):
+        found = os.fstat(2)
+        if found.st_size <= LIMIT or not fcntl.fcntl(2, fcntl.F_GETFL) & os.O_APPEND:
+            return False
+        path = os.readlink("/proc/self/fd/2")
+        if os.path.basename(path) != SUB_UPDATER_LOG:
+            return False  # it belongs to the caller
+        descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            if not os.path.samestat(found, os.fstat(descriptor)):
+                return False
+            tail = os.pread(descriptor, TAIL, os.fstat(descriptor).st_size - TAIL)
+            os.ftruncate(descriptor, HEAD)
+            os.write(descriptor, _MARK + tail)
+        finally:
+            os.close(descriptor)
+        return True
+    return False

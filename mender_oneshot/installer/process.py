@@ -1,0 +1,124 @@
+"""Wait for the process of an update module or a state script, or end it with all that it started."""
+
+import contextlib
+import logging
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from .. import pidfile
+from . import output
+
+GRACE_SECONDS = 10.0
+"""Between SIGTERM and SIGKILL, as in the Mender client."""
+
+log = logging.getLogger(__name__)
+
+
+class _Process(NamedTuple):
+    """A running process; `started` tells it from a later one with the same number."""
+
+    number: int
+    parent: int
+    session: int
+    started: str
+
+
+def wait(process: "subprocess.Popen[bytes]", end: float) -> int | None:
+    """Wait for a process to end, and keep its output in the log short; None if it still runs at `end`.
+
+    `end` is a monotonic time. The children of the process are not waited for.
+    """
+    pause = 0.001
+    while process.poll() is None:
+        if time.monotonic() > end:
+            return None
+        time.sleep(pause)
+        pause = 0.001 if output.shorten() else min(pause * 2, 0.1)
+    output.shorten()
+    return process.returncode
+
+
+def stop(process: "subprocess.Popen[bytes]", grace: float = GRACE_SECONDS) -> None:
+    """End the leader of a session and everything it started: SIGTERM, and after `grace` seconds SIGKILL.
+
+    Children with a session of their own are ended as well, unless their parent has ended before.
+    """
+    family = _family(_running(), {process.pid})
+    if grace:
+        _signal(family, signal.SIGTERM)
+        wait(process, time.monotonic() + grace)
+    kill_session(process.pid, family)
+    process.wait()
+
+
+def kill_session(leader: int, known: Iterable[_Process] = ()) -> None:
+    """Kill the processes of a session, those in `known`, and the descendants of both; wait until they end."""
+    end = time.monotonic() + GRACE_SECONDS
+    while True:
+        running = _running()
+        left = _family(running, {leader, *(one.number for one in set(known).intersection(running))})
+        if not left:
+            return
+        _signal(left, signal.SIGKILL)
+        if time.monotonic() > end:
+            numbers = ", ".join(str(one.number) for one in left)
+            log.warning("Cannot stop the processes %s, probably because of a device; reboot.", numbers)
+            return
+        time.sleep(0.005)
+
+
+def end_what_is_left(note: bytes) -> bool:
+    """Kill what the process that a note describes has left running, and return whether there was anything."""
+    fields = note.decode("ascii", "replace").split()
+    if len(fields) != 3 or not fields[1].isdigit() or fields[0] != pidfile.boot_id():
+        return False
+    leader = int(fields[1])
+    if os.path.lexists(f"/proc/{leader}") and not pidfile.is_running(note):
+        return False  # the number belongs to another process, which it gets only after the session has ended
+    found = bool(_family(_running(), {leader}))
+    if found:
+        kill_session(leader)
+    return found
+
+
+def _running() -> list[_Process]:
+    """Return all processes that have not ended; an empty list without /proc."""
+    found = []
+    with contextlib.suppress(OSError):
+        for name in os.listdir("/proc"):
+            if not name.isdigit():
+                continue
+            try:
+                with open(f"/proc/{name}/stat", "rb") as file:
+                    fields = file.read().rpartition(b")")[2].split()  # the name before it may be anything
+            except OSError:
+                continue
+            if len(fields) > 19 and fields[0] not in (b"Z", b"X"):
+                found.append(_Process(int(name), int(fields[1]), int(fields[3]), fields[19].decode()))
+    return found
+
+
+def _family(running: Iterable[_Process], roots: set[int]) -> set[_Process]:
+    """Return the processes in `roots`, the members of their sessions, and the descendants of all of these."""
+    family: set[_Process] = set()
+    numbers = set(roots)
+    while True:
+        more = {
+            one
+            for one in running
+            if one not in family and (one.number in numbers or one.session in roots or one.parent in numbers)
+        }
+        if not more:
+            return family
+        family |= more
+        numbers |= {one.number for one in more}
+
+
+def _signal(processes: Iterable[_Process], number: signal.Signals) -> None:
+    for process in processes:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(process.number, number)
