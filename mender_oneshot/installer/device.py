@@ -87,6 +87,9 @@ class ByHand:
         except OSError as error:
             raise disk.failure(f"read {path}", error) from error
 
+    def drop_artifact(self) -> None:
+        """Keep the file: it belongs to who runs `install`."""
+
     def report(self, status: str) -> None:
         """Report nothing: there is no server."""
 
@@ -126,6 +129,10 @@ class ForServer(ByHand):
     def __init__(self, settings: Settings, found: Record, ask: AskServer) -> None:
         super().__init__(settings, found)
         self._ask = ask
+
+    def drop_artifact(self) -> None:
+        """Remove the artifact, so that its backup and the new files have room."""
+        disk.remove(self.record.artifact)
 
     def report(self, status: str) -> None:
         """Report a status once; a server that cannot be reached does not hold up an installation."""

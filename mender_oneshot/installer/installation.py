@@ -56,6 +56,9 @@ class Surroundings(Protocol):
     def load(self, begin: "Begin", give: Receive, script: ReceiveScript) -> None:
         """Read and verify the artifact from its first byte to its last, in the order script, begin, give."""
 
+    def drop_artifact(self) -> None:
+        """Free the space of the artifact, which is not read again."""
+
     def report(self, status: str) -> None:
         """Report an intermediate status; raises `Rejected` if the server has aborted the deployment."""
 
@@ -140,6 +143,8 @@ class Installation:
                 self._note(stopped=True)
                 return self.record
             self._note(stopped=False)
+            if progress.phase == "ArtifactInstall_Enter":
+                self._around.drop_artifact()
             if progress.phase == "Done":
                 self._around.finish(self.record)
                 return self.record

@@ -188,3 +188,15 @@ def test_a_pause_is_reported_and_ends_by_itself(
     server.wait_for(is_final)
     assert server.status(deployment) == "success"
     assert module.calls == [*GOOD[:3], *GOOD[2:]]
+
+
+def test_the_artifact_is_removed_before_the_module_installs(
+    accepted: Device, server: DevServer, module: Recorder
+) -> None:
+    seen = accepted.root / "seen"
+    module.at("ArtifactInstall", f"ls {accepted.data} >{seen}")
+    deploy(server, module, accepted)
+    accepted.ok("run", "--all")
+    server.wait_for(is_final)
+    assert "installer.json" in seen.read_text()
+    assert "artifact.mender" not in seen.read_text()
