@@ -63,8 +63,8 @@ def test_the_signature_of_one_is_checked(device: Device, tmp_path: Path, signed:
     public = tmp_path / "public.pem"
     need("openssl")
     for command in (
-        ["ecparam", "-genkey", "-name", "prime256v1", "-noout", "-out", key],
-        ["ec", "-in", key, "-pubout", "-out", public],
+        ["ecparam", "-genkey", "-name", "prime256v1", "-noout", "-out", str(key)],
+        ["ec", "-in", str(key), "-pubout", "-out", str(public)],
     ):
         subprocess.run(["openssl", *command], check=True, capture_output=True)
     device.configure(ArtifactVerifyKey=str(public))
