@@ -35,14 +35,13 @@ def run(context: Context, step: str, state: str, action: str) -> None:
         settings.state_script_retry_timeout,
         scripts.environment(settings),
     )
-    gate = context.store.state.gates.get(step)
     try:
-        names = state_scripts.find(directory, state, action)
-        if gate and gate.script in names:
-            names = names[names.index(gate.script) :]
-        state_scripts.run(directory, names, limits, to_the_end=action == "Error")
+        state_scripts.run(directory, state, action, limits, context.store.state.gates.get(step))
     except state_scripts.Paused as asked:
-        raise _pause(context, step, str(asked)) from asked
+        _set_gate(context, step, asked.gate)
+        raise errors.ScriptPause(
+            f"The state script {asked} asks for a pause; a later run asks it again."
+        ) from asked
     except state_scripts.ScriptFailed as error:
         _set_gate(context, step, None)
         raise ScriptFailed(str(error)) from error
@@ -55,24 +54,6 @@ def run_errors(context: Context, step: str, state: str) -> None:
         run(context, step, state, "Error")
     except (ScriptFailed, errors.ScriptPause) as error:
         log.warning("%s", error)
-
-
-def _pause(context: Context, step: str, script: str) -> errors.ScriptPause:
-    """Note who asked for a pause, and for how long; raises `ScriptFailed` if that has been too long."""
-    now, limit = context.now(), context.settings.state_script_retry_timeout
-    gate = context.store.state.gates.get(step)
-    if gate is None or gate.script != script:
-        gate = Gate(script)
-    elif gate.boot == now.boot:
-        gate = gate._replace(waited=gate.waited + max(0.0, now.uptime - gate.uptime))
-    if gate.waited > limit:
-        _set_gate(context, step, None)
-        raise ScriptFailed(
-            f"The state script {script} has asked for a pause for over {limit} s; raise "
-            "StateScriptRetryTimeoutSeconds if it needs longer."
-        )
-    _set_gate(context, step, gate._replace(at=now.time, boot=now.boot, uptime=now.uptime))
-    return errors.ScriptPause(f"The state script {script} asks for a pause; a later run asks it again.")
 
 
 def _set_gate(context: Context, step: str, gate: Gate | None) -> None:

@@ -83,12 +83,12 @@ class Failure(NamedTuple):
 
 
 class Gate(NamedTuple):
-    """A state script of the device that asked for a pause, and for how many seconds it has done so."""
+    """A state script that asked for a pause, and for how many seconds it has done so."""
 
     script: str
     waited: float = 0
-    at: float = 0
-    boot: str = ""  # the boot, and its uptime, when it asked last
+    at: float = 0  # when it asked last: seconds since 1970, the boot, and its uptime
+    boot: str = ""
     uptime: float = 0
 
 

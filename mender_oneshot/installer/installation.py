@@ -19,7 +19,7 @@ from . import phases, record, state_scripts, tree
 from .feed import Feed
 from .module import Module, ModuleFailed, end_what_is_left
 from .phases import CALL, ERROR, OK, QUESTION, SCRIPTS, SERVER, Progress
-from .record import Pause, Record
+from .record import Record
 from .state_scripts import Limits, Paused, ScriptFailed
 
 REBOOT_SECONDS = 600.0
@@ -222,30 +222,11 @@ class Installation:
         return OK
 
     def _run_scripts(self, directory: str, state: str, action: str) -> None:
-        names = state_scripts.find(directory, state, action)
-        pause = self.record.pause
-        if pause and pause.script in names:
-            names = names[names.index(pause.script) :]
         try:
-            state_scripts.run(directory, names, self._limits, to_the_end=action == "Error")
+            state_scripts.run(directory, state, action, self._limits, self.record.pause)
         except Paused as asked:
-            self._pause(str(asked))
+            self.record = self.record._replace(pause=asked.gate)
             raise
-
-    def _pause(self, script: str) -> None:
-        """Note who asked for a pause and for how long; raises `ScriptFailed` if that has been too long."""
-        uptime = time.clock_gettime(time.CLOCK_MONOTONIC)
-        pause = self.record.pause
-        if pause is None or pause.script != script:
-            pause = Pause(script)
-        elif pause.boot == boot_id():
-            pause = pause._replace(waited=pause.waited + max(0.0, uptime - pause.uptime))
-        if pause.waited > self._limits.retry_seconds:
-            raise ScriptFailed(
-                f"The state script {script} has asked to wait for over "
-                f"{self._limits.retry_seconds:.0f} s; raise StateScriptRetryTimeoutSeconds."
-            )
-        self.record = self.record._replace(pause=pause._replace(boot=boot_id(), uptime=uptime))
 
     def _download(self) -> None:
         """Give the payload to the module, from its beginning: whatever an earlier attempt left goes first."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from .. import disk, errors
+from ..state import Gate
 from ..typed import Reader
 from .phases import PHASES, Progress
 
@@ -16,15 +17,6 @@ LIMIT = 1 << 20
 
 class Corrupt(errors.DiskError):
     """The record cannot be read, so the installation cannot be resumed."""
-
-
-class Pause(NamedTuple):
-    """A state script that asked to be run again later, and for how long it has been asking, in seconds."""
-
-    script: str
-    waited: float = 0
-    boot: str = ""  # the boot, and its uptime, when it was asked last
-    uptime: float = 0
 
 
 class Record(NamedTuple):
@@ -40,7 +32,7 @@ class Record(NamedTuple):
     progress: Progress = Progress()
     boot: str = ""  # the kernel's boot id when the phase was noted
     why: str = ""  # the first error, a sentence
-    pause: Pause | None = None
+    pause: Gate | None = None
     stopped: bool = False  # the process that noted the phase ended before its work, on purpose
 
     @property
@@ -74,7 +66,7 @@ def _read(members: Any) -> Record:
     members = dict(members)
     progress = reader.part(Progress, "progress", members.pop("progress"))
     pause = members.pop("pause")
-    known: dict[str, Any] = {"pause": reader.part(Pause, "pause", pause) if pause else None}
+    known: dict[str, Any] = {"pause": reader.part(Gate, "pause", pause) if pause else None}
     for name in Record._fields:
         if name in members:
             known[name] = tuple(members[name]) if name == "clears" else members[name]

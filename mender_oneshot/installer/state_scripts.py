@@ -10,7 +10,8 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from .. import disk, scripts
+from .. import disk, pidfile, scripts
+from ..state import Gate
 from . import process as processes
 
 STATES = (
@@ -29,7 +30,11 @@ class ScriptFailed(Exception):
 
 
 class Paused(Exception):
-    """A state script asked to be run again later; the text is its name."""
+    """A state script asked to be run again later; the text is its name, `gate` what the next run needs."""
+
+    def __init__(self, gate: Gate) -> None:
+        super().__init__(gate.script)
+        self.gate = gate
 
 
 class Limits(NamedTuple):
@@ -98,24 +103,49 @@ def require_executable(directory: str) -> None:
         )
 
 
-def run(directory: str, names: Iterable[str], limits: Limits, *, to_the_end: bool) -> None:
-    """Run scripts one after the other; raises `Paused`, or `ScriptFailed` at the first that fails.
+def run(directory: str, state: str, action: str, limits: Limits, before: Gate | None = None) -> None:
+    """Run the scripts for a state and an action, from the one that asked for a pause `before` on.
 
-    With `to_the_end` the others still run, and the first failure is raised afterwards.
+    Raises `Paused`, or `ScriptFailed` at the first that fails. After a failed `Error` script the others still
+    run, and the first failure is raised afterwards.
     """
+    names = find(directory, state, action)
+    if before and before.script in names:
+        names = names[names.index(before.script) :]
     failure: ScriptFailed | None = None
     for name in names:
         try:
-            _run_one(f"{directory}/{name}", name, limits)
+            if _run_one(f"{directory}/{name}", name, limits) == RETRY:
+                raise Paused(_asked_again(before, name, limits.retry_seconds))
         except ScriptFailed as error:
-            if not to_the_end:
+            if action != "Error":
                 raise
             failure = failure or error
     if failure:
         raise failure
 
 
-def _run_one(path: str, name: str, limits: Limits) -> None:
+def _asked_again(before: Gate | None, script: str, limit: float) -> Gate:
+    """Return what to keep of a script that asks for a pause; raise `ScriptFailed` after more than `limit` s.
+
+    Only the time between two requests in the same boot counts.
+    """
+    now = Gate(
+        script, at=time.time(), boot=pidfile.boot_id(), uptime=time.clock_gettime(time.CLOCK_MONOTONIC)
+    )
+    if before is None or before.script != script:
+        return now
+    waited = before.waited + (max(0.0, now.uptime - before.uptime) if before.boot == now.boot else 0)
+    if waited > limit:
+        raise ScriptFailed(
+            f"The state script {script} has asked for a pause for over {limit:.0f} s; raise "
+            "StateScriptRetryTimeoutSeconds if it needs longer."
+        )
+    return now._replace(waited=waited)
+
+
+def _run_one(path: str, name: str, limits: Limits) -> int:
+    """Run a script to its end; return 0 or `RETRY`, raise `ScriptFailed` for anything else."""
     try:
         process = subprocess.Popen(
             [path],
@@ -141,12 +171,11 @@ def _run_one(path: str, name: str, limits: Limits) -> None:
             f"The state script {name} did not end within {limits.seconds:.0f} s and was stopped; raise "
             "StateScriptTimeoutSeconds if it needs longer."
         )
-    if code == RETRY:
-        raise Paused(name)
-    if code:
+    if code not in (0, RETRY):
         processes.kill_session(process.pid)
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
         raise ScriptFailed(f"The state script {name} failed ({how}); its output is in the log.")
+    return code
 
 
 def store(directory: str, name: str, content: Iterable[bytes]) -> None:
