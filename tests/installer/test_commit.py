@@ -110,7 +110,7 @@ def test_a_check_that_cannot_be_executed_rolls_back(
 def test_a_record_of_a_newer_release_is_resumed(
     accepted: Device, server: DevServer, module: Recorder, deployment: str
 ) -> None:
-    """The other slot may hold a newer release, which has begun the update and is then rolled back."""
+    """The other slot may hold a newer release, which started the update before it was rolled back."""
     module.at("ArtifactCommit_Enter", "true")
     module.at("ArtifactInstall", "kill -9 $PPID; sleep 60")
     accepted.ok("run", "--all")
