@@ -289,12 +289,14 @@ def tidy_remaining(state: State, settings: Settings, now: Snapshot) -> float:
 def may_resume(state: State, settings: Settings, now: Snapshot) -> bool:
     """Return whether the built-in installer was interrupted and may continue.
 
-    It has as long as a running sub-updater; one that cannot be started does not delay updates forever.
+    It has as long as a running sub-updater, and as long again as a state script may pause it; one that cannot
+    be started does not delay updates forever.
     """
     if state.handoff is None or now.interrupted is None or never_started(state, now):
         return False
     limit = settings.install_timeout * PATIENCE
-    return not limit or installing_for(state.handoff, now) < limit
+    longest = limit + settings.state_script_retry_timeout
+    return not limit or installing_for(state.handoff, now) < longest
 
 
 def resume_remaining(state: State, settings: Settings, now: Snapshot) -> float:

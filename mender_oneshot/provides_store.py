@@ -4,12 +4,15 @@ Not in the root file system, unlike `artifact_info`: after a change of slot the 
 """
 
 import json
+import logging
 import os
 from collections.abc import Mapping
 
-from . import disk, errors
+from . import disk
 from .paths import STORED_PROVIDES
 from .settings import Settings
+
+log = logging.getLogger(__name__)
 
 SCHEMA = 1
 SIZE_MAX = 256 * 1024
@@ -19,7 +22,8 @@ SIZE_MAX = 256 * 1024
 def load(settings: Settings) -> dict[str, str] | None:
     """Return the stored provides; None if `artifact_info` counts, because nothing was installed by us yet.
 
-    It also counts on a device with a sub-updater of its own, which writes it. Raises `errors.DiskError`.
+    It also counts on a device with a sub-updater of its own, which writes it, and if the file is corrupt: a
+    name that may be old is better than a device that requests no update. Raises `errors.DiskError`.
     """
     if os.path.lexists(settings.places.install_script):
         return None
@@ -35,9 +39,12 @@ def load(settings: Settings) -> dict[str, str] | None:
             return provides
     except (ValueError, KeyError, TypeError, RecursionError):
         pass  # another type is as wrong as no JSON
-    raise errors.DiskError(
-        f"{path} is corrupt, so it is not known what is installed; remove it to use artifact_info."
+    log.warning(
+        "%s is corrupt; using %s instead until the next update replaces it.",
+        path,
+        settings.places.artifact_info,
     )
+    return None
 
 
 def save(settings: Settings, provides: Mapping[str, str]) -> None:

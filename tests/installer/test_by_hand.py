@@ -259,3 +259,16 @@ def test_an_artifact_without_a_payload_only_changes_the_provides(device: Device,
     assert device.ok("install", str(path)).out == "Installed release-2.\n"
     assert device.ok("show-provides").out == "artifact_name=release-2\nfleet=blue\n"
     assert device.run("commit").code == 2
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 60, b'{"provides": {"a": 1}}', b"[]"])
+def test_corrupt_provides_do_not_stop_updates(device: Device, artifact: str, content: bytes) -> None:
+    (device.data / "provides.json").write_bytes(content)
+    (device.data / "provides.json").chmod(0o644)
+    (device.conf / "artifact_info").write_text("artifact_name=release-1\n")
+    done = device.ok("show-artifact")
+    assert done.out == "release-1\n"
+    assert "provides.json is corrupt" in done.err
+    device.ok("install", artifact)
+    device.ok("commit")
+    assert device.ok("show-artifact").out == "release-2\n"
