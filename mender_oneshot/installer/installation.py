@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 from .. import disk, errors
 from ..artifact.verify import Header, Receive, ReceiveScript
 from ..pidfile import boot_id
-from . import phases, record, state_scripts, tree
+from . import phases, record, root, state_scripts, tree
 from .feed import Feed
 from .module import Module, ModuleFailed, end_what_is_left
 from .phases import CALL, ERROR, OK, QUESTION, SCRIPTS, SERVER, Progress
@@ -157,6 +157,10 @@ class Installation:
             self.record = self.record._replace(progress=phases.advance(progress, outcome), pause=None)
 
     def _note(self, *, stopped: bool) -> None:
+        if self.record.progress.phase == "ArtifactInstall":
+            self.record = self.record._replace(old_root=root.mounted())
+        if self.record.progress.phase == "ArtifactCommit":
+            self.record = self.record._replace(new_root=root.mounted())
         self.record = self.record._replace(boot=boot_id(), stopped=stopped)
         record.save(self._places.record, self.record)
 
@@ -164,6 +168,8 @@ class Installation:
         """Do the work of a phase and return what came of it."""
         log.info("%s", progress.phase)
         kind = phases.PHASES[progress.phase].kind
+        if known := self._told_by_root(progress.phase):
+            return known
         try:
             if kind == QUESTION:
                 return self._module.ask(*_QUESTIONS[progress.phase])
@@ -184,6 +190,22 @@ class Installation:
             self._explain(str(error))
             return ERROR
         return OK
+
+    def _told_by_root(self, phase: str) -> str:
+        """Return which system runs after a cut in the commit, if the root file system tells; "" if not.
+
+        A module may not know: after the commit, the `rootfs-image` of the Mender client answers as in the old
+        system.
+        """
+        old, new, now = self.record.old_root, self.record.new_root, root.mounted()
+        if old == new or now not in (old, new):
+            return ""
+        if phase == "IsNewSystem" and now == old:
+            self._explain("Power failed before the commit was complete, and the old system has come back.")
+            return ERROR
+        if phase == "IsOldSystem":
+            return OK if now == old else ERROR
+        return ""
 
     def _explain(self, sentence: str) -> None:
         log.error("%s", sentence)

@@ -32,6 +32,8 @@ class Record(NamedTuple):
     progress: Progress = Progress()
     boot: str = ""  # the kernel's boot id when the phase was noted
     why: str = ""  # the first error, a sentence
+    old_root: str = ""  # the root file system when the update was installed (`root.mounted`)
+    new_root: str = ""  # and when it was to be committed
     pause: Gate | None = None
     stopped: bool = False  # the process that noted the phase ended before its work, on purpose
 
@@ -77,7 +79,17 @@ def _read(members: Any) -> Record:
     return found
 
 
-_TEXTS = ("deployment", "artifact", "artifact_name", "artifact_group", "payload_type", "boot", "why")
+_TEXTS = (
+    "deployment",
+    "artifact",
+    "artifact_name",
+    "artifact_group",
+    "payload_type",
+    "boot",
+    "why",
+    "old_root",
+    "new_root",
+)
 
 
 def is_worked_on(lock: str) -> bool:
