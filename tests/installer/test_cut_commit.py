@@ -20,7 +20,7 @@ SupportsRollback) echo Yes ;;
 ArtifactInstall) echo 1 >{root}/trial ;;
 ArtifactVerifyReboot) trial ;;
 ArtifactVerifyRollbackReboot) ! trial ;;
-ArtifactCommit) [ ! -e {root}/cut-before ] || kill -9 $PPID; trial || exit 1; echo 0 >{root}/trial
+ArtifactCommit) [ ! -e {root}/cut-before ] || kill -9 $PPID $$; trial || exit 1; echo 0 >{root}/trial
     [ ! -e {root}/cut-after ] || kill -9 $PPID ;;
 ArtifactRollback) echo 0 >{root}/trial ;;
 esac
