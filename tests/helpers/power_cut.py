@@ -10,6 +10,7 @@ import random
 import re
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -127,13 +128,13 @@ class Field:
         """Copy the device and the server's state; no process of the device may be running."""
         self._moments += 1
         directory = self.directory / f"moment-{self._moments}"
-        shutil.copytree(self.device.root, directory, symlinks=True)
+        shutil.copytree(self.device.root, directory, symlinks=True, copy_function=_copy)
         return CutPoint(directory, self.server.snapshot(), self.deployment)
 
     def back_to(self, moment: CutPoint) -> None:
         """Restore a copy."""
         shutil.rmtree(self.device.root)
-        shutil.copytree(moment.directory, self.device.root, symlinks=True)
+        shutil.copytree(moment.directory, self.device.root, symlinks=True, copy_function=_copy)
         self.device.settings = json.loads((self.device.conf / "mender.conf").read_text())
         self.deployment = moment.deployment
         self.server.faults.clear()
@@ -196,6 +197,13 @@ class Field:
         """Return the files in the data directory that an idle device does not need."""
         usual = {STATE, "mender-oneshot.lock", "sub-updater.lock", "mender-agent.pem", "device_type"}
         return set(os.listdir(self.data)) - usual - {"deployment.log", "sub-updater.log"}
+
+
+def _copy(source: str, target: str) -> None:
+    if stat.S_ISFIFO(os.lstat(source).st_mode):
+        os.mkfifo(target)
+    else:
+        shutil.copy2(source, target)
 
 
 def sha256(path: Path) -> str:
