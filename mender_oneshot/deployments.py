@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable
 from typing import TypeVar
 
-from . import disk, errors, plan
+from . import disk, errors, gates, plan
 from .context import Context, Outcome
 from .paths import ARTIFACT, PART, PROVIDES
 from .server import DeploymentGone, Server
@@ -125,7 +125,10 @@ def save_or_make_room(context: Context) -> None:
 
 
 def fail(context: Context, error: errors.Error) -> None:
-    """Fail the current deployment: queue `failure`, with the error as the last line of its log."""
+    """Fail the current deployment: queue `failure`, with the error as the last line of its log.
+
+    The state scripts Download_Error follow if Download_Enter was run.
+    """
     state = context.store.state
     if state.deployment is None:
         return
@@ -135,3 +138,5 @@ def fail(context: Context, error: errors.Error) -> None:
     context.store.state = with_final_result(state, failure)
     save_or_make_room(context)
     disk.remove(context.data(ARTIFACT), context.data(PART), context.data(PROVIDES))
+    if state.deployment.entered:
+        gates.run_errors(context, "download", "Download")

@@ -56,7 +56,8 @@ def _enter(context: Context, deployment: Deployment) -> Deployment:
     try:
         gates.run(context, "download", "Download", "Enter")
     except gates.ScriptFailed as failed:
-        gates.run_errors(context, "download", "Download")
+        store = context.store
+        store.state = store.state._replace(deployment=deployment._replace(entered=True))
         error = errors.ServerRejected(f"{failed} The update has failed.")
         deployments.fail(context, error)
         raise error from failed

@@ -27,7 +27,7 @@ from ..installer import record
 from ..installer.device import new_record
 from ..installer.record import Record
 from ..paths import ARTIFACT, INSTALLER, PROVIDES, SUB_UPDATER_LOG, UPDATE_LOCK
-from ..state import Deployment, Handoff, Result, bounded, with_final_result
+from ..state import Deployment, Handoff, bounded
 from ..text import shown
 
 log = logging.getLogger(__name__)
@@ -227,10 +227,7 @@ def _not_started(
             f"{name} temporarily cannot be started ({why}); the next run will retry."
         )
     failure = errors.ServerRejected(_cannot_be_started(name, why))
-    log.error("%s", failure)
-    failure.logged = True
-    store = context.store
-    store.save(with_final_result(store.state, Result(deployment.id, "failure", context.now().time)))
+    deployments.fail(context, failure)
     disk.remove(context.data(INSTALLER), context.data(UPDATE_LOCK))
     return failure
 
