@@ -221,10 +221,13 @@ class StateFile:
             self.alter_state(**_earlier(known, seconds, (*STAMPS, EXPIRY) if expire else STAMPS))
 
     def reboot(self) -> None:
-        """Make the boot that the state was written in the one before."""
+        """Make the boot that the state, and the record of an installation, was written in the one before."""
         known = self.state
         changed = {name: known[name] for name in ("deployment", "handoff") if known.get(name, {}).get("boot")}
         self.alter_state(**{name: part | {"boot": "the boot before"} for name, part in changed.items()})
+        record = self.data / "installer.json"
+        if record.exists():
+            record.write_text(json.dumps(json.loads(record.read_text()) | {"boot": "the boot before"}))
 
 
 def _earlier(value: Any, seconds: float, stamps: tuple[str, ...], name: str = "") -> Any:

@@ -1,32 +1,15 @@
 """The order of an installation, against the Mender client's own table of cases and at random."""
 
-import csv
-import re
-from typing import NamedTuple
-
 import pytest
-from helpers.device import REPO
+from helpers.cases import Case, Course, abbreviated, cases
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mender_oneshot.installer import phases
 from mender_oneshot.installer.phases import Progress, advance
 
-SHORT = {
-    "Download": "D",
-    "ArtifactInstall": "I",
-    "ArtifactReboot": "B",
-    "ArtifactVerifyReboot": "V",
-    "ArtifactCommit": "C",
-    "ArtifactRollback": "R",
-    "ArtifactRollbackReboot": "RB",
-    "ArtifactVerifyRollbackReboot": "RV",
-    "ArtifactFailure": "F",
-    "Cleanup": "X",
-    "IsNewSystem": "V",
-    "IsOldSystem": "RV",
-}
-ENDS = {"_Enter": "<", "_Leave": ">", "_Error": "!"}
+QUESTIONS = {"IsNewSystem": "V", "IsOldSystem": "RV"}
+"""Phases in which the module is asked which system runs, by a call of the table."""
 
 
 def short(phase: str) -> str:
@@ -35,16 +18,7 @@ def short(phase: str) -> str:
         return "R>"
     if phase == "ArtifactCommit_Leave_Error":
         return "C!"
-    for end, mark in ENDS.items():
-        if phase.endswith(end):
-            return SHORT[phase.removesuffix(end)] + mark
-    return SHORT.get(phase, "")
-
-
-class Trace(NamedTuple):
-    calls: str
-    statuses: str
-    name: str
+    return QUESTIONS.get(phase) or abbreviated(phase)
 
 
 class Play:
@@ -69,28 +43,29 @@ class Play:
         mark = short(phase)
         if phase == "Download":
             self.calls.append("S")
-            mark = "DS" if self._sizes == "yes" else mark
+            mark = "DS" if self._sizes == "Yes" else mark
         if not mark:
             return phases.OK
         self.calls.append(mark)
-        return {"error": phases.ERROR, "errors": phases.ERROR, "cut": phases.CUT}.get(
-            self._strike(mark), phases.OK
-        )
+        fault = self._strike(mark)
+        if fault == "power-cut-once":
+            return phases.CUT
+        return phases.ERROR if fault else phases.OK
 
     def _report(self, status: str) -> str:
-        if self._strike(status) == "abort":
+        if self._strike(status):
             return phases.ERROR
         self.statuses.append(status)
         return phases.OK
 
     def _strike(self, mark: str) -> str:
         fault = self._left.get(mark, "")
-        if fault and fault != "errors":
+        if fault and fault != "fails-always":
             del self._left[mark]
         return fault
 
 
-def play(injected: dict[str, str], rollback: str, reboot: str) -> Trace:
+def play(injected: dict[str, str], rollback: str, reboot: str) -> Course:
     """Play a course to its end."""
     course, progress = Play(injected, rollback, reboot), Progress()
     for _ in range(200):
@@ -100,33 +75,9 @@ def play(injected: dict[str, str], rollback: str, reboot: str) -> Trace:
     assert progress.phase == "Done", (course.calls, progress)
     statuses = [*course.statuses, "failure" if progress.failed else "success"]
     name = "inconsistent" if progress.inconsistent else "old" if progress.failed else "new"
-    return Trace(" ".join(course.calls), " ".join(statuses), name)
+    return Course(" ".join(course.calls), " ".join(statuses), name)
 
 
-# Where we do not follow, and what happens instead.
-OURS = {
-    # A cut before anything was changed is no failure: the download begins again from the verified artifact.
-    "Killed_in_Download_Leave_00_state__no_rollback": Trace(
-        "D< S D D> S D D> I< I I> B< B V B> C< C C> X",
-        "downloading installing rebooting installing success",
-        "new",
-    ),
-    # A cut in the commit does not roll it back: the module is asked which system runs.
-    "Killed_in_ArtifactCommit": Trace(
-        "D< S D D> I< I I> B< B V B> C< C V C C> X",
-        "downloading installing rebooting installing success",
-        "new",
-    ),
-    "Killed_in_ArtifactCommit__no_reboot": Trace(
-        "D< S D D> I< I I> C< C V C C> X", "downloading installing installing success", "new"
-    ),
-    # The loop of a rollback that never verifies has a limit of its own, after which the failure is handled.
-    "Break_out_of_error_loop": Trace(
-        "D< S D D> I< I I> B< B V B! R< R R> RB< " + "RB RV " * 10 + "F< F F> X",
-        "downloading installing rebooting failure",
-        "inconsistent",
-    ),
-}
 # Decided by the steps around the installer, or by what is on the disk: tests of real processes have these.
 ELSEWHERE = {
     "Normal_flow_Idle_Sync_Idle",
@@ -141,34 +92,11 @@ ELSEWHERE = {
 }
 
 
-def cases() -> list[dict[str, str]]:
-    with (REPO / "docs" / "reference" / "update-modules-cases.tsv").open() as file:
-        return [row for row in csv.DictReader(file, delimiter="\t") if row["case"] not in ELSEWHERE]
-
-
-def faults(injected: str) -> dict[str, str]:
-    """Read the column `injected`."""
-    found: dict[str, str] = {}
-    for part in injected.split("; "):
-        if match := re.fullmatch(r"fails-once (\S+)|hangs (\S+)", part):
-            found[match[1] or match[2]] = "error"
-        elif match := re.fullmatch(r"fails-always (\S+)", part):
-            found[match[1]] = "errors"
-        elif match := re.fullmatch(r"power-cut-once (\S+)", part):
-            found[match[1]] = "cut"
-        elif match := re.fullmatch(r"server-aborts-at (\S+)", part):
-            found[match[1]] = "abort"
-        elif match := re.fullmatch(r"file-sizes (\S+)", part):
-            found["S"] = match[1]
-    return found
-
-
-@pytest.mark.parametrize("case", cases(), ids=lambda case: case["case"])
-def test_an_installation_takes_the_course_of_the_table(case: dict[str, str]) -> None:
-    expected = OURS.get(case["case"], Trace(case["calls"], case["statuses"], case["name_after"]))
-    reboot = "Yes" if case["reboot"] == "yes" else "No"
-    rollback = "Yes" if case["rollback"] == "yes" else "No"
-    assert play(faults(case["injected"]), rollback, reboot) == expected
+@pytest.mark.parametrize(
+    "case", [case for case in cases() if case.name not in ELSEWHERE], ids=lambda case: case.name
+)
+def test_an_installation_takes_the_course_of_the_table(case: Case) -> None:
+    assert play(case.faults, case.rollback, case.reboot) == case.expected
 
 
 outcomes = st.sampled_from(["ok", "ok", "ok", "error", "cut"])

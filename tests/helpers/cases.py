@@ -1,0 +1,157 @@
+"""The Mender client's own table of cases, and the rows in which an installation here takes another course."""
+
+import csv
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from helpers.device import REPO
+
+TABLE = REPO / "docs" / "reference" / "update-modules-cases.tsv"
+
+CALLS = {
+    "ProvidePayloadFileSizes": "S",
+    "Download": "D",
+    "DownloadWithFileSizes": "DS",
+    "ArtifactInstall": "I",
+    "ArtifactReboot": "B",
+    "ArtifactVerifyReboot": "V",
+    "ArtifactCommit": "C",
+    "ArtifactRollback": "R",
+    "ArtifactRollbackReboot": "RB",
+    "ArtifactVerifyRollbackReboot": "RV",
+    "ArtifactFailure": "F",
+    "Cleanup": "X",
+    "Idle": "Idle",
+    "Sync": "Sync",
+}
+"""The abbreviations of the table: calls of the module, and states."""
+ENDS = {"_Enter": "<", "_Leave": ">", "_Error": "!"}
+QUESTIONS = {"NeedsArtifactReboot": "N?", "SupportsRollback": "R?"}
+
+
+def abbreviated(name: str) -> str:
+    """Return the abbreviation of a call or a state script, "" if it has none."""
+    for end, mark in ENDS.items():
+        if name.endswith(end):
+            return CALLS[name.removesuffix(end)] + mark
+    return CALLS.get(name, "")
+
+
+def in_full(mark: str) -> str:
+    """Return the call or the state script that an abbreviation stands for."""
+    names = {mark: name for name, mark in CALLS.items()} | {mark: name for name, mark in QUESTIONS.items()}
+    ends = {mark: end for end, mark in ENDS.items()}
+    return names[mark[:-1]] + ends[mark[-1]] if mark[-1] in ends else names[mark]
+
+
+class Course(NamedTuple):
+    """The calls and statuses of an installation, abbreviated, and the name that is installed afterwards."""
+
+    calls: str
+    statuses: str
+    name: str  # "old", "new" or "inconsistent"
+
+
+class Difference(NamedTuple):
+    """What an installation here does in place of the Mender client's course, and why; a sentence."""
+
+    course: Course
+    why: str
+
+
+class Case(NamedTuple):
+    """A row of the table."""
+
+    name: str
+    injected: str
+    rollback: str
+    reboot: str
+    course: Course  # of the Mender client
+
+    @property
+    def faults(self) -> dict[str, str]:
+        """Return what goes wrong, by the abbreviation of the call or by the status."""
+        found: dict[str, str] = {}
+        for part in self.injected.split("; "):
+            if match := re.fullmatch(r"(fails-once|fails-always|power-cut-once|hangs) (\S+)", part):
+                found[match[2]] = match[1]
+            elif match := re.fullmatch(r"server-aborts-at (\S+)", part):
+                found[match[1]] = "aborted"
+            elif part == "file-sizes yes":
+                found["S"] = "Yes"
+        return found
+
+    @property
+    def expected(self) -> Course:
+        """Return the course that an installation here must take."""
+        different = DIFFERENT.get(self.name)
+        return different.course if different else self.course
+
+
+def cases() -> list[Case]:
+    """Return all rows of the table."""
+    with TABLE.open() as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    return [
+        Case(
+            row["case"],
+            row["injected"],
+            "Yes" if row["rollback"] == "yes" else "No",
+            "Yes" if row["reboot"] == "yes" else "No",
+            Course(row["calls"], row["statuses"], row["name_after"]),
+        )
+        for row in rows
+    ]
+
+
+def joined(names: Iterable[str]) -> str:
+    """Return the abbreviations of calls and state scripts, as in a row of the table."""
+    return " ".join(filter(None, map(abbreviated, names)))
+
+
+GOOD = Course(
+    "D< S D D> I< I I> B< B V B> C< C C> X", "downloading installing rebooting installing success", "new"
+)
+
+_DOWNLOAD_AGAIN = (
+    "Nothing on the device has changed before ArtifactInstall_Enter, so the download is repeated from the "
+    "verified artifact."
+)
+_ASK_THE_MODULE = (
+    "The update has done nothing wrong, so the module is asked which system runs, and the commit is finished."
+)
+
+DIFFERENT = {
+    "Error_in_Download_Enter_00_state__no_rollback": Difference(
+        Course("D< D!", "failure", "old"),
+        "Download_Enter can hold up the update for days, so `downloading` is only reported after it.",
+    ),
+    "Killed_in_Download_Enter_00_state__no_rollback": Difference(
+        GOOD._replace(calls="D< D< S D D> I< I I> B< B V B> C< C C> X"),
+        "Nothing has been downloaded yet, so the script is run again.",
+    ),
+    "Killed_in_Download_Leave_00_state__no_rollback": Difference(
+        GOOD._replace(calls="D< S D D> S D D> I< I I> B< B V B> C< C C> X"), _DOWNLOAD_AGAIN
+    ),
+    "Non_writable_database_in_ArtifactInstall_Enter": Difference(
+        GOOD._replace(calls="D< S D D> S D D> I< I I> B< B V B> C< C C> X"),
+        "A phase that cannot be recorded is not started, and the next run tries again; here the disk can be "
+        "written by then.",
+    ),
+    "Killed_in_ArtifactCommit": Difference(
+        GOOD._replace(calls="D< S D D> I< I I> B< B V B> C< C V C C> X"), _ASK_THE_MODULE
+    ),
+    "Killed_in_ArtifactCommit__no_reboot": Difference(
+        Course("D< S D D> I< I I> C< C V C C> X", "downloading installing installing success", "new"),
+        _ASK_THE_MODULE,
+    ),
+    "Break_out_of_error_loop": Difference(
+        Course(
+            "D< S D D> I< I I> B< B V B! R< R R> RB< " + "RB RV " * 10 + "F< F F> X",
+            "downloading installing rebooting failure",
+            "inconsistent",
+        ),
+        "The device reboots ten times at most; then the failure is handled and the module cleans up.",
+    ),
+}
