@@ -148,7 +148,7 @@ def _by_hand(options: Options, chosen: Settings) -> Outcome:
 
     with deadline(options.max_runtime):
         if options.command == "install":
-            return commands.install(chosen, options.file, options.stop_before)
+            return commands.install(chosen, options.file, options.stop_before, progress_bar())
         act = {"commit": commands.commit, "rollback": commands.rollback, "resume": commands.resume}
         return act[options.command](chosen, options.stop_before)
 

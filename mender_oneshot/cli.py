@@ -211,7 +211,7 @@ _stop_before = click.option(
 
 @_command("install", click.argument("file", default=""), _stop_before, _limit)
 def _install(file: str, stop_before: str | None) -> dict[str, Any]:
-    """Start the installation of the downloaded artifact, or install an artifact FILE by hand."""
+    """Start the installation of the downloaded artifact, or install an artifact FILE (or URL) by hand."""
     return {"file": file, "stop_before": stop_before or ""}
 
 

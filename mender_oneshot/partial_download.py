@@ -66,8 +66,8 @@ class PartialDownload:
         if free < missing:
             raise errors.NoSpace(
                 f"Not enough space for the artifact: {in_words(missing)} are needed in "
-                f"{os.path.dirname(self.path)}, {in_words(free)} are free; free some space, and the next run "
-                "will resume."
+                f"{os.path.dirname(self.path)}, {in_words(free)} are free; free some space, and the next "
+                "attempt will resume."
             )
 
     def append(self, piece: bytes) -> None:

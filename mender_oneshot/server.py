@@ -163,9 +163,12 @@ class Server:
     def _of(self, deployment: str, what: str) -> str:
         return f"{_DEVICES}/deployments/device/deployments/{deployment}/{what}"
 
-    def open_artifact(self, uri: str, known: resume.OnDisk) -> Response:
+    def open_artifact(
+        self, uri: str, known: resume.OnDisk, role: str = ", the storage in the server's link"
+    ) -> Response:
         """Request an artifact, from `known.offset` if it can be resumed; never send the token.
 
+        `role` follows the host's name in messages.
         Returns the response, whatever its status; `resume.decide` interprets it. Follows at most `REDIRECTS`
         redirects, none of them from https to http. Raises `errors.TemporaryError`, and
         `errors.InvalidResponse` for an invalid redirect.
@@ -177,8 +180,7 @@ class Server:
         if condition:
             headers["If-Range"] = condition
         for _ in range(REDIRECTS + 1):
-            name = f"{host(uri)}, the storage in the server's link"
-            response = self._transport.send("GET", uri, None, headers, name)
+            response = self._transport.send("GET", uri, None, headers, f"{host(uri)}{role}")
             if response.status not in (301, 302, 303, 307, 308):
                 return response
             with response:

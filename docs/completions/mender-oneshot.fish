@@ -35,7 +35,7 @@ complete -c mender-oneshot -n __mender_oneshot_command -a auth -d 'Authorize wit
 complete -c mender-oneshot -n __mender_oneshot_command -a send-inventory -d 'Send the inventory.'
 complete -c mender-oneshot -n __mender_oneshot_command -a check-update -d 'Check the server for an update.'
 complete -c mender-oneshot -n __mender_oneshot_command -a download -d 'Download the artifact of the current deployment, or resume the download.'
-complete -c mender-oneshot -n __mender_oneshot_command -a install -d 'Start the installation of the downloaded artifact, or install an artifact FILE by hand.'
+complete -c mender-oneshot -n __mender_oneshot_command -a install -d 'Start the installation of the downloaded artifact, or install an artifact FILE (or URL) by hand.'
 complete -c mender-oneshot -n __mender_oneshot_command -a commit -d 'Commit an artifact that was installed by hand.'
 complete -c mender-oneshot -n __mender_oneshot_command -a rollback -d 'Roll back an artifact that was installed by hand.'
 complete -c mender-oneshot -n __mender_oneshot_command -a resume -d 'Resume an installation that was interrupted.'

@@ -11,7 +11,7 @@ local -a commands=(
     'send-inventory:Send the inventory.'
     'check-update:Check the server for an update.'
     'download:Download the artifact of the current deployment, or resume the download.'
-    'install:Start the installation of the downloaded artifact, or install an artifact FILE by hand.'
+    'install:Start the installation of the downloaded artifact, or install an artifact FILE (or URL) by hand.'
     'commit:Commit an artifact that was installed by hand.'
     'rollback:Roll back an artifact that was installed by hand.'
     'resume:Resume an installation that was interrupted.'

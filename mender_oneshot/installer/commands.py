@@ -1,4 +1,4 @@
-"""`install FILE`, `commit`, `rollback` and `resume`, as in `mender-update`, and `resume` for the server."""
+"""`install FILE|URL`, `commit`, `rollback`, `resume`, as in `mender-update`, and `resume` for the server."""
 
 import contextlib
 import fcntl
@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from .. import acceptance, disk, errors, own_command
-from ..context import Outcome
+from ..context import Outcome, Progress
 from ..paths import INSTALLER, INSTALLER_LOCK, UNREADABLE, UPDATE_LOCK
 from ..settings import Settings
-from . import device, modules, phases, record
+from . import device, modules, phases, record, remote_file
 from .installation import Installation
 from .record import Record
 from .state_scripts import Paused
@@ -24,19 +24,33 @@ class InstallFailed(errors.Error):
     exit_code = os.EX_SOFTWARE
 
 
-def install(settings: Settings, path: str, stop_before: str = "") -> Outcome:
-    """Install an artifact file; raises `errors.ArtifactRejected`, `InstallFailed` or `errors.NotYet`."""
+def install(settings: Settings, source: str, stop_before: str, progress: Progress) -> Outcome:
+    """Install an artifact, a file or the one at a URL, which is downloaded first.
+
+    Raises `errors.ArtifactRejected`, `InstallFailed`, `errors.NotYet`, or what prevented the download.
+    """
     with _locked(settings):
         _require_nothing_under_way(settings)
-        path = os.path.abspath(path)
+        if not remote_file.is_url(source):
+            return _begin(settings, os.path.abspath(source), stop_before)
+        path = remote_file.download(settings, source, progress)
         try:
-            with open(path, "rb") as file:
-                verified = acceptance.verify(settings, file)
-        except OSError as error:
-            raise disk.failure(f"read {path}", error) from error
-        if verified.payload_type and (why := modules.obstacle(settings, verified.payload_type)):
-            raise errors.SettingsError(f"{verified.name} cannot be installed: {why}.")
-        return _carry_on(settings, device.new_record(settings, path, verified), stop_before, resumed=False)
+            return _begin(settings, path, stop_before)
+        finally:
+            if not os.path.lexists(settings.places.data(INSTALLER)):
+                disk.remove(path)  # rejected, or installed to the end
+
+
+def _begin(settings: Settings, path: str, stop_before: str) -> Outcome:
+    """Verify an artifact file, then begin its installation."""
+    try:
+        with open(path, "rb") as file:
+            verified = acceptance.verify(settings, file)
+    except OSError as error:
+        raise disk.failure(f"read {path}", error) from error
+    if verified.payload_type and (why := modules.obstacle(settings, verified.payload_type)):
+        raise errors.SettingsError(f"{verified.name} cannot be installed: {why}.")
+    return _carry_on(settings, device.new_record(settings, path, verified), stop_before, resumed=False)
 
 
 def commit(settings: Settings, stop_before: str = "") -> Outcome:

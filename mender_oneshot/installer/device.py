@@ -88,7 +88,8 @@ class ByHand:
             raise disk.failure(f"read {path}", error) from error
 
     def drop_artifact(self) -> None:
-        """Keep the file: it belongs to who runs `install`."""
+        """Remove an artifact that `install URL` has downloaded; a file of the user stays."""
+        disk.remove(self.settings.places.data(paths.BY_HAND_ARTIFACT))
 
     def report(self, status: str) -> None:
         """Report nothing: there is no server."""
@@ -119,8 +120,9 @@ class ByHand:
             log.warning("%s The provides are stored; only artifact_info is old.", error)
 
     def finish(self, done: Record) -> None:
-        """Remove the record."""
-        disk.remove(self.settings.places.data(paths.INSTALLER))
+        """Remove the record, and the artifact if it was downloaded for `install URL` and is still there."""
+        data = self.settings.places.data
+        disk.remove(data(paths.BY_HAND_ARTIFACT), data(paths.INSTALLER))
 
 
 class ForServer(ByHand):

@@ -1,10 +1,8 @@
 """Download the artifact of the current deployment, from where the last invocation stopped."""
 
 import logging
-from collections.abc import Iterator
-from itertools import chain
 
-from .. import deployments, disk, errors, gates, resume
+from .. import artifact_body, deployments, disk, errors, gates, resume
 from ..context import Context, Outcome
 from ..early_check import EarlyCheck, NothingInstallsIt
 from ..partial_download import PartialDownload, in_words, trusted
@@ -12,7 +10,7 @@ from ..paths import ARTIFACT, PART
 from ..resume import Action, OnDisk
 from ..server import Server
 from ..state import Deployment, bounded
-from ..transport import Response, host
+from ..transport import host
 
 LINK_MARGIN = 60.0
 FRESH_LINK = 300.0
@@ -229,9 +227,8 @@ def _request(context: Context, server: Server, part: PartialDownload, known: OnD
             )
         if decision.move is Action.REFUSED:
             raise server.artifact_error(deployment.uri, response)
-        pieces = response.pieces()
         if decision.move is Action.FRESH:
-            pieces = _artifact(response, pieces)
+            pieces = artifact_body.beginning_checked(response)
             part.start_over()
             deployment = deployment._replace(
                 size=decision.size,
@@ -242,58 +239,12 @@ def _request(context: Context, server: Server, part: PartialDownload, known: OnD
                 spliced=False,
             )
         else:
+            pieces = response.pieces()
             part.truncate(decision.start)
             spliced = deployment.spliced or not resume.is_certain(answer, known)
             deployment = deployment._replace(size=decision.size, spliced=spliced)
             log.info("Resuming at %s of %s.", in_words(part.size), in_words(decision.size))
         _save(context, deployment)
-        _write(context, pieces, part, decision)
+        early = None if deployment.spliced else EarlyCheck(context.settings)
+        artifact_body.append(pieces, part, decision, early, context.progress)
     return decision.move
-
-
-def _artifact(response: Response, pieces: Iterator[bytes]) -> Iterator[bytes]:
-    """Return the same pieces, after a check that they begin like an artifact.
-
-    Raises `errors.InvalidResponse` otherwise: a web page or an error with status 200 must not replace the
-    bytes on disk.
-    """
-    beginning = b""
-    for piece in pieces:
-        beginning += piece
-        if len(beginning) >= len(resume.MAGIC):
-            break
-    if not beginning.startswith(resume.MAGIC):
-        kind = response.headers.get("content-type", "no content type")[:60]
-        raise errors.InvalidResponse(
-            f"{host(response.url)} answered {response.status} with {kind!r}, not an artifact; check the "
-            "storage, and that no captive portal intercepts the connection."
-        )
-    return chain((beginning,), pieces)
-
-
-def _write(
-    context: Context, pieces: Iterator[bytes], part: PartialDownload, decision: resume.Decision
-) -> None:
-    """Write the body; raises `errors.TemporaryError` if it is too short, `InvalidResponse` if too long.
-
-    Raises the errors of `EarlyCheck.look` as soon as the header is there.
-    """
-    size, end = decision.size, decision.end
-    part.make_room(size)
-    early = None if _current(context).spliced else EarlyCheck(context.settings)
-    try:
-        for piece in pieces:
-            part.append(piece)
-            if part.size > end >= 0:
-                part.truncate(0)
-                raise errors.InvalidResponse(
-                    "The artifact is longer than announced; check the artifact storage."
-                )
-            if early:
-                early.look(part.descriptor, part.size, size - part.size)
-            context.progress(part.size, size)
-        if part.size < end:
-            raise errors.TemporaryError("Connection lost; the next run will resume.")
-    except (errors.TemporaryError, errors.DeadlineExceeded) as error:
-        total = in_words(size) if size >= 0 else "an unknown size"
-        raise type(error)(f"At {in_words(part.size)} of {total}: {error}") from error
