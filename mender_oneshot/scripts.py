@@ -61,7 +61,8 @@ def run(settings: Settings, path: str, seconds: float = SECONDS) -> bytes:
 
     It gets a fixed environment, the working directory / and an empty stdin. Returns when the script exits,
     even if its children keep the pipes open; after `seconds` its whole process group is killed. Raises
-    `errors.ScriptFailed`, with the end of its stderr, or `errors.TemporaryError` if it cannot be started now.
+    `errors.ScriptFailed`, with the end of its stderr (of its stdout if that is empty), or
+    `errors.TemporaryError` if it cannot be started now.
     """
     try:
         process = subprocess.Popen(
@@ -87,14 +88,19 @@ def run(settings: Settings, path: str, seconds: float = SECONDS) -> bytes:
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
-    words = " ".join(messages.decode("utf-8", "replace").split())[-200:]
-    log.debug("%s printed on stderr: %s", path, words)
+    log.debug("%s printed on stderr: %s", path, _end_of(messages))
     if process.returncode:
+        words = _end_of(messages) or _end_of(output)
         status = f"it exited with status {process.returncode}"
         if process.returncode < 0:
             status = f"it was killed by signal {-process.returncode}"
         raise errors.ScriptFailed(f"{status} ({words})" if words else status)
     return bytes(output)
+
+
+def _end_of(output: bytearray) -> str:
+    """Return the end of what a script has printed, on one line."""
+    return " ".join(output[-4096:].decode("utf-8", "replace").split())[-200:]
 
 
 def _read_output(

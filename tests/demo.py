@@ -1,6 +1,6 @@
-"""`make demo`: a device's life in a minute, on the development server, each step a process of its own.
+"""`make demo`: one device against the development server, each step a process of its own.
 
-Nothing here is staged: real HTTPS on loopback, a real artifact, a real kill, a real sub-updater script.
+Everything is real: HTTPS on loopback, artifacts, a killed download, an installation, a rollback.
 """
 
 import json
@@ -21,19 +21,14 @@ from mender_oneshot.devserver import DevServer
 TOOL = Path(sys.executable).with_name("mender-oneshot")
 SIZE = 40_000_000
 
-SUB_UPDATER = """\
+HEALTH_CHECK = """\
 #!/bin/sh
-# Called as: install ARTIFACT. A real one writes a root file system and reboots; this one unpacks a file.
-set -eu
-tar -xOf "$1" data/0000.tar | tar -xO app > {root}/app
-echo "artifact_name=$MENDER_ARTIFACT_NAME" > {root}/etc/artifact_info
-{tool} report --success
-rm "$MENDER_DATASTORE_DIR/update.lock"
+head -c 7 {app} | grep -q working || {{ echo "The application does not start."; exit 1; }}
 """
 
 
 class Demo:
-    """The device on this desk, and the voice that tells what happens."""
+    """A device, and the commands that are run on it."""
 
     def __init__(self, root: Path, server: DevServer) -> None:
         self.root = root
@@ -43,7 +38,7 @@ class Demo:
             "MENDER_DATA_DIR": str(root / "share"),
             "MENDER_DATASTORE_DIR": str(root / "lib"),
         }
-        for name in ("etc", "lib", "share/identity", "share/inventory"):
+        for name in ("etc/checks.d", "lib", "share/identity", "share/inventory"):
             (root / name).mkdir(parents=True)
         settings = {"ServerURL": server.url, "ServerCertificate": str(server.ca), "StartSpreadSeconds": 0}
         (root / "etc/mender.conf").write_text(json.dumps(settings))
@@ -51,14 +46,20 @@ class Demo:
         (root / "lib/device_type").write_text("device_type=demo-board\n")
         self.script("identity/mender-device-identity", "#!/bin/sh\necho serial=demo-0001\n")
         self.script("inventory/mender-inventory-kernel", "#!/bin/sh\necho kernel=$(uname -r)\n")
-        self.script("install", SUB_UPDATER.format(root=root, tool=TOOL))
+        self.script("../etc/checks.d/10-application", HEALTH_CHECK.format(app=self.application))
+
+    @property
+    def application(self) -> Path:
+        """The file that the updates replace."""
+        return self.root / "application"
 
     def script(self, name: str, text: str) -> None:
         path = self.root / "share" / name
         path.write_text(text)
         path.chmod(0o755)
 
-    def say(self, text: str) -> None:
+    def explain(self, text: str) -> None:
+        """Print what the next commands show."""
         print(f"\n{textwrap.fill(text, 100)}", flush=True)
 
     def step(self, *words: str, expect: int = 0) -> None:
@@ -71,7 +72,7 @@ class Demo:
             sys.exit(f"The demo went wrong: exit code {code} instead of {expect}.")
 
     def killed_download(self) -> None:
-        """Start a download and kill it when half of the artifact is here."""
+        """Start a download and kill it at half of the artifact."""
         print("$ mender-oneshot download &", flush=True)
         self.server.faults.add(match="GET /storage/*", stall_after=SIZE // 2)
         part = self.root / "lib/artifact.part"
@@ -84,55 +85,94 @@ class Demo:
         print(f"$ kill -KILL {process.pid}")
         print(f"  ({part.stat().st_size:,} of {SIZE:,} bytes are on disk)")
 
+    def release(self, name: str, content: bytes) -> str:
+        """Upload and deploy an artifact that replaces the application; return the deployment's id."""
+        artifact = make_artifact(
+            self.root / f"{name}.mender",
+            name=name,
+            device_types=("demo-board",),
+            payload={
+                "dest_dir": str(self.root).encode(),
+                "filename": b"application",
+                "permissions": b"755",
+                "application": content,
+            },
+            payload_type="single-file",
+            compression="none",
+        )
+        self.server.upload(artifact)
+        return self.server.deploy(name)
+
+    def wait_for(self, deployment: str, status: str) -> None:
+        """Wait until the server has the final status, and print what it was sent."""
+        end = time.monotonic() + 60
+        while self.server.status(deployment) != status or (status == "failure" and not self.log(deployment)):
+            if time.monotonic() > end:
+                sys.exit(f"The demo went wrong: the deployment is {self.server.status(deployment)}.")
+            time.sleep(0.05)
+        print(f"  (the server received: {', '.join(self.server.status_history(deployment))})")
+
+    def log(self, deployment: str) -> str:
+        """Return the last line of the log of a deployment."""
+        lines = self.server.log(deployment) or [{}]
+        return str(lines[-1].get("message", ""))
+
 
 def main() -> None:
-    """Tell the story."""
+    """Run the demo in a directory that is removed afterwards."""
     root = Path(tempfile.mkdtemp(prefix="mender-oneshot-demo-"))
     with DevServer(root / "server") as server:
         try:
-            story(Demo(root, server), server)
+            run(Demo(root, server), server)
         finally:
             shutil.rmtree(root)
 
 
-def story(demo: Demo, server: DevServer) -> None:
-    """From a fresh device to a reported update."""
-    demo.say(f"A development server listens on {server.url}; here is a device with no key and no state.")
+def run(demo: Demo, server: DevServer) -> None:
+    """Take a new device through an update that succeeds and one that is rolled back."""
+    demo.explain(f"A development server listens on {server.url}. The device has no key yet.")
     demo.step("bootstrap")
-    demo.say("It asks for authorization. It is not accepted yet, and reports that:")
+    demo.explain("It requests authorization, but the server has not accepted it yet:")
     demo.step("auth", expect=77)
-    demo.say("A user accepts the device on the server. It is authorized, and sends its inventory.")
+    demo.explain("A user accepts the device on the server. It is authorized, and sends its inventory.")
     server.accept()
     demo.step("auth")
     demo.step("send-inventory")
-    demo.say(f"A release of {SIZE / 1e6:.0f} MB is uploaded and deployed; the device finds it.")
-    artifact = make_artifact(
-        demo.root / "release-2.mender",
-        name="release-2",
-        device_types=("demo-board",),
-        payload={"app": os.urandom(SIZE)},
-        compression="none",
-    )
-    server.upload(artifact)
-    deployment = server.deploy("release-2")
+    demo.explain(f"A release of {SIZE / 1e6:.0f} MB is uploaded and deployed; the device finds it.")
+    good = demo.release("release-2", b"working" + os.urandom(SIZE))
     demo.step("check-update", "--exit-code", expect=16)
-    demo.say("Half-way through the download the process is killed.")
+    demo.explain("Half-way through the download the process is killed.")
     demo.killed_download()
     demo.step("status")
-    demo.say("The next invocation resumes where the last one was killed.")
+    demo.explain("The next invocation resumes where the last one was killed.")
     demo.step("download")
     sent = sum(seen.sent for seen in server.requests if seen.origin == "storage")
-    print(f"  (the storage sent {sent / artifact.stat().st_size:.2f} times the artifact's size in all)")
-    demo.say("The artifact is verified and handed to the sub-updater, which installs it and reports.")
+    size = (demo.root / "release-2.mender").stat().st_size
+    print(f"  (the storage sent {sent / size:.2f} times the artifact's size in all)")
+    demo.explain(
+        "The artifact is verified and handed to the built-in installer. It replaces a file, runs the health "
+        "check of this device, commits and reports."
+    )
     demo.step("install")
-    server.wait_for(lambda seen: seen.path.endswith("/status") and b"success" in seen.body)
-    demo.say("The server knows:")
-    print(f"  deployment status: {' -> '.join(server.status_history(deployment))}")
+    demo.wait_for(good, "success")
     demo.step("show-artifact")
-    demo.say("From here on a timer calls `run --all`. With nothing to do it is quick and quiet.")
+    demo.explain(
+        "The next release is broken. `run --all`, which a timer calls on a device, does all steps. The "
+        "health check fails, and the old file comes back."
+    )
+    bad = demo.release("release-3", b"broken" + os.urandom(1000))
+    demo.step("check-update")
+    demo.step("run", "--all")
+    demo.wait_for(bad, "failure")
+    print(f"  (the last line of its log: {demo.log(bad)})")
+    demo.step("show-artifact")
+    works = demo.application.read_bytes().startswith(b"working")
+    demo.explain("With nothing to do, a run is quick and quiet.")
     demo.step("run", "--all")
     demo.step("run", "--all")
-    print(f"\nDone: {server.status(deployment)}.")
+    if not works:
+        sys.exit("The demo went wrong: the application of release-2 is gone.")
+    print(f"\nDone: {server.status(good)}.")
 
 
 if __name__ == "__main__":

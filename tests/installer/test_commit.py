@@ -98,6 +98,15 @@ def test_a_check_that_hangs_is_ended_and_the_update_rolled_back(
     assert "ArtifactRollback" in module.calls
 
 
+@pytest.mark.parametrize("stream", [1, 2])
+def test_the_log_ends_with_what_a_failed_check_printed(
+    accepted: Device, server: DevServer, module: Recorder, deployment: str, stream: int
+) -> None:
+    check(accepted, "10-web", f"#!/bin/sh\necho no answer from port 80 >&{stream}\nexit 1\n")
+    accepted.ok("run", "--all")
+    assert "no answer from port 80" in last_line(accepted, server, deployment)
+
+
 def test_a_check_that_cannot_be_executed_rolls_back(
     accepted: Device, server: DevServer, module: Recorder, deployment: str
 ) -> None:
