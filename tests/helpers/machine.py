@@ -85,14 +85,24 @@ class Machine:
     def run(self, *words: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
         """Run a command in the machine."""
         self._keep_on()
-        done = subprocess.run(
-            ["nsenter", "--all", "-t", str(self._init() or 0), "--", *words],
+        command = ["nsenter", "--all", "-t", str(self._init() or 0), "--", *words]
+        process = subprocess.Popen(
+            command,
             env={"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"},
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
-            check=False,
         )
+        while True:
+            try:
+                output = process.communicate(timeout=1)
+                break
+            except subprocess.TimeoutExpired:
+                # A shutdown stops all processes of the machine before it kills them. nsenter, which is
+                # outside, then stops itself, and is not continued.
+                process.send_signal(signal.SIGCONT)
+        done = subprocess.CompletedProcess(command, process.returncode, *output)
         assert not check or done.returncode == 0, done
         return done
 
