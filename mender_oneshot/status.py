@@ -1,10 +1,11 @@
 """What `status` and `show-artifact` print; reads files only, without lock and network."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from . import credentials, device, errors, paths, plan, snapshot, state, state_store
+from .installer import description
 from .settings import Settings
 from .state import State
 
@@ -31,6 +32,11 @@ def describe(settings: Settings) -> dict[str, Any]:
     reported = None if handoff or not now.lock else state.final_result(known, now.lock)
     failing = {name: failure for name, failure in known.failures.items() if failure.failed}
     device_type, no_device_type = _read(device.device_type, settings)
+    installation = None
+    try:
+        installation = description.describe(settings)
+    except errors.DiskError as error:
+        trouble = trouble or str(error)
     return {
         "device_type": device_type,
         "device_type_problem": no_device_type,
@@ -41,7 +47,9 @@ def describe(settings: Settings) -> dict[str, Any]:
         "downloaded_bytes": _size(settings, now) if deployment else 0,
         "artifact_bytes": deployment.size if deployment and deployment.size >= 0 else None,
         "installing": installing,
+        "installation": installation,
         "reported": reported.status if reported else None,
+        "paused": [_paused(settings, step, gate) for step, gate in known.gates.items()],
         "queued_results": [
             {"deployment": result.deployment, "status": result.status} for result in known.results
         ],
@@ -63,21 +71,9 @@ def lines(facts: dict[str, Any]) -> list[str]:
         f"server          {', '.join(facts['servers']) or 'none configured'}",
         f"authorized      {_YES_OR_NO[facts['authorized']]}",
     ]
-    if facts["deployment"]:
-        done, size = facts["downloaded_bytes"], facts["artifact_bytes"]
-        progress = "download not started"
-        if done or size is not None:
-            progress = f"{done} of {'an unknown number of' if size is None else size} bytes downloaded"
-        output.append(f"update          {facts['deployment']['artifact_name']}, {progress}")
-    if facts["reported"]:
-        output.append(
-            f"reported        {facts['reported']} of deployment {facts['installing']}; waiting for its "
-            "sub-updater to remove update.lock"
-        )
-    elif facts["installing"] is not None:
-        output.append(
-            f"installing      deployment {facts['installing'] or 'unknown'}; waiting for its sub-updater"
-        )
+    output += _update(facts)
+    for paused in facts["paused"]:
+        output.append(f"paused          {paused['step']}, {description.pause(paused)}")
     for result in facts["queued_results"]:
         output.append(f"pending result  {result['status']} of deployment {result['deployment']}")
     if facts["last_result"] and not facts["queued_results"]:
@@ -92,6 +88,35 @@ def lines(facts: dict[str, Any]) -> list[str]:
     soon = "unknown" if wait is None else f"in {wait} s"
     output.append(f"next            {step}, now" if step else f"next            {soon}")
     return output
+
+
+def _update(facts: dict[str, Any]) -> Iterator[str]:
+    """Yield the lines about the deployment that is under way, or the installation by hand."""
+    if facts["deployment"]:
+        done, size = facts["downloaded_bytes"], facts["artifact_bytes"]
+        progress = "download not started"
+        if done or size is not None:
+            progress = f"{done} of {'an unknown number of' if size is None else size} bytes downloaded"
+        yield f"update          {facts['deployment']['artifact_name']}, {progress}"
+    if facts["reported"]:
+        yield (
+            f"reported        {facts['reported']} of deployment {facts['installing']}; waiting for its "
+            "sub-updater to remove update.lock"
+        )
+    elif facts["installation"]:
+        yield f"installing      {description.sentence(facts['installation'])}"
+    elif facts["installing"] is not None:
+        yield f"installing      deployment {facts['installing'] or 'unknown'}; waiting for its sub-updater"
+
+
+def _paused(settings: Settings, step: str, gate: state.Gate) -> dict[str, Any]:
+    """Return what is known of a state script of the device that has asked for a pause."""
+    return {
+        "step": step,
+        "paused_by": gate.script,
+        "asked_again_at": gate.at + settings.state_script_retry_interval,
+        "paused_until": gate.at + max(settings.state_script_retry_timeout - gate.waited, 0),
+    }
 
 
 def _last_result(deployment: str, status: str, outcome: str | None) -> str:

@@ -164,7 +164,7 @@ class Installation:
             self.record = self.record._replace(old_root=root.mounted())
         if self.record.progress.phase == "ArtifactCommit":
             self.record = self.record._replace(new_root=root.mounted())
-        self.record = self.record._replace(boot=boot_id(), stopped=stopped)
+        self.record = self.record._replace(boot=boot_id(), at=time.time(), stopped=stopped)
         record.save(self._places.record, self.record)
 
     def _outcome(self, progress: Progress) -> str:

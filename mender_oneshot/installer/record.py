@@ -31,6 +31,7 @@ class Record(NamedTuple):
     clears: tuple[str, ...] = ()
     progress: Progress = Progress()
     boot: str = ""  # the kernel's boot id when the phase was noted
+    at: float = 0  # and the clock, seconds since 1970
     why: str = ""  # the first error, a sentence
     old_root: str = ""  # the root file system when the update was installed (`root.mounted`)
     new_root: str = ""  # and when it was to be committed
@@ -58,7 +59,7 @@ def load(path: str) -> Record | None:
         return None
     try:
         return _read(json.loads(content))
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _unreadable(path) from error
 
 
@@ -75,6 +76,9 @@ def _read(members: Any) -> Record:
     found = Record(**known, progress=progress or Progress())
     texts = (*(getattr(found, name) for name in _TEXTS), *found.clears, *found.provides.values())
     if reader.damaged or found.progress.phase not in PHASES or not all(isinstance(one, str) for one in texts):
+        raise ValueError
+    reader.typed(float, "at", found.at)
+    if reader.damaged:
         raise ValueError
     return found
 
