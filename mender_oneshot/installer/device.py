@@ -208,7 +208,8 @@ def _checks(directory: str) -> Iterator[str]:
         raise Rejected(f"The health checks in {directory} cannot be read: {error.strerror}.") from error
     for name in names:
         path = f"{directory}/{name}"
-        if not name.startswith(".") and os.access(path, os.X_OK) and os.path.isfile(path):
+        # Not access(2), which would have a check skipped that cannot be run because of noexec.
+        if not name.startswith(".") and os.path.isfile(path) and os.stat(path).st_mode & 0o111:
             yield path
 
 

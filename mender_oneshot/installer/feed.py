@@ -38,17 +38,19 @@ class Feed:
         self._streaming = False
         self._asked_for_files = False
         self._complete = False
-        with self._working():
+        with self._working(self._streams):
             os.mkdir(self._streams, 0o755)
             os.mkfifo(self._next, 0o600)
         self._process = module.start(self._call)
 
     def close(self) -> None:
         """Stop what is left of the call, and remove files that are not complete, which may fill the disk."""
+        if self._complete:
+            return
         if self._process.poll() is None:
             processes.stop(self._process)
-        if not self._complete:
-            shutil.rmtree(self._files, ignore_errors=True)
+        processes.kill_session(self._process.pid)
+        shutil.rmtree(self._files, ignore_errors=True)
 
     def receive(self, name: str, size: int, pieces: Iterator[bytes]) -> None:
         """Give one file to the module; raises `ModuleFailed`, `errors.NoSpace` or `errors.DiskError`."""
@@ -60,7 +62,7 @@ class Feed:
         line = f"streams/{name} {size}\n" if self._with_sizes else f"streams/{name}\n"
         stream = f"{self._streams}/{name}"
         if not self._asked_for_files:
-            with self._working():
+            with self._working(stream):
                 os.mkfifo(stream, 0o600)
             announced = self._open(self._next)
             if announced is None:
@@ -88,18 +90,17 @@ class Feed:
                 self._remove_streams()
                 self._complete = True
                 return
-        with self._working():
+        with self._working(self._files):
             disk.sync_directory(self._files)
             disk.sync_directory(self._module.tree)
         self._complete = True
 
     @contextlib.contextmanager
-    def _working(self) -> Iterator[None]:
+    def _working(self, path: str) -> Iterator[None]:
         """Explain what goes wrong in the tree, which the module can change as well."""
         try:
             yield
         except OSError as error:
-            path = os.fsdecode(error.filename or self._module.tree)
             if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.ELOOP):
                 raise ModuleFailed(
                     f"The update module {self._module.name} has removed or replaced {path} during "
@@ -110,7 +111,7 @@ class Feed:
     def _open(self, path: str) -> int | None:
         """Open a FIFO for writing once the module reads it; None if the module has ended well instead."""
         while True:
-            with self._working():
+            with self._working(path):
                 try:
                     descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
                 except OSError as error:
@@ -168,7 +169,7 @@ class Feed:
     def _begin_files(self) -> None:
         self._remove_streams()
         shutil.rmtree(self._files, ignore_errors=True)  # a module has no business there yet
-        with self._working():
+        with self._working(self._files):
             os.mkdir(self._files, 0o755)
         self._asked_for_files = True
 
@@ -179,21 +180,21 @@ class Feed:
 
     def _write_file(self, name: str, size: int, pieces: Iterator[bytes]) -> None:
         path = f"{self._files}/{name}"
-        with self._working():
+        with self._working(self._files):
             free = disk.free(self._files)
         if free < size + disk.STATE_RESERVE:
             raise errors.NoSpace(
                 f"Cannot write {path}: the payload needs {size} bytes, and only {free} are free; free some "
                 "space, then deploy again."
             )
-        with self._working():
+        with self._working(path):
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         with open(descriptor, "wb", buffering=0) as file:
             for piece in pieces:  # an error in reading the artifact has another sentence
                 view = memoryview(piece)
-                with self._working():
+                with self._working(path):
                     while view:
                         view = view[file.write(view) :]
-            with self._working():
+            with self._working(path):
                 os.fchmod(descriptor, 0o644)  # whatever our umask is
                 os.fsync(descriptor)

@@ -53,6 +53,7 @@ class Module(NamedTuple):
                 pipe.close()
         text = output.decode("utf-8", "replace").removesuffix("\n") or answers[0]
         if text not in answers:
+            processes.kill_session(process.pid)
             raise ModuleFailed(
                 f"The update module {self.name} answered {text[:60]!r} to {name}; it must be one of "
                 f"{', '.join(answers)}: correct the module."

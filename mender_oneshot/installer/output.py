@@ -30,7 +30,9 @@ def shorten() -> bool:
         try:
             if not os.path.samestat(found, os.fstat(descriptor)):
                 return False
-            tail = os.pread(descriptor, TAIL, os.fstat(descriptor).st_size - TAIL)
+            size = os.fstat(descriptor).st_size
+            tail = os.pread(descriptor, TAIL, size - TAIL)
+            tail += os.pread(descriptor, TAIL, size)  # written in the meantime
             os.ftruncate(descriptor, HEAD)
             os.write(descriptor, _MARK + tail)
         finally:

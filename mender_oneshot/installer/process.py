@@ -77,8 +77,11 @@ def end_what_is_left(note: bytes) -> bool:
     if len(fields) != 3 or not fields[1].isdigit() or fields[0] != pidfile.boot_id():
         return False
     leader = int(fields[1])
-    if os.path.lexists(f"/proc/{leader}") and not pidfile.is_running(note):
-        return False  # the number belongs to another process, which it gets only after the session has ended
+    fields_now = _stat(leader)
+    if fields_now and fields_now[19].decode() != fields[2]:
+        return (
+            False  # another process has the number, so the session has ended: it keeps its number until then
+        )
     found = bool(_family(_running(), {leader}))
     if found:
         kill_session(leader)
@@ -89,17 +92,21 @@ def _running() -> list[_Process]:
     """Return all processes that have not ended; an empty list without /proc."""
     found = []
     with contextlib.suppress(OSError):
-        for name in os.listdir("/proc"):
-            if not name.isdigit():
-                continue
-            try:
-                with open(f"/proc/{name}/stat", "rb") as file:
-                    fields = file.read().rpartition(b")")[2].split()  # the name before it may be anything
-            except OSError:
-                continue
-            if len(fields) > 19 and fields[0] not in (b"Z", b"X"):
-                found.append(_Process(int(name), int(fields[1]), int(fields[3]), fields[19].decode()))
+        for number in [int(name) for name in os.listdir("/proc") if name.isdigit()]:
+            fields = _stat(number)
+            if fields and fields[0] not in (b"Z", b"X"):
+                found.append(_Process(number, int(fields[1]), int(fields[3]), fields[19].decode()))
     return found
+
+
+def _stat(number: int) -> list[bytes]:
+    """Return the fields of /proc/N/stat from the state on, an empty list if there is no such process."""
+    try:
+        with open(f"/proc/{number}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()  # the name before it may contain anything
+    except OSError:
+        return []
+    return fields if len(fields) > 19 else []
 
 
 def _family(running: Iterable[_Process], roots: set[int]) -> set[_Process]:
