@@ -35,7 +35,7 @@ def make_artifact(
     provides: Mapping[str, str] | None = None,
     depends: Mapping[str, Sequence[str]] | None = None,
     header_depends: Mapping[str, Sequence[str]] | None = None,
-    meta_data: Mapping[str, Any] | None = None,
+    meta_data: Mapping[str, Any] | bytes | None = None,
     checksums: Mapping[str, str] | None = None,
     version: bytes = b'{"format":"mender","version":3}',
     scripts: Mapping[str, str] | None = None,
@@ -64,7 +64,7 @@ def make_artifact(
         "header-info": json.dumps(header_info).encode(),
         **{f"scripts/{script}": text.encode() for script, text in (scripts or {}).items()},
         "headers/0000/type-info": json.dumps(type_info).encode(),
-        "headers/0000/meta-data": b"" if meta_data is None else json.dumps(meta_data).encode(),
+        "headers/0000/meta-data": _meta_data(meta_data),
     }
     packed_header = pack(_tar(header))
     sums = {
@@ -82,6 +82,12 @@ def make_artifact(
     }
     path.write_bytes(_tar(members))
     return path
+
+
+def _meta_data(given: Mapping[str, Any] | bytes | None) -> bytes:
+    if isinstance(given, bytes):
+        return given
+    return b"" if given is None else json.dumps(given).encode()
 
 
 def _tar(members: Mapping[str, bytes]) -> bytes:
