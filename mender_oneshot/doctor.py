@@ -19,12 +19,12 @@ from . import (
     disk,
     errors,
     identity,
+    installation_checks,
     liveness,
     network,
     paths,
     permissions,
     plan,
-    scripts,
     snapshot,
     state,
     state_store,
@@ -61,7 +61,7 @@ def examine(settings: Settings, trouble: errors.Error | None = None) -> Iterator
     yield finding("artifact", _artifact, settings)
     yield finding("identity", _identity, settings)
     yield from _inventory(settings)
-    yield finding("sub-updater", _sub_updater, settings)
+    yield from installation_checks.examine(settings)
     if trouble:
         return
     yield finding("device key", _device_key, settings)
@@ -235,29 +235,6 @@ def _verify_keys(settings: Settings) -> str:
     if held and plan.link_is_open(held, settings):
         raise errors.SettingsError(f"Deployment {held.id}: {plan.OPEN_LINK}")
     return f"Signatures required (trusted keys: {count})." if count else "Signatures not required."
-
-
-def _sub_updater(settings: Settings) -> str:
-    path = settings.places.install_script
-    disk.require_target(path)
-    if not os.path.lexists(path):
-        return _modules(settings)
-    if obstacle := scripts.obstacle(path):
-        raise errors.SettingsError(
-            f"The sub-updater {path} cannot be started: {obstacle}; without it no update can be installed."
-        )
-    return f"The sub-updater {path} can be started."
-
-
-def _modules(settings: Settings) -> str:
-    """Describe what the built-in installer can install; raises `errors.SettingsError` for a broken module."""
-    from .installer import modules
-
-    types = modules.payload_types(settings)
-    for payload_type in types:
-        if obstacle := modules.obstacle(settings, payload_type):
-            raise errors.SettingsError(f"Payloads of type {payload_type!r} cannot be installed: {obstacle}.")
-    return f"The built-in installer can install these payload types: {', '.join(types)}."
 
 
 def _server(url: str, settings: Settings) -> str:

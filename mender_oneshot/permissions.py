@@ -1,5 +1,6 @@
 """Find files that other users can change although they decide what root runs and trusts."""
 
+import contextlib
 import os
 from collections.abc import Iterator
 
@@ -51,8 +52,7 @@ def _paths(settings: Settings) -> Iterator[str]:
     for path in [path for path in files if path]:
         yield os.path.dirname(path)
         yield path
-    yield inventory
-    try:
-        yield from (f"{inventory}/{name}" for name in sorted(os.listdir(inventory)))
-    except OSError:
-        return
+    for directory in (inventory, places.modules, places.state_scripts, places.health_checks):
+        yield directory
+        with contextlib.suppress(OSError):
+            yield from (f"{directory}/{name}" for name in sorted(os.listdir(directory)))

@@ -21,7 +21,7 @@ from .slots import Board, NotConfigured, Slot, configured, mounted, require_writ
 _ORIGINAL = "orig-part"
 
 
-class _System(NamedTuple):
+class System(NamedTuple):
     """What runs, and what the boot loader will boot."""
 
     environment: Environment
@@ -34,7 +34,7 @@ class _System(NamedTuple):
         return self.environment.active == self.running.number
 
 
-def _survey(board: Board) -> _System:
+def survey(board: Board) -> System:
     """Compare the boot loader environment with what is mounted; raises `errors.Error` if they do not fit."""
     slots = configured(board)
     environment = boot_environment.load()
@@ -50,10 +50,10 @@ def _survey(board: Board) -> _System:
             f"The root file system is on neither {slots[0].path} nor {slots[1].path}; "
             "correct RootfsPartA and RootfsPartB in mender.conf."
         )
-    return _System(environment, running, slots[1] if running == slots[0] else slots[0])
+    return System(environment, running, slots[1] if running == slots[0] else slots[0])
 
 
-def _require_active(system: _System) -> None:
+def require_active(system: System) -> None:
     """Raise `errors.Error` if the boot loader boots another slot than the one that runs."""
     if not system.is_next:
         raise errors.Error(
@@ -74,8 +74,8 @@ class _Module:
 
     def download_with_sizes(self, update: str) -> None:
         """Write the image to the other slot; the boot loader environment stays as it is."""
-        system = _survey(self.board)
-        _require_active(system)
+        system = survey(self.board)
+        require_active(system)
         if system.environment.upgrade_available:
             _end_stale_trial(update)
         name, length = _next_file(update)
@@ -96,7 +96,7 @@ class _Module:
 
     def install(self, update: str) -> None:
         """Have the other slot booted as a trial."""
-        system = _survey(self.board)
+        system = survey(self.board)
         original = _original(update)
         if original is None:
             raise errors.Error("The image has not been written completely; deploy it again.")
@@ -107,7 +107,7 @@ class _Module:
             )
         if system.environment == Environment(system.other.number, True):
             return  # before a power cut
-        _require_active(system)
+        require_active(system)
         if system.environment.upgrade_available:
             raise errors.Error(
                 "The boot loader environment has upgrade_available=1, so another update is under way; "
@@ -117,7 +117,7 @@ class _Module:
 
     def verify_reboot(self, update: str) -> None:
         """Raise `errors.Error` unless the new system runs and is not committed."""
-        system = _survey(self.board)
+        system = survey(self.board)
         if _original(update) == system.running.number:
             raise errors.Error(
                 f"The old slot {system.running.path} runs: the new system did not start, or there was no "
@@ -128,11 +128,11 @@ class _Module:
                 "The boot loader environment has upgrade_available=0: the boot loader has ended the trial, "
                 "or it was committed."
             )
-        _require_active(system)
+        require_active(system)
 
     def verify_rollback_reboot(self, update: str) -> None:
         """Raise `errors.Error` unless the old system runs and no trial is under way."""
-        system = _survey(self.board)
+        system = survey(self.board)
         if _original(update) not in (None, system.running.number):
             raise errors.Error(f"The new slot {system.running.path} still runs; reboot.")
         if system.environment.upgrade_available:
@@ -140,18 +140,18 @@ class _Module:
                 "The boot loader environment has upgrade_available=1, so the update has not been rolled "
                 "back; roll it back again."
             )
-        _require_active(system)
+        require_active(system)
 
     def commit(self, update: str) -> None:
         """Make the trial permanent."""
-        system = _survey(self.board)
+        system = survey(self.board)
         original = _original(update)
         if original == system.running.number:
             raise errors.Error(
                 f"Cannot commit the update: the old slot {system.running.path} runs, so the new system did "
                 "not start; deploy it again."
             )
-        _require_active(system)
+        require_active(system)
         if system.environment.upgrade_available:
             boot_environment.store(None, upgrade_available=False, bootcount=False)
         elif original is None:
@@ -180,7 +180,7 @@ class _Module:
     def _rollback_unnoted(self) -> None:
         """Undo a change of slot that no note tells of, if the old system still runs."""
         try:
-            system = _survey(self.board)
+            system = survey(self.board)
         except NotConfigured as error:
             explain(f"{error} The boot loader ends the trial at the next boot.")
             return
@@ -201,7 +201,7 @@ class _Module:
         if original is None:
             return
         try:
-            system = _survey(self.board)
+            system = survey(self.board)
             if system.environment.upgrade_available and system.running.number == original:
                 boot_environment.store(original, upgrade_available=False)
         except errors.Error as error:
