@@ -47,6 +47,8 @@ def run(context: Context, *, paced: bool) -> Outcome:
             "The sub-updater of the last update is still running; its files will be removed after it exits.",
         )
     # First the files: saving the state may need their space.
+    if now.lock is not None:  # otherwise the record is that of an installation by hand
+        disk.remove(context.data(INSTALLER))
     disk.remove(context.data(UPDATE_LOCK), context.data(ARTIFACT), context.data(PART), context.data(PROVIDES))
     store.state = state._replace(handoff=None)
     final = final_result(state, now.lock) if now.lock else None
