@@ -155,3 +155,48 @@ DIFFERENT = {
         "The device reboots ten times at most; then the failure is handled and the module cleans up.",
     ),
 }
+
+
+CUTS = REPO / "tests" / "installer" / "cuts.tsv"
+REQUESTS = {"status": "PUT */status", "login": "POST */auth_requests"}
+
+
+class Cut(NamedTuple):
+    """A power cut in a state of an installation, and what comes of it."""
+
+    name: str
+    at: str
+    """The call or the script in which it happens ("C." is the end of the call C), or a request to the server:
+    which one of its kind, and whether the server has answered it."""
+    failed: list[str]  # the calls that have failed before, each once
+    reboot: str
+    course: Course
+    mender: str  # what the Mender client makes of it
+    why: str  # the reason for a difference, a sentence
+
+    @property
+    def request(self) -> tuple[str, int, bool] | None:
+        """Return the pattern of a request, which one of its kind, and whether the server processes it."""
+        kind, _, rest = self.at.partition(" ")
+        if not rest:
+            return None
+        nth, moment = rest.split()
+        return REQUESTS[kind], int(nth), moment == "answered"
+
+
+def cuts() -> list[Cut]:
+    """Return the power cuts of `cuts.tsv`."""
+    with CUTS.open() as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    return [
+        Cut(
+            row["cut"],
+            row["at"],
+            row["failed"].split(),
+            "Yes" if row["reboot"] == "yes" else "No",
+            Course(row["calls"], row["statuses"], row["name_after"]),
+            row["mender"],
+            row["why"],
+        )
+        for row in rows
+    ]

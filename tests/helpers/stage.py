@@ -1,12 +1,15 @@
 """Whole installations with a scripted update module, with faults and power cuts on demand."""
 
 import contextlib
+import fnmatch
 import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from helpers.artifacts import make_artifact
 from helpers.cases import Course, in_full, joined
@@ -14,7 +17,7 @@ from helpers.device import Device, Run
 from helpers.update_module import SCRIPT, Recorder, device_script
 from helpers.waiting import until
 from mender_oneshot import pidfile
-from mender_oneshot.devserver import DevServer
+from mender_oneshot.devserver import DevServer, Seen
 
 DAY = 86400.0
 STEPS_MAX = 40
@@ -54,36 +57,39 @@ FAULTS = {
 class Stage:
     """A device without a sub-updater, which one case after the other begins as it was when it was new."""
 
-    def __init__(self, directory: Path, server: DevServer) -> None:
-        self.server = server
+    def __init__(self, directory: Path) -> None:
+        self._cut_at, self._requests, self._cut = "", 0, threading.Event()
+        self.server = DevServer(directory / "server", on_seen=self._seen, accept_all=True)
         self.device = Device(directory / "device", sys.executable)
-        self.device.use_server(server)
+        self.module = Recorder(self.device)
+        self.deployment = ""
+        self.system = self.device.root / "system"
+        self._reached, self._go = self.device.root / "reached", self.device.root / "go"
+        self._fresh = directory / "fresh"
+
+    def begin(self) -> None:
+        """Make the device known to the server, and keep a copy of both for `reset`."""
+        self.device.use_server(self.server)
         self.device.configure(
             # Uptime counts as the time since the boot, and the machine of the tests may be up for days.
             InstallTimeoutSeconds=0,
             InventoryPollIntervalSeconds=2**31,
             StateScriptRetryIntervalSeconds=0,
         )
-        server.accept_all = True
-        self.module = Recorder(self.device)
-        self.system = self.device.root / "system"
         self.system.write_text("old\n")
-        self._reached, self._go = self.device.root / "reached", self.device.root / "go"
         for action in ("Enter", "Leave", "Error"):
             self.device_script(f"Download_{action}")
         self.device.ok("run", "--all")
-        self._upload("release-2", self.module.name)
-        self._upload("empty", None)
-        self._fresh = directory / "fresh"
+        self.upload("release-2", self.module.name)
         shutil.copytree(self.device.root, self._fresh)
-        self._of_server = server.snapshot()
-        self.deployment = ""
+        self._of_server = self.server.snapshot()
 
-    def _upload(self, name: str, payload_type: str | None) -> None:
+    def upload(self, name: str, payload_type: str | None, **options: Any) -> None:
+        """Upload an artifact; one without a payload if the type is None."""
         path = self.device.root / f"{name}.mender"
         scripts = self.module.scripts() if payload_type else {}
         payload = {"file": b"of release-2\n"} if payload_type else {}
-        make_artifact(path, name, payload_type=payload_type, payload=payload, scripts=scripts)
+        make_artifact(path, name, payload_type=payload_type, payload=payload, scripts=scripts, **options)
         self.server.upload(path)
 
     def device_script(self, name: str) -> None:
@@ -91,10 +97,16 @@ class Stage:
         text = SCRIPT.format(name=name, log=self.module.log, faults=self.module.faults)
         device_script(self.device, f"{name}_00", text)
 
+    def frame_checks(self) -> None:
+        """Add the state scripts of a check for updates."""
+        for name in ("Idle_Enter", "Idle_Leave", "Sync_Enter", "Sync_Leave", "Sync_Error"):
+            self.device_script(name)
+
     def reset(self, *, reboot: str, rollback: str, sizes: str = "") -> None:
         """Make the device new, with a module that gives these answers, and forget what the server knows."""
         shutil.rmtree(self.device.root)
         shutil.copytree(self._fresh, self.device.root)
+        self._cut_at = ""
         self.server.faults.clear()
         self.server.restore(self._of_server)
         self.deployment = ""
@@ -125,6 +137,26 @@ class Stage:
         act()
         self._go.touch()
 
+    def cut_at(self, match: str, nth: int, processed: bool) -> None:
+        """Cut the power at the nth request that matches, before the server's answer is there.
+
+        `match` is a glob pattern over "METHOD path".
+        """
+        self._cut_at, self._requests = match, nth
+        self._cut.clear()
+        if not processed:
+            if nth > 1:
+                self.server.faults.add(match, nth - 1)
+            self.server.faults.add(match, status=503)
+
+    def _seen(self, seen: Seen) -> None:
+        if self._cut_at and fnmatch.fnmatchcase(f"{seen.method} {seen.path}", self._cut_at):
+            self._requests -= 1
+            if self._requests == 0:
+                self._end_processes()
+                self._cut_at = ""
+                self._cut.set()
+
     def deploy(self, name: str = "release-2") -> None:
         """Deploy a release."""
         self.deployment = self.server.deploy(name)
@@ -141,20 +173,20 @@ class Stage:
         lock = self.device.data / "sub-updater.lock"
         until(lambda: not (lock.exists() and pidfile.is_running(lock.read_bytes())), "the installer ends", 60)
 
-    def end_processes(self) -> None:
-        """Kill every process of the device, as a power cut does."""
+    def _end_processes(self) -> None:
+        """Kill every process of the device."""
         mark = f"MENDER_DATASTORE_DIR={self.device.data}\0".encode()
         for environment in Path("/proc").glob("[0-9]*/environ"):
             with contextlib.suppress(OSError):
-                number = int(environment.parent.name)
-                if mark in environment.read_bytes() and number != os.getpid():
-                    os.kill(number, signal.SIGKILL)
-        self.wait()
+                if mark in environment.read_bytes():
+                    os.kill(int(environment.parent.name), signal.SIGKILL)
 
     def carry_out(self) -> Course:
         """Run what is due, each time as after a power cut, until the update is over; return its course."""
         for _ in range(STEPS_MAX):
             self.run()
+            if self._cut_at:
+                assert self._cut.wait(60), f"{self._cut_at} is requested"
             self.wait()
             if self.is_over:
                 return self.course
@@ -185,10 +217,14 @@ class Stage:
     def name(self) -> str:
         """What is installed, as the device reports it."""
         info = (self.device.conf / "artifact_info").read_text()
-        names = {
-            "release-1": "old",
-            "release-2": "new",
-            "release-2_INCONSISTENT": "inconsistent",
-            "empty": "new",
-        }
-        return names[info.splitlines()[0].removeprefix("artifact_name=")]
+        name = info.splitlines()[0].removeprefix("artifact_name=")
+        return {"release-1": "old"}.get(name) or ("inconsistent" if name.endswith("_INCONSISTENT") else "new")
+
+
+@contextlib.contextmanager
+def staged(directory: Path) -> Iterator[Stage]:
+    """Return a stage and its server, which ends with the block."""
+    stage = Stage(directory)
+    with stage.server:
+        stage.begin()
+        yield stage

@@ -4,9 +4,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from helpers.cases import Case, cases
-from helpers.stage import Stage
-
-from mender_oneshot.devserver import DevServer
+from helpers.stage import Stage, staged
 
 SCRIPTED = {"fails-once", "fails-always", "power-cut-once", "hangs"}
 STATUS = "PUT */status"
@@ -14,25 +12,20 @@ STATUS = "PUT */status"
 
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    directory = tmp_path_factory.mktemp("cases")
-    with DevServer(directory / "server") as server:
-        yield Stage(directory, server)
+    with staged(tmp_path_factory.mktemp("cases")) as made:
+        made.upload("empty", None)
+        yield made
 
 
 def two_checks(stage: Stage) -> None:
     """Check for an update without a result, with the state scripts of the device."""
-    frame_checks(stage)
+    stage.frame_checks()
     stage.run()
-
-
-def frame_checks(stage: Stage) -> None:
-    for name in ("Idle_Enter", "Idle_Leave", "Sync_Enter", "Sync_Leave", "Sync_Error"):
-        stage.device_script(name)
 
 
 def three_checks(stage: Stage) -> None:
     """Fail before a check, then after one that has found the update, then check without a result."""
-    frame_checks(stage)
+    stage.frame_checks()
     stage.run()
     stage.deploy()
     stage.run()
