@@ -34,6 +34,7 @@ def places(settings: Settings) -> Places:
     data = settings.places.data
     return Places(
         record=data(paths.INSTALLER),
+        reserve=data(paths.INSTALLER_RESERVE),
         tree=data(paths.MODULE_TREE),
         scripts=data(paths.ARTIFACT_SCRIPTS),
         note=data(paths.MODULE_PROCESS),
@@ -122,7 +123,7 @@ class ByHand:
     def finish(self, done: Record) -> None:
         """Remove the record, and the artifact if it was downloaded for `install URL` and is still there."""
         data = self.settings.places.data
-        disk.remove(data(paths.BY_HAND_ARTIFACT), data(paths.INSTALLER))
+        disk.remove(data(paths.BY_HAND_ARTIFACT), data(paths.INSTALLER_RESERVE), data(paths.INSTALLER))
 
 
 class ForServer(ByHand):

@@ -86,6 +86,7 @@ class Places(NamedTuple):
     """Where an installation keeps its files: paths."""
 
     record: str
+    reserve: str  # room for the record
     tree: str  # of the update module
     scripts: str  # the artifact's state scripts
     note: str  # which process of the module runs
@@ -165,7 +166,16 @@ class Installation:
         if self.record.progress.phase == "ArtifactCommit":
             self.record = self.record._replace(new_root=root.mounted())
         self.record = self.record._replace(boot=boot_id(), at=time.time(), stopped=stopped)
-        record.save(self._places.record, self.record)
+        self._with_reserve(lambda: record.save(self._places.record, self.record))
+
+    def _with_reserve(self, write: Callable[[], None]) -> None:
+        """Write something, if necessary into the room that was reserved; raises like `write`."""
+        try:
+            write()
+        except errors.NoSpace:
+            if not record.release(self._places.reserve):
+                raise
+            write()
 
     def _outcome(self, progress: Progress) -> str:
         """Do the work of a phase and return what came of it."""
@@ -183,7 +193,7 @@ class Installation:
             elif kind == CALL:
                 self._call(progress)
             else:
-                self._around.save_provides(self.record)
+                self._with_reserve(lambda: self._around.save_provides(self.record))
         except (ModuleFailed, ScriptFailed, Rejected, errors.ArtifactRejected) as error:
             self._explain(str(error))
             return ERROR
@@ -257,6 +267,7 @@ class Installation:
         """Give the payload to the module, from its beginning: whatever an earlier attempt left goes first."""
         scripts = self._places.scripts
         self._remove_files()
+        record.reserve(self._places.reserve, self.record)
         try:
             os.makedirs(scripts, 0o700)
         except OSError as error:

@@ -13,6 +13,8 @@ from .phases import PHASES, Progress
 
 SCHEMA = 1
 LIMIT = 1 << 20
+RESERVE = 64 << 10
+"""Bytes of disk space for the notes of an installation, besides what its artifact provides."""
 
 
 class Corrupt(errors.DiskError):
@@ -50,6 +52,24 @@ def save(path: str, record: Record) -> None:
     members["progress"] = record.progress._asdict()
     members["pause"] = record.pause and record.pause._asdict()
     disk.write_whole(path, json.dumps({"schema": SCHEMA, **members}, indent=1).encode() + b"\n")
+
+
+def reserve(path: str, record: Record) -> None:
+    """Write a file with the room that an installation needs for its notes, whatever its module fills.
+
+    Raises `errors.NoSpace` or `errors.DiskError`.
+    """
+    # Random, so that no file system compresses it; the provides are in the record, and are stored as well.
+    disk.write_whole(path, os.urandom(RESERVE + 2 * len(json.dumps(record))))
+
+
+def release(path: str) -> bool:
+    """Give up that room; return False if that was done before, or if it failed."""
+    try:
+        os.unlink(path)
+    except OSError:
+        return False
+    return True
 
 
 def load(path: str) -> Record | None:
