@@ -10,7 +10,7 @@ from typing import Any
 
 from .. import acceptance, disk, errors, own_command
 from ..context import Outcome, Progress
-from ..paths import INSTALLER, INSTALLER_LOCK, UNREADABLE, UPDATE_LOCK
+from ..paths import INSTALLER, INSTALLER_LOCK, INSTALLER_RESERVE, UNREADABLE, UPDATE_LOCK
 from ..settings import Settings
 from . import device, modules, phases, record, remote_file
 from .installation import Installation
@@ -80,6 +80,7 @@ def _give_up(settings: Settings) -> None:
     """End an installation whose record is corrupt, so that it does not prevent all later ones."""
     path = settings.places.data(INSTALLER)
     os.replace(path, path + UNREADABLE)
+    disk.remove(settings.places.data(INSTALLER_RESERVE))
     if os.path.lexists(settings.places.data(UPDATE_LOCK)):
         _ask(settings, "report", "--failure")
         disk.remove(settings.places.data(UPDATE_LOCK))

@@ -4,7 +4,7 @@ import logging
 
 from .. import deployments, disk, liveness, plan
 from ..context import Context, Outcome
-from ..paths import ARTIFACT, INSTALLER, PART, PROVIDES, UPDATE_LOCK
+from ..paths import ARTIFACT, INSTALLER, INSTALLER_RESERVE, PART, PROVIDES, UPDATE_LOCK
 from ..state import Handoff, Result, final_result, with_final_result
 
 log = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ def run(context: Context, *, paced: bool) -> Outcome:
         )
     # First the files: saving the state may need their space.
     if now.lock is not None:  # otherwise the record is that of an installation by hand
-        disk.remove(context.data(INSTALLER))
+        disk.remove(context.data(INSTALLER_RESERVE), context.data(INSTALLER))
     disk.remove(context.data(UPDATE_LOCK), context.data(ARTIFACT), context.data(PART), context.data(PROVIDES))
     store.state = state._replace(handoff=None)
     final = final_result(state, now.lock) if now.lock else None
@@ -74,5 +74,5 @@ def _give_up(context: Context, handoff: Handoff) -> Outcome:
     failure = Result(handoff.deployment, "failure", context.now().time)
     store.state = with_final_result(store.state, failure)
     deployments.save_or_make_room(context)
-    disk.remove(context.data(INSTALLER))
+    disk.remove(context.data(INSTALLER_RESERVE), context.data(INSTALLER))
     return Outcome("gave-up", sentence, {"deployment": handoff.deployment})
