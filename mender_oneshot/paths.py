@@ -72,6 +72,11 @@ class Places(NamedTuple):
         return f"{self.scripts_dir}/install"
 
     @property
+    def device_configuration(self) -> str:
+        """What the update module `mender-configure` has applied: /var/lib/mender-configure/... by default."""
+        return f"{self.datastore}-configure/device-config.json"
+
+    @property
     def modules(self) -> str:
         """The directory of the device's own update modules."""
         return f"{self.scripts_dir}/modules/v3"

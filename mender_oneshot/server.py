@@ -105,6 +105,10 @@ class Server:
         if answer.body.strip():  # a Mender server sends an empty body
             raise self._unexpected(answer, "an acknowledgement")
 
+    def put_configuration(self, values: object) -> None:
+        """Report the configuration of the device, an object whose values are texts."""
+        self._expect(self._ask("PUT", f"{_DEVICES}/deviceconfig/configuration", _json(values)), 204)
+
     def next_deployment(self, provides: dict[str, str], form: str) -> tuple[Deployment | None, str]:
         """Return the next deployment, or None, and the API version that worked ("v1" or "v2").
 

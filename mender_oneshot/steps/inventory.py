@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 
-from .. import attributes, deployments, errors
+from .. import attributes, deployments, device_configuration, errors
 from ..attributes import Inventory
 from ..context import Context, Outcome
 from ..plan import INVENTORY_MAX_AGE, remaining
@@ -58,6 +58,7 @@ def _send(context: Context, inventory: Inventory) -> Outcome:
     store.state = store.state._replace(
         inventory_at=now, inventory_sent_at=now, inventory_digest=digest(inventory)
     )
+    device_configuration.report(context)
     return Outcome("sent", f"Sent the inventory: {count} attributes.", {"attributes": count})
 
 

@@ -1,18 +1,20 @@
 """The server's configuration deployments: no payload files, the values are the artifact's meta-data."""
 
 import json
+from pathlib import Path
 
 import pytest
-from helpers.device import Device
+from helpers.device import MENDERS, Device, newest_only, one_sentence
 from helpers.raw_user import CONFIGURATION, RawUser
 from helpers.waiting import until
 
 from mender_oneshot.devserver import DevServer
+from mender_oneshot.devserver.deviceconfig_api import CONFIGURATIONS
 
 # The calls of upstream's module of this name, with the device's directories in place of the system's.
 MODULE = """#!/bin/sh
 set -e
-config={root}/device-config.json
+config={configuration}
 backup=$2/device-config-backup.json
 put() {{
     cp "$1" "$2.tmp"
@@ -50,10 +52,16 @@ def device(device: Device) -> Device:
     modules = device.scripts / "modules" / "v3"
     modules.mkdir(parents=True)
     program = modules / "mender-configure"
-    program.write_text(MODULE.format(root=device.root))
+    configuration(device).parent.mkdir()
+    program.write_text(MODULE.format(root=device.root, configuration=configuration(device)))
     program.chmod(0o755)
     apply(device, "exit 0")
     return device
+
+
+def configuration(device: Device) -> Path:
+    """Beside the data directory, as /var/lib/mender-configure is beside /var/lib/mender."""
+    return device.root / "lib-configure" / "device-config.json"
 
 
 def apply(device: Device, code: str) -> None:
@@ -63,7 +71,7 @@ def apply(device: Device, code: str) -> None:
 
 
 def applied(device: Device) -> object:
-    return json.loads((device.root / "device-config.json").read_text())
+    return json.loads(configuration(device).read_text())
 
 
 def deploy(device: Device, server: DevServer, values: object) -> str:
@@ -105,3 +113,61 @@ def test_a_device_without_the_module_fails_the_deployment(accepted: Device, serv
     assert "'mender-configure'" in done.err
     accepted.run("run")
     assert server.status(deployment) == "failure"
+
+
+def reported(server: DevServer) -> object:
+    """What the server shows as the configuration that the device has applied."""
+    return RawUser(server)("GET", f"{CONFIGURATIONS}/{server.device().id}").json.get("reported")
+
+
+def test_the_next_inventory_reports_what_was_applied(accepted: Device, server: DevServer) -> None:
+    assert deploy(accepted, server, CONFIGURATION) == "success"
+    accepted.ok("send-inventory")
+    assert reported(server) == CONFIGURATION
+
+
+def test_a_device_without_a_configuration_reports_none(accepted: Device, server: DevServer) -> None:
+    accepted.ok("send-inventory")
+    assert not [seen for seen in server.requests if "deviceconfig" in seen.path]
+
+
+@newest_only
+@pytest.mark.parametrize("content", ["", "{", "[" * 100_000])
+def test_a_corrupt_configuration_does_not_hold_up_the_inventory(
+    accepted: Device, server: DevServer, content: str
+) -> None:
+    configuration(accepted).write_text(content)
+    one_sentence(accepted.run("send-inventory"), 0, "is not JSON")
+    assert reported(server) is None
+
+
+@newest_only
+@pytest.mark.parametrize("status", [400, 404, 503])
+def test_a_server_that_takes_no_configuration_gets_the_inventory(
+    accepted: Device, server: DevServer, status: int
+) -> None:
+    configuration(accepted).write_text('{"timezone": "UTC"}')
+    server.faults.add(match="PUT */deviceconfig/*", status=status, body=MENDERS)
+    done = accepted.ok("send-inventory")
+    assert done.err == ""
+    assert server.device().attributes["artifact_name"] == "release-1"
+    accepted.ok("send-inventory")
+    assert reported(server) == {"timezone": "UTC"}
+
+
+@newest_only
+def test_a_rejected_token_is_renewed_for_the_configuration(accepted: Device, server: DevServer) -> None:
+    configuration(accepted).write_text('{"timezone": "UTC"}')
+    server.faults.add(match="PUT */deviceconfig/*", status=401, body=MENDERS)
+    accepted.ok("send-inventory")
+    assert reported(server) == {"timezone": "UTC"}
+
+
+@newest_only
+def test_a_pause_that_the_service_asks_for_binds_the_next_inventory(
+    accepted: Device, server: DevServer
+) -> None:
+    configuration(accepted).write_text('{"timezone": "UTC"}')
+    server.faults.add(match="PUT */deviceconfig/*", retry_after=600)
+    accepted.ok("send-inventory")
+    one_sentence(accepted.run("send-inventory"), 75, "asked for a pause")
