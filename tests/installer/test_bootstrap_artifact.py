@@ -146,6 +146,18 @@ def test_a_power_cut_at_any_call_loses_nothing(device: Device, call: str) -> Non
 
 
 @pytest.mark.real
+@newest_only
+def test_a_run_with_nothing_due_does_not_look_for_it(accepted: Device, tmp_path: Path) -> None:
+    need("strace")
+    accepted.ok("run", "--all")
+    log = tmp_path / "calls"
+    done = accepted.run("run", wrapper=("strace", "-f", "-o", str(log), "-e", "trace=file"))
+    assert (done.code, done.out) == (0, "")
+    assert "mender-oneshot.json" in log.read_text()
+    assert "bootstrap" not in log.read_text()
+
+
+@pytest.mark.real
 def test_one_of_mender_artifact_is_installed(device: Device) -> None:
     need("mender-artifact")
     path = device.data / "bootstrap.mender"
