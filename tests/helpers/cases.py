@@ -200,3 +200,90 @@ def cuts() -> list[Cut]:
         )
         for row in rows
     ]
+
+
+DOCUMENT = REPO / "docs" / "reference" / "installation-cases.md"
+INTRODUCTION = """# Installations, case by case
+
+What the built-in installer does after each error and each power cut, and where that differs from the Mender
+client. The tests carry out each row with real processes against the development server. This page is
+generated from [update-modules-cases.tsv](update-modules-cases.tsv) and `tests/installer/cuts.tsv` by
+`PYTHONPATH=tests .venv/bin/python -m helpers.cases`.
+
+| abbreviation | call of the update module |
+|---|---|
+"""
+SCRIPTS = """
+`I<`, `I>` and `I!` are the state scripts `ArtifactInstall_Enter`, `_Leave` and `_Error`, and so on. The
+questions `NeedsArtifactReboot` and `SupportsRollback` are left out. The name afterwards is that of the old
+artifact, of the new one, or `inconsistent`: the new one with the suffix `_INCONSISTENT`.
+"""
+CASES_TITLE = """
+## The Mender client's own test cases
+
+The last column tells whether calls, statuses and name are those of the Mender client.
+
+| case | what goes wrong | rollback | reboot | calls | result | name | same |
+|---|---|---|---|---|---|---|---|
+"""
+DIFFERENT_TITLE = """
+The rows that differ:
+
+| case | the Mender client | result there | why it differs here |
+|---|---|---|---|
+"""
+CUTS_TITLE = """
+## Power cuts
+
+The Mender client was killed in each of these states ([update-modules.md](update-modules.md), section 4).
+The second column names the calls that had failed before.
+
+| power cut | failed before | calls | result | name | result of the Mender client | why it differs here |
+|---|---|---|---|---|---|---|
+"""
+
+
+def document() -> str:
+    """Return the page of all cases, from the tables."""
+    text = INTRODUCTION
+    text += "".join(
+        f"| {mark} | `{name}` |\n" for name, mark in CALLS.items() if name not in ("Idle", "Sync")
+    )
+    text += SCRIPTS + CASES_TITLE
+    for case in cases():
+        course = case.expected
+        same = "no" if case.name in DIFFERENT else "yes"
+        text += _row(
+            case.name.replace("__", ", ").replace("_", " "),
+            case.injected,
+            case.rollback.lower(),
+            case.reboot.lower(),
+            course.calls,
+            _result(course),
+            course.name,
+            same,
+        )
+    text += DIFFERENT_TITLE
+    for case in cases():
+        if case.name in DIFFERENT:
+            name = case.name.replace("__", ", ").replace("_", " ")
+            result = f"{_result(case.course)}, {case.course.name}"
+            text += _row(name, case.course.calls, result, DIFFERENT[case.name].why)
+    text += CUTS_TITLE
+    for cut in cuts():
+        course = cut.course
+        failed = " ".join(cut.failed)
+        text += _row(cut.name, failed, course.calls, _result(course), course.name, cut.mender, cut.why)
+    return text
+
+
+def _result(course: Course) -> str:
+    return course.statuses.split()[-1]
+
+
+def _row(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |\n".replace("|  |", "| |").replace("|  |", "| |")
+
+
+if __name__ == "__main__":
+    DOCUMENT.write_text(document())

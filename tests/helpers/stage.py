@@ -58,7 +58,8 @@ class Stage:
     """A device without a sub-updater, which one case after the other begins as it was when it was new."""
 
     def __init__(self, directory: Path) -> None:
-        self._cut_at, self._requests, self._cut = "", 0, threading.Event()
+        self._match, self._requests, self._done = "", 0, threading.Event()
+        self._act: Callable[[], None] = self._end_processes
         self.server = DevServer(directory / "server", on_seen=self._seen, accept_all=True)
         self.device = Device(directory / "device", sys.executable)
         self.module = Recorder(self.device)
@@ -106,7 +107,8 @@ class Stage:
         """Make the device new, with a module that gives these answers, and forget what the server knows."""
         shutil.rmtree(self.device.root)
         shutil.copytree(self._fresh, self.device.root)
-        self._cut_at = ""
+        self._requests = 0
+        self._done.set()
         self.server.faults.clear()
         self.server.restore(self._of_server)
         self.deployment = ""
@@ -123,8 +125,11 @@ class Stage:
 
     def fault(self, mark: str, kind: str) -> None:
         """Have a call, by its abbreviation, go wrong; "C." is the end of the call C, after its work."""
-        name = in_full(mark.removesuffix(".")) + (".done" if mark.endswith(".") else "")
-        self.module.at(name, FAULTS[kind], once=kind != "fails-always")
+        self.module.at(self.fault_file(mark), FAULTS[kind], once=kind != "fails-always")
+
+    def fault_file(self, mark: str) -> str:
+        """Return the name of the file that holds what goes wrong in a call."""
+        return in_full(mark.removesuffix(".")) + (".done" if mark.endswith(".") else "")
 
     def hold(self, mark: str) -> None:
         """Have a call wait until `let_go`."""
@@ -142,20 +147,27 @@ class Stage:
 
         `match` is a glob pattern over "METHOD path".
         """
-        self._cut_at, self._requests = match, nth
-        self._cut.clear()
+        self.at_request(match, nth, self._end_processes)
         if not processed:
-            if nth > 1:
-                self.server.faults.add(match, nth - 1)
-            self.server.faults.add(match, status=503)
+            self.answer(match, nth, status=503)
+
+    def at_request(self, match: str, nth: int, act: Callable[[], None]) -> None:
+        """Do something at the nth request that matches, when the server has processed it."""
+        self._match, self._requests, self._act = match, nth, act
+        self._done.clear()
+
+    def answer(self, match: str, nth: int, **fault: Any) -> None:
+        """Have a fault at the nth request that matches."""
+        if nth > 1:
+            self.server.faults.add(match, nth - 1)
+        self.server.faults.add(match, **fault)
 
     def _seen(self, seen: Seen) -> None:
-        if self._cut_at and fnmatch.fnmatchcase(f"{seen.method} {seen.path}", self._cut_at):
+        if self._requests and fnmatch.fnmatchcase(f"{seen.method} {seen.path}", self._match):
             self._requests -= 1
-            if self._requests == 0:
-                self._end_processes()
-                self._cut_at = ""
-                self._cut.set()
+            if not self._requests:
+                self._act()
+                self._done.set()
 
     def deploy(self, name: str = "release-2") -> None:
         """Deploy a release."""
@@ -181,17 +193,26 @@ class Stage:
                 if mark in environment.read_bytes():
                     os.kill(int(environment.parent.name), signal.SIGKILL)
 
-    def carry_out(self) -> Course:
-        """Run what is due, each time as after a power cut, until the update is over; return its course."""
+    def carry_out(self, *, reboots: bool = True) -> Course:
+        """Run what is due until the update is over; return its course.
+
+        A process that ended before has ended with a power cut, unless `reboots` is false.
+        """
         for _ in range(STEPS_MAX):
             self.run()
-            if self._cut_at:
-                assert self._cut.wait(60), f"{self._cut_at} is requested"
             self.wait()
+            if not self._requests:
+                assert self._done.wait(60)
             if self.is_over:
                 return self.course
-            self.device.reboot()
+            if reboots:
+                self.device.reboot()
         raise AssertionError(f"the update is not over: {self.course}")
+
+    @property
+    def faults_left(self) -> list[str]:
+        """What was to go wrong and has not, because it did not come to that."""
+        return [*os.listdir(self.module.faults), *([self._match] if self._requests else [])]
 
     @property
     def is_over(self) -> bool:

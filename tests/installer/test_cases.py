@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 
 import pytest
-from helpers.cases import Case, cases
+from helpers.cases import DOCUMENT, Case, cases, document
 from helpers.stage import Stage, staged
 
 SCRIPTED = {"fails-once", "fails-always", "power-cut-once", "hangs"}
@@ -107,3 +107,8 @@ def test_an_installation_takes_the_course_of_the_table(stage: Stage, case: Case)
     if aborted:  # the server keeps its own final status
         expected = expected._replace(statuses=expected.statuses.replace("failure", "aborted"))
     assert course == expected
+
+
+def test_the_page_of_all_cases_is_that_of_the_tables() -> None:
+    again = "run PYTHONPATH=tests .venv/bin/python -m helpers.cases"
+    assert DOCUMENT.read_text() == document(), again

@@ -26,6 +26,7 @@ def test_an_update_survives_a_power_cut(stage: Stage, cut: Cut) -> None:
         stage.fault(cut.at, "power-cut-once")
     stage.deploy()
     assert stage.carry_out() == cut.course
+    assert not stage.faults_left
 
 
 def test_provides_that_are_saved_twice_after_a_power_cut_stay_the_same(stage: Stage) -> None:
