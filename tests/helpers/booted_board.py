@@ -1,15 +1,24 @@
 """What an installation in a booted system needs: modules that reboot, a health check, payloads."""
 
 import io
+import json
 import subprocess
 import tarfile
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from helpers.machine import write
+from helpers.real_artifact import write_artifact
+from helpers.waiting import until
+from mender_oneshot.devserver import DevServer
 
 CALLS = "opt/calls"
 RELEASE = "opt/release"
+DATA = "var/lib/mender"
+WITHOUT_REBOOT = ["downloading", "installing", "installing"]
+WITH_REBOOT = ["downloading", "installing", "rebooting", "installing"]
+"""The statuses of an update before the final one."""
 
 # Installs a name. It verifies by the boot id that a reboot has happened.
 MODULE = """#!/bin/sh
@@ -63,7 +72,63 @@ def prepare(root: Path) -> None:
     write(root / RELEASE, "first\n")
 
 
-def scripts(*names: str) -> dict[str, str]:
+class Board:
+    """A booted system, under `root` for us, and its server; `keep_on` boots it again if it has rebooted."""
+
+    def __init__(
+        self, root: Path, server: DevServer, place: Path, keep_on: Callable[[], None], seconds: float = 90
+    ) -> None:
+        self.root = root
+        self.server = server
+        self.place = place
+        self._keep_on = keep_on
+        self._seconds = seconds
+
+    def install(
+        self,
+        name: str,
+        kind: str,
+        files: Mapping[str, str | bytes],
+        *options: str,
+        scripts: tuple[str, ...] = (),
+    ) -> str:
+        """Deploy an artifact and wait until the update has ended; return the id of the deployment."""
+        self.path(CALLS).unlink(missing_ok=True)
+        artifact = self.place / f"{name}.mender"
+        write_artifact(artifact, kind, files, *options, scripts=recorded(*scripts))
+        self.server.upload(artifact)
+        deployment = self.server.deploy(name)
+
+        def ended() -> bool:
+            time.sleep(0.05)
+            self._keep_on()
+            return self.server.status(deployment) in ("success", "failure") and not self._left()
+
+        until(ended, f"the update to {name} has ended", self._seconds)
+        return deployment
+
+    def path(self, *parts: str) -> Path:
+        return self.root.joinpath(*parts)
+
+    def text(self, *parts: str) -> str:
+        return self.path(*parts).read_text()
+
+    def calls(self) -> list[str]:
+        """Return the calls of modules and scripts since the last artifact was deployed."""
+        return self.text(CALLS).split()
+
+    def provides(self) -> dict[str, str]:
+        """Return what the device provides."""
+        provides: dict[str, str] = json.loads(self.text(DATA, "provides.json"))["provides"]
+        return provides
+
+    def _left(self) -> set[str]:
+        """Return what an update has not removed yet from the data directory."""
+        names = {entry.name for entry in self.path(DATA).iterdir()}
+        return names & {"installer.json", "update.lock", "artifact.mender", "scripts"}
+
+
+def recorded(*names: str) -> dict[str, str]:
     """Return state scripts that record that they have run."""
     return {f"{name}_00": SCRIPT.format(name=name) for name in names}
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from helpers.artifacts import make_artifact
+from helpers.booted_board import RELEASE, WITH_REBOOT, WITHOUT_REBOOT, Board, prepare
 from helpers.cron import SENDMAIL, TICK, read
 from helpers.debian import make_install, need_root, system
 from helpers.device import REPO
@@ -55,6 +56,12 @@ elif [ -e /var/lib/mender/update.lock ]; then
     rm /var/lib/mender/update.lock
 fi
 """
+
+# No line for the installer: cron resumes an installation after a boot.
+RCS_WITHOUT_SUB_UPDATER = RCS.replace("/usr/share/mender/install", "# ")
+
+# Every few seconds, so that the test need not wait for the next minute, but after a boot.
+OFTEN = "* * * * * for turn in $(seq 17); do {command}; sleep 3; done\n"
 
 SETTINGS = {"UpdatePollIntervalSeconds": 5, "RetryPollIntervalSeconds": 5, "StartSpreadSeconds": 0}
 
@@ -174,6 +181,80 @@ def test_from_first_boot_to_a_reported_update(
     assert "127.0.0.1:9" in log
     assert "daemon.notice mender-oneshot" in log
     assert "Traceback" not in log
+
+
+@pytest.fixture
+def board(root: Path, tmp_path: Path) -> Iterator[Board]:
+    """A system that has no sub-updater and that the server has accepted; it boots again after a reboot."""
+    need_root("mender-artifact")
+    (root / "usr/share/mender/install").unlink()
+    write(root / "etc/init.d/rcS", RCS_WITHOUT_SUB_UPDATER, 0o755)
+    # Modules, scripts and checks find busybox's tools, and its reboot, before Debian's.
+    subprocess.run(["chroot", root, f"{BUSYBOX}/busybox", "--install", "-s", "/usr/local/sbin"], check=True)
+    prepare(root)
+    line = read(REPO / "cron/busybox-crontab").splitlines()[-1]
+    write(root / "var/spool/cron/crontabs/root", OFTEN.format(command=line.removeprefix("* * * * * ")))
+    with DevServer(tmp_path / "server", accept_all=True) as server, contextlib.ExitStack() as power:
+        copy(server.ca, root / "etc/mender/server.pem")
+        settings = {**SETTINGS, "ServerURL": server.url, "ServerCertificate": "/etc/mender/server.pem"}
+        write(root / "etc/mender/mender.conf", json.dumps(settings))
+        subprocess.run(["chroot", root, "/usr/local/bin/mender-oneshot", "auth"], check=True)
+        machines = [power.enter_context(booted(root))]
+
+        def keep_on() -> None:
+            if machines[-1].poll() is not None:
+                machines.append(power.enter_context(booted(root)))
+
+        yield Board(root, server, tmp_path, keep_on, seconds=4 * TICK)
+
+
+def test_updates_are_installed_without_any_other_program(board: Board) -> None:
+    """An update without a reboot, one that is rolled back, and one that needs a reboot."""
+    scripts = ("ArtifactInstall_Enter", "ArtifactCommit_Leave")
+    deployment = board.install("release-2", "single-file", release("level=2\n"), scripts=scripts)
+    assert board.server.status_history(deployment) == [*WITHOUT_REBOOT, "success"]
+    assert (board.text(RELEASE), board.calls()) == ("level=2\n", list(scripts))
+    deployment = board.install("release-3", "single-file", release("bad"))
+    assert board.server.status_history(deployment) == [*WITHOUT_REBOOT, "failure"]
+    assert board.text(RELEASE) == "level=2\n"
+    assert "the application of this release does not start" in last_message(board, deployment)
+    deployment = board.install("release-4", "by-itself", {"release": "level=4"})
+    assert board.server.status_history(deployment) == [*WITH_REBOOT, "success"]
+    assert board.calls() == [
+        *("Download", "ArtifactInstall", "ArtifactReboot", "ArtifactVerifyReboot", "ArtifactCommit"),
+        "Cleanup",
+    ]
+    assert board.provides()["artifact_name"] == "release-4"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("kind", "reboot"),
+    [("automatic", ([], [])), ("by-itself", (["ArtifactReboot"], ["ArtifactRollbackReboot"]))],
+)
+def test_a_release_that_is_not_healthy_is_rolled_back_by_a_reboot(
+    board: Board, kind: str, reboot: tuple[list[str], list[str]]
+) -> None:
+    deployment = board.install("release-2", kind, {"release": "bad"})
+    assert board.server.status_history(deployment) == [*WITH_REBOOT, "failure"]
+    assert board.calls() == [
+        *("Download", "ArtifactInstall", *reboot[0], "ArtifactVerifyReboot"),
+        *("ArtifactRollback", *reboot[1], "ArtifactVerifyRollbackReboot"),
+        *("ArtifactFailure", "Cleanup"),
+    ]
+    assert board.text(RELEASE) == "first\n"
+    assert "the application of this release does not start" in last_message(board, deployment)
+
+
+def release(text: str) -> dict[str, str | bytes]:
+    """Return the payload of the module `single-file` for a release."""
+    return {"dest_dir": "/opt", "filename": "release", "permissions": "644", "release": text}
+
+
+def last_message(board: Board, deployment: str) -> str:
+    """Return the last line of the log that the server has of a deployment."""
+    message: str = (board.server.log(deployment) or [])[-1]["message"]
+    return message
 
 
 def brief(seen: Seen) -> tuple[str, int | None]:
