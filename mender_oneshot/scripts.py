@@ -84,7 +84,7 @@ def run(settings: Settings, path: str, seconds: float = SECONDS) -> bytes:
     with process:
         output, messages = bytearray(), bytearray()
         try:
-            _read_output(process, output, messages, time.monotonic() + seconds)
+            read_output(process, output, messages, time.monotonic() + seconds)
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
@@ -103,10 +103,11 @@ def _end_of(output: bytearray) -> str:
     return " ".join(output[-4096:].decode("utf-8", "replace").split())[-200:]
 
 
-def _read_output(
-    process: subprocess.Popen[bytes], output: bytearray, messages: bytearray, end: float
-) -> None:
-    """Collect stdout, and the end of stderr, until the process exits; `end` is a monotonic time."""
+def read_output(process: subprocess.Popen[bytes], output: bytearray, messages: bytearray, end: float) -> None:
+    """Collect stdout, and the end of stderr, until the process exits; `end` is a monotonic time.
+
+    Raises `errors.ScriptFailed`, with the end of a sentence, if it takes too long or prints too much.
+    """
     collected = {
         pipe.fileno(): kept for pipe, kept in ((process.stdout, output), (process.stderr, messages)) if pipe
     }

@@ -5,7 +5,6 @@ or the new. Then it is read again, because some tools succeed without having wri
 """
 
 import os
-import subprocess
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -46,7 +45,7 @@ def load() -> Environment:
             "/etc/fw_env.config or the boot loader."
         )
     active = values.get("mender_boot_part", "")
-    if not (active.isascii() and active.isdigit()):
+    if not (active.isascii() and active.isdigit() and len(active) < 10):
         raise errors.Error(
             "The boot loader environment has no number in mender_boot_part, so the active slot is unknown; "
             "set it to the number of the partition that is mounted as root."
@@ -80,27 +79,27 @@ def _write(values: Mapping[str, str], separator: str) -> str:
     """Write variables in one call, and return the problem, if any, as the end of a sentence."""
     program = programs.require(_tools()[1])
     lines = "".join(f"{name}{separator}{value}\n" for name, value in values.items())
-    done = _start([program, "-s", "-"], lines)
-    if not done.returncode:
+    done = programs.capture([program, "-s", "-"], lines)
+    if not done.code:
         return ""
-    last = (done.stderr.strip().splitlines() or ["no explanation"])[-1]
-    return f"ended with {done.returncode} ({last})"
+    last = (done.messages.strip().splitlines() or ["no explanation"])[-1]
+    return f"ended with {done.code} ({last})"
 
 
 def _read() -> dict[str, str]:
     """Return the variables of `_NAMES` that are set."""
     program = programs.require(_tools()[0])
     # One that is not set makes some tools fail after they printed the others.
-    done = _start([program, *_NAMES], "")
+    done = programs.capture([program, *_NAMES])
     values: dict[str, str] = {}
-    for line in done.stdout.splitlines():
+    for line in done.output.splitlines():
         name, equals, value = line.partition("=")
         if equals and name in _NAMES and value:
             values.setdefault(name, value.strip())
-    if "mender_boot_part" not in values and done.returncode:
+    if "mender_boot_part" not in values and done.code:
         raise errors.Error(
             "Cannot read the boot loader environment: "
-            f"{programs.failed(program, done.returncode, done.stderr)} Check its configuration, such as "
+            f"{programs.failed(program, done.code, done.messages)} Check its configuration, such as "
             "/etc/fw_env.config."
         )
     return values
@@ -115,12 +114,3 @@ def _tools() -> tuple[str, str]:
         "Cannot read the boot loader environment: neither fw_printenv nor grub-mender-grubenv-print is "
         "installed; install libubootenv-tool or grub-mender-grubenv."
     )
-
-
-def _start(words: list[str], given: str) -> "subprocess.CompletedProcess[str]":
-    try:
-        return subprocess.run(
-            words, input=given, capture_output=True, text=True, errors="replace", check=False
-        )
-    except OSError as error:
-        raise programs.not_started(words[0], error) from error

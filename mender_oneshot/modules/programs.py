@@ -1,12 +1,20 @@
 """Programs that update modules start: where they are, and what they did."""
 
+import contextlib
 import os
+import signal
 import subprocess
+import time
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from .. import errors
 
 _SYSTEM = ("/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/local/bin", "/usr/bin", "/bin")
+
+
+CAPTURE_SECONDS = 60.0
+"""Time limit of a program whose output is needed; those of the boot loaders take a second."""
 
 
 def extend_path() -> None:
@@ -39,6 +47,50 @@ def run(words: Sequence[str]) -> None:
         raise not_started(words[0], error) from error
     if code:
         raise failed(words[0], code)
+
+
+class Captured(NamedTuple):
+    """What a program did: its exit code, and what it printed to stdout and stderr."""
+
+    code: int
+    output: str
+    messages: str
+
+
+def capture(words: Sequence[str], given: str = "") -> Captured:
+    """Run a program with a short text as its stdin and return what it printed.
+
+    Raises `errors.Error` if it cannot be started, takes more than `CAPTURE_SECONDS`, or prints too much; then
+    it is killed with all it has started.
+    """
+    from .. import scripts  # it brings logging along, which most calls do not need
+
+    try:
+        process = subprocess.Popen(
+            words,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise not_started(words[0], error) from error
+    output, messages = bytearray(), bytearray()
+    with process:
+        try:
+            if process.stdin:
+                with contextlib.suppress(BrokenPipeError):  # it need not read
+                    process.stdin.write(given.encode())
+                    process.stdin.close()
+            scripts.read_output(process, output, messages, time.monotonic() + CAPTURE_SECONDS)
+        except errors.ScriptFailed as error:
+            raise errors.Error(
+                f"Cannot use {words[0]}: {error}; check its configuration and its storage device."
+            ) from error
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+    return Captured(process.returncode, output.decode(errors="replace"), messages.decode(errors="replace"))
 
 
 def failed(program: str, code: int, output: str = "") -> errors.Error:
