@@ -50,7 +50,12 @@ def environment(settings: Settings) -> dict[str, str]:
 
 def limits(settings: Settings) -> Limits:
     """Return the limits of state scripts."""
-    return Limits(settings.state_script_timeout, settings.state_script_retry_timeout, environment(settings))
+    return Limits(
+        settings.state_script_timeout,
+        settings.state_script_retry_timeout,
+        environment(settings),
+        settings.places.data(paths.MODULE_PROCESS),
+    )
 
 
 def new_record(settings: Settings, artifact: str, verified: Verified, deployment: str = "") -> Record:

@@ -15,9 +15,9 @@ from typing import NamedTuple, Protocol
 from .. import disk, errors
 from ..artifact.verify import Header, Receive, ReceiveScript
 from ..pidfile import boot_id
-from . import phases, record, root, shutdown, state_scripts, tree
+from . import phases, process, record, root, shutdown, state_scripts, tree
 from .feed import Feed
-from .module import Module, ModuleFailed, end_what_is_left
+from .module import Module, ModuleFailed
 from .phases import CALL, ERROR, OK, QUESTION, SCRIPTS, SERVER, Progress
 from .record import Record
 from .state_scripts import Limits, Paused, ScriptFailed
@@ -117,7 +117,7 @@ class Installation:
 
     def resume(self) -> None:
         """Take over from a process that ended: its phase was cut, unless it stopped on purpose."""
-        end_what_is_left(self._places.note)
+        process.end_what_is_left(self._places.note)
         if self.record.stopped:
             return
         progress = self.record.progress

@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from .. import disk, errors, pidfile, scripts
+from .. import scripts
 from . import process as processes
 
 ANSWER_LIMIT = 4096
@@ -69,33 +69,13 @@ class Module(NamedTuple):
                 f"The update module {self.name} cannot run {name}, because its directory {self.tree} is "
                 "missing; correct the module, which may have removed it."
             )
+        command = (*self.command, name, self.tree)
         try:
-            note = disk.open_own(self.note, os.O_RDWR)
-        except OSError as error:
-            raise disk.failure(f"write {self.note}", error) from error
-
-        def write_note() -> None:
-            with contextlib.suppress(OSError):
-                os.ftruncate(note, 0)
-                os.write(note, pidfile.note())
-
-        try:
-            return subprocess.Popen(
-                [*self.command, name, self.tree],
-                stdin=subprocess.DEVNULL,
-                stdout=2 if stdout is None else stdout,
-                cwd=self.tree,
-                env=dict(self.environment),
-                umask=0o022,
-                start_new_session=True,
-                preexec_fn=write_note,  # safe: there are no threads here
-            )
+            return processes.start(command, self.tree, self.environment, self.note, stdout)
         except OSError as error:
             raise ModuleFailed(
                 f"The update module {self.name} cannot be started: {scripts.explain(self.command[0], error)}."
             ) from error
-        finally:
-            os.close(note)
 
     def wait(self, process: "subprocess.Popen[bytes]", name: str, end: float) -> None:
         """Wait for a call to end; raises `ModuleFailed` if it fails, or is not over at `end` (monotonic).
@@ -110,7 +90,7 @@ class Module(NamedTuple):
             raise
         if code is None:
             raise self.too_slow(process, name)
-        self._forget()
+        processes.forget(self.note)
         if code:
             processes.kill_session(process.pid)
             how = f"signal {-code}" if code < 0 else f"exit code {code}"
@@ -125,11 +105,6 @@ class Module(NamedTuple):
             f"The update module {self.name} did not end {name} within {self.seconds:.0f} s and was "
             "stopped; raise ModuleTimeoutSeconds if it needs longer."
         )
-
-    def _forget(self) -> None:
-        """Empty the note: what a call that has ended left running is not to be stopped later."""
-        with contextlib.suppress(OSError):
-            os.truncate(self.note, 0)
 
     def _read(self, process: "subprocess.Popen[bytes]", pipe: int, name: str) -> bytes:
         """Return what a call prints until it ends, its children or not."""
@@ -153,14 +128,3 @@ class Module(NamedTuple):
             pause = min(pause * 2, 0.05)
         self.wait(process, name, end)
         return output
-
-
-def end_what_is_left(note: str) -> None:
-    """Kill what is left of a call that outlived its host, so that no two calls ever run at once."""
-    try:
-        content = disk.read_own(note, 256) or b""
-    except errors.Error as error:
-        log.warning("%s", error)
-        return
-    if processes.end_what_is_left(content):
-        log.warning("A call of the update module outlived the installer; stopped it.")

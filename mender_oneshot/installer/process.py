@@ -1,4 +1,4 @@
-"""Wait for the process of an update module or a state script, or end it with all that it started."""
+"""Start a process of an update module or a state script, wait for it, or end it with all that it started."""
 
 import contextlib
 import logging
@@ -6,10 +6,10 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from .. import pidfile
+from .. import disk, errors, pidfile
 from . import output
 
 GRACE_SECONDS = 10.0
@@ -25,6 +25,50 @@ class _Process(NamedTuple):
     parent: int
     session: int
     started: str
+
+
+def start(
+    command: Sequence[str],
+    directory: str,
+    environment: Mapping[str, str],
+    note: str,
+    stdout: int | None = None,
+) -> "subprocess.Popen[bytes]":
+    """Start the leader of a session, its output going to our stderr, and name it in the file `note`.
+
+    An empty `note` stands for none. Raises `OSError` if the command cannot be started, `errors.NoSpace` or
+    `errors.DiskError` if the note cannot be opened.
+    """
+    try:
+        opened = disk.open_own(note, os.O_RDWR) if note else -1
+    except OSError as error:
+        raise disk.failure(f"write {note}", error) from error
+
+    def write_note() -> None:
+        with contextlib.suppress(OSError):
+            os.ftruncate(opened, 0)
+            os.write(opened, pidfile.note())
+
+    try:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=2 if stdout is None else stdout,
+            cwd=directory,
+            env=dict(environment),
+            umask=0o022,
+            start_new_session=True,
+            preexec_fn=write_note if note else None,  # safe: there are no threads here
+        )
+    finally:
+        if note:
+            os.close(opened)
+
+
+def forget(note: str) -> None:
+    """Empty the note: what a process that has ended left running is not to be stopped later."""
+    with contextlib.suppress(OSError):
+        os.truncate(note, 0)
 
 
 def wait(process: "subprocess.Popen[bytes]", end: float) -> int | None:
@@ -71,7 +115,21 @@ def kill_session(leader: int, known: Iterable[_Process] = ()) -> None:
         time.sleep(0.005)
 
 
-def end_what_is_left(note: bytes) -> bool:
+def end_what_is_left(path: str) -> None:
+    """Kill what outlived the last installer, so that no two calls or scripts ever run at once.
+
+    `path` is the file that names the process it started last.
+    """
+    try:
+        note = disk.read_own(path, 256) or b""
+    except errors.Error as error:
+        log.warning("%s", error)
+        return
+    if _end(note):
+        log.warning("A call of the update module or a state script outlived the installer; stopped it.")
+
+
+def _end(note: bytes) -> bool:
     """Kill what the process that a note describes has left running, and return whether there was anything."""
     fields = note.decode("ascii", "replace").split()
     if len(fields) != 3 or not fields[1].isdigit() or fields[0] != pidfile.boot_id():

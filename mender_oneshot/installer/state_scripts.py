@@ -5,7 +5,6 @@ The facts: update-modules.md section 3.
 
 import os
 import re
-import subprocess
 import time
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
@@ -38,11 +37,15 @@ class Paused(Exception):
 
 
 class Limits(NamedTuple):
-    """How long a script may run, and may ask for pauses, in seconds; and its environment."""
+    """How long a script may run, and may ask for pauses, in seconds; its environment, and where it is noted.
+
+    `note` is the file that names the process of the script that runs, "" for none.
+    """
 
     seconds: float
     retry_seconds: float
     environment: Mapping[str, str]
+    note: str = ""
 
 
 def find(directory: str, state: str, action: str) -> list[str]:
@@ -147,15 +150,7 @@ def _asked_again(before: Gate | None, script: str, limit: float) -> Gate:
 def _run_one(path: str, name: str, limits: Limits) -> int:
     """Run a script to its end; return 0 or `RETRY`, raise `ScriptFailed` for anything else."""
     try:
-        process = subprocess.Popen(
-            [path],
-            stdin=subprocess.DEVNULL,
-            stdout=2,
-            cwd="/",
-            env=dict(limits.environment),
-            umask=0o022,
-            start_new_session=True,
-        )
+        process = processes.start([path], "/", limits.environment, limits.note)
     except OSError as error:
         raise ScriptFailed(
             f"The state script {name} cannot be started: {scripts.explain(path, error)}."
@@ -171,6 +166,8 @@ def _run_one(path: str, name: str, limits: Limits) -> int:
             f"The state script {name} did not end within {limits.seconds:.0f} s and was stopped; raise "
             "StateScriptTimeoutSeconds if it needs longer."
         )
+    if limits.note:
+        processes.forget(limits.note)
     if code not in (0, RETRY):
         processes.kill_session(process.pid)
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
