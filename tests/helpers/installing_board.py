@@ -230,8 +230,8 @@ class Board(Field):
         (self.parts / "running").write_text(f"{part}\n")
         self._boot_id.write_text(f"{uuid.uuid4()}\n")
 
-    def start(self, *words: str) -> Invocation:
-        """Start an invocation in the world of the board."""
+    def start(self, *words: str, asks: bool = True) -> Invocation:
+        """Start an invocation in the world of the board; it stops at system calls if it `asks`."""
         need("unshare")
         self._invocations += 1
         output = self.directory / f"output-{self._invocations % 4}"
@@ -239,7 +239,7 @@ class Board(Field):
         world = ("unshare", "--mount", "sh", "-c", _WORLD, "sh", str(self._boot_id))
         return Invocation(
             subprocess.Popen(
-                [*world, sys.executable, str(_TRACER), str(output), *client],
+                [*world, sys.executable, str(_TRACER), "ask" if asks else "wait", str(output), *client],
                 env=self.device.env(),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -248,17 +248,18 @@ class Board(Field):
             output,
         )
 
-    def run(self, *words: str, decide: Decide = lambda stop: "go") -> Invocation:
+    def run(self, *words: str, decide: Decide | None = None) -> Invocation:
         """Run an invocation, and wait for all that comes of it."""
-        invocation = self.start(*words)
+        invocation = self.start(*words, asks=decide is not None)
         try:
-            invocation.until_killed(decide)
+            if decide:
+                invocation.until_killed(decide)
             invocation.wait()
         finally:
             invocation.stop()
         return invocation
 
-    def carry_on(self, decide: Decide = lambda stop: "go") -> None:
+    def carry_on(self, decide: Decide | None = None) -> None:
         """Let a timer start `run`, a day between, through every reboot, until a check finds no update."""
         story: list[Any] = []
         for _ in range(12):
@@ -299,19 +300,14 @@ class Board(Field):
         assert (part, trial) == ((self.parts / "running").read_text().strip(), "0")
         return (self.parts / f"slot-{part}").read_text()
 
-    def digest(self) -> str:
-        """Return a digest of all that the next invocation finds: the files and the server."""
+    def digest(self, root: Path) -> str:
+        """Return a digest of all that the next invocation finds: the files below `root`, and the server."""
         found = hashlib.sha256(repr([self.history(), self.server.log(self.deployment) is None]).encode())
-        for directory, names, files in os.walk(self.root):
-            names.sort()
-            for name in sorted({*files, *names} - IDLE):
-                path = f"{directory}/{name}"
-                try:
-                    mode = os.lstat(path).st_mode
-                    content = Path(path).read_bytes() if stat.S_ISREG(mode) else b""
-                except FileNotFoundError:
-                    continue
-                found.update(repr((path, mode, content)).encode())
+        for path in sorted(root.rglob("*")):
+            if path.name not in IDLE:
+                mode = path.lstat().st_mode
+                content = path.read_bytes() if stat.S_ISREG(mode) else b""
+                found.update(repr((str(path.relative_to(root)), mode, content)).encode())
         return found.hexdigest()
 
     def debris(self) -> set[str]:
