@@ -12,7 +12,6 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -20,7 +19,6 @@ from helpers.installing_board import IDLE, NEW, NEXT, OLD, Board, Stop
 from helpers.power_cut import CutPoint
 
 from mender_oneshot.devserver import DevServer
-from mender_oneshot.devserver.operations import Snapshot
 
 
 class Kind(NamedTuple):
@@ -94,9 +92,6 @@ def life(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Life]:
         yield Life(Board(directory, server))
 
 
-_NOT_KEPT = CutPoint(Path(), Snapshot({}, {}), "")
-
-
 class Enumeration:
     """The calls of one installation, and each different state of disk and server before one of them."""
 
@@ -115,29 +110,27 @@ class Enumeration:
         if board.phase == self._since:
             self._since = ""
         if not self._since:
-            cut = Cut(stop, _NOT_KEPT, board.phase, board.calls, board.finals())
-            self._keep(cut)
+            self._keep(stop, ())
             if lost := self._lost():
-                self._keep(cut._replace(lost=lost))
+                self._keep(stop, lost)
         self._note_sync(stop)
         return "go"
 
-    def _keep(self, cut: Cut) -> None:
+    def _keep(self, stop: Stop, lost: tuple[str, ...]) -> None:
         board = self._board
-        left = board.keep()
-        for name in cut.lost:
-            (left.directory / name).write_bytes(b"")
-        digest = board.digest(left.directory)
+        digest = board.digest(lost)
         if digest not in self._known:
             self._known[digest] = len(self.cuts)
-            self.cuts.append(cut._replace(left=left))
+            left = board.keep()
+            for name in lost:
+                (left.directory / name).write_bytes(b"")
+            self.cuts.append(Cut(stop, left, board.phase, board.calls, board.finals(), lost))
             return
         # The calls of the module are not of the state, but of what is compared in the end.
         known = self.cuts[self._known[digest]]
-        if cut.calls != known.calls:
-            shutil.copy2(left.directory / "calls", known.left.directory)
-            self.cuts[self._known[digest]] = known._replace(calls=cut.calls)
-        shutil.rmtree(left.directory)
+        if known.calls != board.calls:
+            shutil.copy2(board.log, known.left.directory)
+            self.cuts[self._known[digest]] = known._replace(calls=board.calls)
 
     def _note_sync(self, stop: Stop) -> None:
         """Note which files, by their inodes, this call leaves unsynced or syncs."""

@@ -8,7 +8,7 @@ import stat
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -300,14 +300,23 @@ class Board(Field):
         assert (part, trial) == ((self.parts / "running").read_text().strip(), "0")
         return (self.parts / f"slot-{part}").read_text()
 
-    def digest(self, root: Path) -> str:
-        """Return a digest of all that the next invocation finds: the files below `root`, and the server."""
+    def digest(self, lost: Collection[str] = ()) -> str:
+        """Return a digest of all that the next invocation finds, the files and the server.
+
+        The files in `lost` count as empty.
+        """
         found = hashlib.sha256(repr([self.history(), self.server.log(self.deployment) is None]).encode())
-        for path in sorted(root.rglob("*")):
-            if path.name not in IDLE:
-                mode = path.lstat().st_mode
-                content = path.read_bytes() if stat.S_ISREG(mode) else b""
-                found.update(repr((str(path.relative_to(root)), mode, content)).encode())
+        for directory, names, files in os.walk(self.root):
+            names.sort()
+            for name in sorted({*files, *names} - IDLE):
+                path = f"{directory}/{name}"
+                try:
+                    mode = os.lstat(path).st_mode
+                    is_empty = os.path.relpath(path, self.root) in lost or not stat.S_ISREG(mode)
+                    content = b"" if is_empty else Path(path).read_bytes()
+                except FileNotFoundError:
+                    continue
+                found.update(repr((path, mode, content)).encode())
         return found.hexdigest()
 
     def debris(self) -> set[str]:
