@@ -71,6 +71,8 @@ def _perform(options: Options, output: Output, report: Report) -> int | None:
         _install_bootstrap_artifact(chosen)
     if options.command in ("status", "show-artifact", "show-provides"):
         return _show(options, chosen, output)
+    if options.command in ("history", "log"):
+        return _show_past(options, chosen, output)
     if options.command in ("verify", "extract"):
         _unpack(options, chosen, output, report)
     elif options.command in ("commit", "rollback", "resume") or options.file:
@@ -168,6 +170,16 @@ def _show(options: Options, chosen: Settings, output: Output) -> int:
     else:
         facts = status.describe(chosen)
         output.write_facts(facts, status.lines(facts))
+    return 0
+
+
+def _show_past(options: Options, chosen: Settings, output: Output) -> int:
+    from . import past_deployments  # timers do not need it
+
+    if options.command == "history":
+        output.write_facts(*past_deployments.history_of(chosen))
+    else:
+        output.write_facts(*past_deployments.log_of(chosen, options.deployment))
     return 0
 
 

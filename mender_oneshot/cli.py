@@ -306,6 +306,18 @@ def _show_provides() -> dict[str, Any]:
     return {}
 
 
+@_command("history")
+def _history() -> dict[str, Any]:
+    """Show the last deployments and how they ended."""
+    return {}
+
+
+@_command("log", click.argument("deployment", default=""))
+def _log(deployment: str) -> dict[str, Any]:
+    """Show the log of the current or last deployment, or of DEPLOYMENT (an artifact name or an id)."""
+    return {"deployment": deployment}
+
+
 @_command("doctor", _limit)
 def _doctor() -> dict[str, Any]:
     """Diagnose the setup and suggest fixes; changes nothing."""

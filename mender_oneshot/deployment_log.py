@@ -90,7 +90,7 @@ def collect(log_directory: str, datastore: str, at: float, limit: int = BODY_LIM
     At least a quarter of the limit is for ours, which may give the reason for the failure. Lines without a
     time get the time `at`, in seconds since 1970. A log that another user could have written is left out.
     """
-    ours = _read(f"{log_directory}/{DEPLOYMENT_LOG}", _own, at)
+    ours = _read(f"{log_directory}/{DEPLOYMENT_LOG}", entries, at)
     theirs = _read(f"{datastore}/{SUB_UPDATER_LOG}", _lines, at)
     if not (ours or theirs):
         ours = [_message(at, "error", "The update failed and left no log.")]
@@ -98,9 +98,9 @@ def collect(log_directory: str, datastore: str, at: float, limit: int = BODY_LIM
     return fit(ours, limit - _size(theirs)) + theirs
 
 
-def _read(path: str, entries: Callable[[str, float], list[Message]], at: float) -> list[Message]:
+def _read(path: str, parse: Callable[[str, float], list[Message]], at: float) -> list[Message]:
     try:
-        return entries(_tail(path), at)
+        return parse(_tail(path), at)
     except errors.UntrustedFile as error:
         return [_message(at, "warning", f"{path} was left out because it {error.reason}.")]
 
@@ -124,8 +124,11 @@ def fit(messages: list[Message], limit: int = BODY_LIMIT) -> list[Message]:
     return kept[::-1]
 
 
-def _own(text: str, at: float) -> list[Message]:
-    """Return the entries of our JSON lines; an unreadable line, as after a power cut, becomes a warning."""
+def entries(text: str, at: float = 0) -> list[Message]:
+    """Return the entries of our JSON lines; an unreadable line, as after a power cut, becomes a warning.
+
+    A first line that is unreadable gets the time `at`, in seconds since 1970.
+    """
     messages: list[Message] = []
     stamp = _stamp(at)
     for line in text.splitlines():

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Callable
 from typing import TypeVar
 
-from . import disk, errors, gates, plan
+from . import disk, errors, gates, history, plan
 from .context import Context, Outcome
 from .paths import ARTIFACT, PART, PROVIDES
 from .server import DeploymentGone, Server
@@ -110,7 +110,10 @@ def aborted(result: Result) -> Outcome:
 
 def drop(context: Context) -> None:
     """Drop the current deployment and what was downloaded of it."""
-    context.store.save(context.store.state._replace(deployment=None))
+    before = context.store.state
+    context.store.save(before._replace(deployment=None))
+    if before.deployment:
+        history.add(context.settings, before, Result(before.deployment.id, "aborted", context.now().time))
     disk.remove(context.data(ARTIFACT), context.data(PART), context.data(PROVIDES))
 
 
@@ -124,6 +127,18 @@ def save_or_make_room(context: Context) -> None:
         context.store.save()
 
 
+def end(context: Context, deployment: str, status: str) -> None:
+    """Save the final status of the current update, durably, and keep its log; `deliver` sends the status.
+
+    Raises `errors.NoSpace` or `errors.DiskError` if it cannot be saved.
+    """
+    store = context.store
+    before, result = store.state, Result(deployment, status, context.now().time)
+    store.state = with_final_result(before, result)
+    save_or_make_room(context)
+    history.add(context.settings, before, result)
+
+
 def fail(context: Context, error: errors.Error) -> None:
     """Fail the current deployment: queue `failure`, with the error as the last line of its log.
 
@@ -134,9 +149,7 @@ def fail(context: Context, error: errors.Error) -> None:
         return
     log.error("%s", error)
     error.logged = True
-    failure = Result(state.deployment.id, "failure", context.now().time)
-    context.store.state = with_final_result(state, failure)
-    save_or_make_room(context)
+    end(context, state.deployment.id, "failure")
     disk.remove(context.data(ARTIFACT), context.data(PART), context.data(PROVIDES))
     if state.deployment.entered:
         gates.run_errors(context, "download", "Download")

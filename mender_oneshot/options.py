@@ -23,6 +23,7 @@ class Options(NamedTuple):
     status: str = ""  # report: "success" or "failure"
     wait: int = 300  # terminal
     max_sessions: int = 0  # terminal
+    deployment: str = ""  # log: a name or the beginning of an id; "": the current one, or else the last
     file: str = ""  # verify, extract, install by hand
     stop_before: str = ""  # install by hand, commit, rollback, resume
     directory: str = ""  # extract

@@ -45,6 +45,7 @@ class Deployment(NamedTuple):
     refused: int = 0  # conditions of `resume` that the storage did not honor
     spliced: bool = False  # bytes were joined without a strong validator
     entered: bool = False  # the state scripts Download_Enter have succeeded
+    began: float = 0  # when the server first offered it, seconds since 1970; 0: unknown
     restarted: bool = False  # downloaded again after spliced bytes failed their checksums
     more: Mapping[str, Any] = {}  # members that a newer version wrote
 
@@ -57,6 +58,8 @@ class Handoff(NamedTuple):
     boot: str = ""  # the kernel's boot id at the hand-off
     uptime: float = 0  # seconds from that boot to the hand-off, without suspended time; no clock changes them
     syslog: bool = False  # write the result to the syslog, because the run that handed it off did so
+    began: float = 0  # `Deployment.began` and `size`
+    size: int = -1
     more: Mapping[str, Any] = {}
 
 

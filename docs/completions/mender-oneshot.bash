@@ -44,7 +44,8 @@ _mender_oneshot() {
             words='--config --fallback-config --data --log-level --log-file --syslog --no-syslog --max-runtime
                 --version --help -c -b -d -l -L -v -h'
             [[ $word == -* ]] || words='run bootstrap auth send-inventory check-update download install commit rollback
-                resume verify extract report terminal status show-artifact show-provides doctor'
+                resume verify extract report terminal status history log show-artifact show-provides
+                doctor'
             ;;
         run) words='--all --only --force --max-runtime' ;;
         bootstrap) words='--force --forcebootstrap -F --max-runtime' ;;
@@ -68,7 +69,7 @@ _mender_oneshot() {
             ;;
         commit | rollback | resume) words='--stop-before --max-runtime' ;;
         send-inventory | download | doctor) words='--max-runtime' ;;
-        status | show-artifact | show-provides) ;;
+        status | history | log | show-artifact | show-provides) ;;
         *) return ;;
     esac
     [[ $command ]] && words+=' --json --help -h'

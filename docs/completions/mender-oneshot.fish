@@ -44,6 +44,8 @@ complete -c mender-oneshot -n __mender_oneshot_command -a extract -d 'Verify an 
 complete -c mender-oneshot -n __mender_oneshot_command -a report -d 'Report the result of the update (used by sub-updaters).'
 complete -c mender-oneshot -n __mender_oneshot_command -a terminal -d 'Serve remote terminal sessions, then exit.'
 complete -c mender-oneshot -n __mender_oneshot_command -a status -d 'Show the current state; makes no network requests.'
+complete -c mender-oneshot -n __mender_oneshot_command -a history -d 'Show the last deployments and how they ended.'
+complete -c mender-oneshot -n __mender_oneshot_command -a log -d 'Show the log of the current or last deployment, or of DEPLOYMENT (an artifact name or an id).'
 complete -c mender-oneshot -n __mender_oneshot_command -a show-artifact -d 'Print the name of the installed artifact.'
 complete -c mender-oneshot -n __mender_oneshot_command -a show-provides -d 'Print what the device provides, as key=value lines.'
 complete -c mender-oneshot -n __mender_oneshot_command -a doctor -d 'Diagnose the setup and suggest fixes; changes nothing.'

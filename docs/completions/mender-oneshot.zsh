@@ -20,6 +20,8 @@ local -a commands=(
     'report:Report the result of the update (used by sub-updaters).'
     'terminal:Serve remote terminal sessions, then exit.'
     'status:Show the current state; makes no network requests.'
+    'history:Show the last deployments and how they ended.'
+    'log:Show the log of the current or last deployment, or of DEPLOYMENT (an artifact name or an id).'
     'show-artifact:Print the name of the installed artifact.'
     'show-provides:Print what the device provides, as key=value lines.'
     'doctor:Diagnose the setup and suggest fixes; changes nothing.'
@@ -77,7 +79,8 @@ case $state in
             verify) _arguments $limited '1:artifact:_files' ;;
             extract) _arguments $limited '1:artifact:_files' '2:directory:_directories' ;;
             send-inventory|download|doctor) _arguments $limited ;;
-            status|show-artifact|show-provides) _arguments $always ;;
+            status|history|show-artifact|show-provides) _arguments $always ;;
+            log) _arguments $always '1:deployment:' ;;
         esac
         ;;
 esac

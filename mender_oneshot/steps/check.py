@@ -176,7 +176,7 @@ def _take(context: Context, found: Deployment, paced: bool) -> Outcome:
             # First the files, then the state: the files always belong to the deployment in the state.
             disk.remove(context.data(ARTIFACT), context.data(PART), context.data(PROVIDES))
         deployment_log.reset(context.settings.log_directory, context.settings.places.datastore)
-        store.save(store.state._replace(deployment=found))
+        store.save(store.state._replace(deployment=found._replace(began=context.now().time)))
         log.info("Deployment %s offers %s.", found.id, found.artifact_name)
         if plan.link_is_open(found, context.settings):
             log.warning("Deployment %s: %s", found.id, plan.OPEN_LINK)

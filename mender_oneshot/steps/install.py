@@ -194,7 +194,9 @@ def _hand_off(context: Context, deployment: Deployment, installer: _Installer) -
     """
     store, now = context.store, context.now()
     name = bounded(deployment.artifact_name)
-    handoff = Handoff(deployment.id, name, now.boot, now.uptime, context.syslog)
+    handoff = Handoff(
+        deployment.id, name, now.boot, now.uptime, context.syslog, deployment.began, deployment.size
+    )
     deployment = deployment._replace(starts=deployment.starts + 1)
     store.save(store.state._replace(handoff=handoff, deployment=deployment))
     try:

@@ -4,7 +4,7 @@ import os
 
 from .. import deployments, errors
 from ..context import Context, Outcome
-from ..state import ABORTED, Result, final_result, with_final_result
+from ..state import ABORTED, final_result
 
 
 def run(context: Context, *, status: str) -> Outcome:
@@ -65,6 +65,5 @@ def _record(context: Context, status: str) -> Outcome | None:
         )
     if not installing:
         raise errors.NothingInProgress("No update is in progress, so there is nothing to report.")
-    store.state = with_final_result(state, Result(deployment, status, now.time))
-    deployments.save_or_make_room(context)
+    deployments.end(context, deployment, status)
     return None

@@ -5,7 +5,7 @@ import logging
 from .. import deployments, disk, liveness, plan
 from ..context import Context, Outcome
 from ..paths import ARTIFACT, INSTALLER, INSTALLER_RESERVE, PART, PROVIDES, UPDATE_LOCK
-from ..state import Handoff, Result, final_result, with_final_result
+from ..state import Handoff, final_result
 
 log = logging.getLogger(__name__)
 
@@ -70,9 +70,6 @@ def _give_up(context: Context, handoff: Handoff) -> Outcome:
     if not handoff.deployment:
         # A lock without an id cannot be compared with the last result: it would be adopted again.
         disk.remove(context.data(UPDATE_LOCK))
-    store = context.store
-    failure = Result(handoff.deployment, "failure", context.now().time)
-    store.state = with_final_result(store.state, failure)
-    deployments.save_or_make_room(context)
+    deployments.end(context, handoff.deployment, "failure")
     disk.remove(context.data(INSTALLER_RESERVE), context.data(INSTALLER))
     return Outcome("gave-up", sentence, {"deployment": handoff.deployment})

@@ -1,0 +1,163 @@
+"""The last deployments of this device and their logs: `history.json` and `logs/` in the data directory.
+
+For people only: nothing is decided by it, and what cannot be written is left out.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import stat
+import time
+from typing import Any, NamedTuple
+
+from . import deployment_log, disk, errors
+from .partial_download import in_words
+from .paths import HISTORY, HISTORY_LOGS
+from .settings import Settings
+from .state import Result, State
+from .typed import Reader
+
+SCHEMA = 1
+KEPT = 10
+LOG_BYTES = 128 * 1024
+"""Bytes of one log; the newest lines are kept."""
+WHY_LENGTH = 500
+_LIMIT = 1 << 20
+
+log = logging.getLogger(__name__)
+
+Message = deployment_log.Message
+
+
+class Entry(NamedTuple):
+    """A deployment that has ended; times in seconds since 1970, 0 if unknown."""
+
+    deployment: str
+    artifact_name: str
+    status: str  # "success", "failure" or "aborted" (by the server)
+    began: float = 0
+    ended: float = 0
+    size: int = -1  # bytes of the artifact; -1: unknown
+    why: str = ""  # the last line of its log
+
+
+def add(settings: Settings, before: State, result: Result) -> None:
+    """Add a deployment that has just ended; `before` is the state in which it was under way."""
+    if not result.deployment:
+        return
+    try:
+        _add(settings, before, result)
+    except errors.Error as error:
+        log.info("The history of deployments is incomplete: %s", error)
+
+
+def _add(settings: Settings, before: State, result: Result) -> None:
+    messages = deployment_log.collect(settings.log_directory, settings.places.datastore, result.at, LOG_BYTES)
+    why = messages[-1]["message"][:WHY_LENGTH] if messages and result.status == "failure" else ""
+    entry = _entry(before, result)._replace(why=why)
+    kept = [one for one in load(settings) if one.deployment != entry.deployment][-KEPT + 1 :]
+    logs = settings.places.data(HISTORY_LOGS)
+    _make_directory(logs)
+    text = "".join(json.dumps(message) + "\n" for message in messages)
+    disk.write_whole(f"{logs}/{entry.deployment}.log", text.encode())
+    members = {"schema": SCHEMA, "deployments": [one._asdict() for one in (*kept, entry)]}
+    disk.write_whole(settings.places.data(HISTORY), json.dumps(members, indent=1).encode() + b"\n")
+    wanted = {f"{one.deployment}.log" for one in (*kept, entry)}
+    with contextlib.suppress(OSError):
+        disk.remove(*(f"{logs}/{name}" for name in os.listdir(logs) if name not in wanted))
+
+
+def _entry(before: State, result: Result) -> Entry:
+    entry = Entry(result.deployment, "", result.status, ended=result.at)
+    deployment, handoff = before.deployment, before.handoff
+    if deployment and deployment.id == result.deployment:
+        return entry._replace(
+            artifact_name=deployment.artifact_name, began=deployment.began, size=deployment.size
+        )
+    if handoff and handoff.deployment == result.deployment:
+        return entry._replace(artifact_name=handoff.artifact_name, began=handoff.began, size=handoff.size)
+    return entry
+
+
+def _make_directory(path: str) -> None:
+    """Create the directory of the logs; raise `errors.DiskError` if something else has its name."""
+    try:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(path, 0o700)
+        if not stat.S_ISDIR(os.lstat(path).st_mode):
+            raise NotADirectoryError(20, "Not a directory")
+    except OSError as error:
+        raise disk.failure(f"create {path}", error) from error
+
+
+def load(settings: Settings) -> list[Entry]:
+    """Return the deployments that have ended, oldest first; a corrupt file counts as an empty one.
+
+    Raises `errors.DiskError` if it cannot be read.
+    """
+    content = disk.read_own(settings.places.data(HISTORY), _LIMIT)
+    if content is None:
+        return []
+    reader = Reader()
+    try:
+        members: Any = json.loads(content)["deployments"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return []
+    found = (
+        reader.part(Entry, "deployment", one) for one in reader.typed(list, "deployments", members) or ()
+    )
+    return [one for one in found if one]
+
+
+def find(settings: Settings, wanted: str) -> Entry | None:
+    """Return the newest deployment with this name, or whose id starts with this text; "" finds any."""
+    for one in reversed(load(settings)):
+        if one.artifact_name == wanted or one.deployment.startswith(wanted):
+            return one
+    return None
+
+
+def messages(settings: Settings, deployment: str) -> list[Message]:
+    """Return the log of a deployment that has ended; raises `errors.DiskError`."""
+    path = f"{settings.places.data(HISTORY_LOGS)}/{deployment}.log"
+    content = disk.read_own(path, _LIMIT) or b""
+    return deployment_log.entries(content.decode("utf-8", "replace"))
+
+
+def lines(entries: list[Entry]) -> list[str]:
+    """Return the deployments as lines for people, the newest first."""
+    rows = [
+        (_when(one.ended), one.status, one.artifact_name or one.deployment, _facts(one)) for one in entries
+    ]
+    widths = [max((len(row[column]) for row in rows), default=0) for column in range(3)]
+    output = []
+    for row, one in zip(reversed(rows), reversed(entries), strict=True):
+        cells = [f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)]
+        output.append("  ".join([*cells, row[3]]).rstrip())
+        if one.why:
+            output.append(f"    {one.why}")
+    return output
+
+
+def _facts(entry: Entry) -> str:
+    facts = [in_words(entry.size)] if entry.size >= 0 else []
+    if 0 < entry.began <= entry.ended:
+        facts.append(_length(entry.ended - entry.began))
+    return ", ".join(facts)
+
+
+def _when(at: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(at)) if at else "unknown"
+
+
+def _length(seconds: float) -> str:
+    whole = round(seconds)
+    if whole < 120:
+        return f"{whole} s"
+    return f"{whole // 60} min" if whole < 7200 else f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def log_lines(messages: list[Message]) -> list[str]:
+    """Return a log as lines for people."""
+    return [f"{one['timestamp']} {one['level']:<7} {one['message']}" for one in messages]
