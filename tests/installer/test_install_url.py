@@ -1,6 +1,7 @@
 """`install URL`: the artifact is downloaded first, without a server and without a token."""
 
 import re
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -65,6 +66,28 @@ def test_a_connection_that_is_lost_twice_is_resumed(device: Device, server: DevS
     fetched = [seen for seen in server.requests if seen.path.startswith("/storage/")]
     assert [seen.status for seen in fetched] == [200, 206, 206]
     assert sum(seen.sent for seen in fetched) < SIZE + 100_000
+
+
+@newest_only
+def test_a_kill_after_the_download_is_resumed_from_the_disk(
+    device: Device, server: DevServer, module: Recorder, link: str
+) -> None:
+    module.at("Download", "kill -9 $PPID")
+    assert device.run("install", link).code == -signal.SIGKILL
+    assert (device.data / "by-hand.mender").exists()
+    before = len(server.requests)
+    device.ok("resume")
+    device.ok("commit")
+    assert device.ok("show-artifact").out == "release-2\n"
+    assert len(server.requests) == before
+    assert no_file_left(device)
+
+
+@newest_only
+def test_a_module_that_fails_leaves_no_download(device: Device, module: Recorder, link: str) -> None:
+    module.at("Download", "exit 1")
+    assert device.run("install", link).code == 70
+    assert no_file_left(device)
 
 
 BAD: dict[str, tuple[dict[str, object], int, str]] = {
