@@ -23,6 +23,8 @@ _RUNS: dict[tuple[str, ...], Options] = {
     ("--all", "--only", "inventory"): Options("run", every_step=True, only="inventory"),
 }
 _COMMANDS = ("check-update", "send-inventory", "download", "install", "auth")
+_INSTALLATIONS = ("resume", "commit", "rollback")
+"""They may take hours, and click would stay in memory as long."""
 _NUMBERS = {"--wait": "wait", "--max-sessions": "max_sessions", "--max-runtime": "max_runtime"}
 
 
@@ -55,6 +57,8 @@ def _command(name: str, arguments: tuple[str, ...]) -> Options | None:
         return _RUNS.get(arguments)
     if name == "terminal":
         return _terminal(arguments)
+    if name in _INSTALLATIONS and not arguments:
+        return Options(name, max_runtime=0)
     return Options(name) if name in _COMMANDS and not arguments else None
 
 

@@ -48,6 +48,11 @@ def host(url: str) -> str:
     return _authority(url.partition("://")[2]).rpartition("@")[2] or "the server"
 
 
+def is_url(text: str) -> bool:
+    """Return whether an argument is a URL and not a path."""
+    return text.lower().startswith(("http://", "https://"))
+
+
 def _authority(rest: str) -> str:
     for end in "/?#":
         rest = rest.partition(end)[0]

@@ -10,6 +10,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
+from helpers.artifacts import make_artifact
 from helpers.device import REPO, Device
 from helpers.real_daemon import need
 
@@ -89,6 +90,16 @@ def test_the_libraries_are_paid_for_where_they_are_used(accepted: Device, server
     assert imported(accepted, "send-inventory") & {"urllib3", "cryptography", "click"} == {"urllib3"}
     assert imported(accepted, "status") & {"urllib3", "cryptography"} == set()
     assert imported(accepted, "bootstrap") & {"urllib3", "cryptography"} == {"cryptography"}
+
+
+def test_an_installation_keeps_no_library_in_memory(device: Device, tmp_path: Path) -> None:
+    module = device.scripts / "modules" / "v3" / "app"
+    module.parent.mkdir(parents=True)
+    module.write_text("#!/bin/sh\n[ $1 != SupportsRollback ] || echo Yes\n")
+    module.chmod(0o755)
+    artifact = make_artifact(tmp_path / "release-2.mender")
+    assert imported(device, "install", str(artifact)) & {"urllib3", "cryptography"} == set()
+    assert imported(device, "commit") & {"urllib3", "cryptography", "click"} == set()
 
 
 def test_an_update_with_a_good_token_needs_no_cryptography(accepted: Device, release: object) -> None:

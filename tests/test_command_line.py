@@ -15,7 +15,11 @@ from mender_oneshot import __version__, cli
 from mender_oneshot.fast_path import parse
 from mender_oneshot.options import Options
 
-PLAIN_COMMANDS = ["run", "check-update", "send-inventory", "download", "install", "auth"]
+PLAIN_COMMANDS = [
+    *("run", "check-update", "send-inventory", "download", "install", "auth"),
+    *("resume", "commit", "rollback"),
+]
+UNLIMITED = ("terminal", "resume", "commit", "rollback")
 COMMANDS = [*PLAIN_COMMANDS, "bootstrap", "report", "terminal", "status", "show-artifact"]
 
 
@@ -143,7 +147,7 @@ def test_the_fast_path_leaves_this_command_line_to_click(line: str) -> None:
 
 @pytest.mark.parametrize("command", [command for command in COMMANDS if command != "report"])
 def test_a_command_alone_is_read_with_the_defaults(command: str) -> None:
-    assert read(command) == Options(command, max_runtime=0 if command == "terminal" else 900)
+    assert read(command) == Options(command, max_runtime=0 if command in UNLIMITED else 900)
 
 
 @pytest.mark.parametrize(

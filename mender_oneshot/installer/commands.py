@@ -12,7 +12,8 @@ from .. import acceptance, disk, errors, own_command
 from ..context import Outcome, Progress
 from ..paths import INSTALLER, INSTALLER_LOCK, INSTALLER_RESERVE, UNREADABLE, UPDATE_LOCK
 from ..settings import Settings
-from . import device, modules, phases, record, remote_file
+from ..url import is_url
+from . import device, modules, phases, record
 from .installation import Installation
 from .record import Record
 from .state_scripts import Paused
@@ -31,8 +32,10 @@ def install(settings: Settings, source: str, stop_before: str, progress: Progres
     """
     with _locked(settings):
         _require_nothing_under_way(settings)
-        if not remote_file.is_url(source):
+        if not is_url(source):
             return _begin(settings, os.path.abspath(source), stop_before)
+        from . import remote_file  # needs urllib3, unlike an installation
+
         path = remote_file.download(settings, source, progress)
         try:
             return _begin(settings, path, stop_before)

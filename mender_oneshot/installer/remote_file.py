@@ -19,11 +19,6 @@ RETRY_SECONDS = 1.0
 log = logging.getLogger(__name__)
 
 
-def is_url(text: str) -> bool:
-    """Return whether an argument is a URL and not a path."""
-    return text.lower().startswith(("http://", "https://"))
-
-
 def download(settings: Settings, url: str, progress: Progress) -> str:
     """Download an artifact to the data directory and return its path; the file is durable.
 
