@@ -38,6 +38,7 @@ lint: $(VENV)/dev ## check format, lint, types, import directions, spelling and 
 
 bench: $(VENV)/dev ## measure start-up and the cost of an invocation, as ratios
 	@$(BIN)/python tests/bench.py
+	@$(BIN)/python tests/bench_installing.py
 	@$(BIN)/python tests/bench_terminal.py
 
 $(VENV)/runtime: pyproject.toml
