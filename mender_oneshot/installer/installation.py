@@ -7,7 +7,6 @@ the next one resumes at the phase that is noted.
 import logging
 import os
 import shutil
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple, Protocol
@@ -15,18 +14,12 @@ from typing import NamedTuple, Protocol
 from .. import disk, errors
 from ..artifact.verify import Header, Receive, ReceiveScript
 from ..pidfile import boot_id
-from . import phases, process, record, root, shutdown, state_scripts, tree
+from . import phases, process, reboot, record, root, state_scripts, tree
 from .feed import Feed
 from .module import Module, ModuleFailed
 from .phases import CALL, ERROR, OK, QUESTION, SCRIPTS, SERVER, Progress
 from .record import Record
 from .state_scripts import Limits, Paused, ScriptFailed
-
-REBOOT_SECONDS = 600.0
-"""How long a reboot may take to end this process, as in the Mender client."""
-
-SETTLE_SECONDS = 1.0
-"""Between the request for a reboot and its first effects: signals, or a state that `shutdown` can see."""
 
 _QUESTIONS = {
     "NeedsArtifactReboot": ("NeedsArtifactReboot", "No", "Yes", "Automatic"),
@@ -297,37 +290,10 @@ class Installation:
             self._feed.receive(name, size, pieces)
 
     def _reboot(self, phase: str, how: str) -> None:
-        """Reboot, or have the module do it, which ends this process as a rule; raises `ModuleFailed`.
-
-        Returns only if the module restarts something else than this system.
-        """
-        failure: ModuleFailed | None = None
-        try:
-            if how == "Automatic":
-                self._call_reboot()
-            else:
-                self._module.call(phase)
-        except ModuleFailed as error:
-            failure = error
-        time.sleep(SETTLE_SECONDS)
-        requested = how == "Automatic" and failure is None
-        if requested or shutdown.is_under_way():
-            time.sleep(REBOOT_SECONDS)
-            failure = ModuleFailed(f"The reboot did not happen within {REBOOT_SECONDS:.0f} s.")
-        if failure:
-            raise failure
-
-    def _call_reboot(self) -> None:
-        try:
-            subprocess.run(
-                ["reboot"],  # noqa: S607  # found in the PATH of the environment, as by the Mender client
-                stdin=subprocess.DEVNULL,
-                stdout=2,
-                check=True,
-                env=dict(self._limits.environment),
-            )
-        except (OSError, subprocess.CalledProcessError) as error:
-            raise ModuleFailed(f"The device cannot be rebooted: {error}.") from error
+        if how == "Automatic":
+            reboot.carry_out(lambda: reboot.call(self._limits.environment), certain=True)
+        else:
+            reboot.carry_out(lambda: self._module.call(phase), certain=False)
 
     def _clean_up(self) -> None:
         """Let the module clean up, and remove the tree and the scripts; an error changes no result."""

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mender_oneshot.installer import shutdown
+from mender_oneshot.installer import reboot
 
 # What the programs print; on each init system, others are asked.
 DOWN = {"systemctl": "stopping", "busctl": "b true", "runlevel": "2 6"}
@@ -24,4 +24,4 @@ def test_the_answers_of_init_tell_whether_it_is_shutting_down(
         program.write_text(f"#!/bin/sh\necho '{answer}'\n")
         program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert shutdown.is_under_way() is expected
+    assert reboot.is_under_way() is expected
