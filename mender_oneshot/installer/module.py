@@ -48,6 +48,10 @@ class Module(NamedTuple):
         pipe = process.stdout
         try:
             output = self._read(process, pipe.fileno(), name) if pipe else b""
+        except BaseException:
+            if process.poll() is None:  # the time limit of the command has passed
+                processes.stop(process)
+            raise
         finally:
             if pipe:
                 pipe.close()

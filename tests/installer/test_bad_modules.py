@@ -194,6 +194,20 @@ def test_a_flood_of_output_leaves_a_short_log(device: Device, module: Recorder, 
     assert text.endswith("its output is in the log.\n")
 
 
+@pytest.mark.parametrize(
+    "where", ["NeedsArtifactReboot", "Download", "ArtifactInstall", "ArtifactInstall_Enter"]
+)
+def test_the_time_limit_of_a_command_ends_what_it_runs(device: Device, module: Recorder, where: str) -> None:
+    device.configure(ModuleTimeoutSeconds=60)
+    module.at(where, "setsid sleep 61 & sleep 60")
+    done = device.run("install", "--max-runtime", "3", module.artifact(device))
+    assert done.code == 75, done
+    assert where in module.calls or where == "NeedsArtifactReboot"
+    assert left_running(device) == []
+    done = device.run("resume")
+    assert done.code == (0 if where in ("Download", "NeedsArtifactReboot") else 70), done
+
+
 # --- the tree
 
 TREES = {
