@@ -21,6 +21,7 @@ from mender_oneshot.devserver import DevServer, Seen
 
 DAY = 86400.0
 STEPS_MAX = 40
+FINAL = ("success", "failure", "aborted")
 
 # `system` is what the module has made of the device: old, new (to be committed) or kept.
 MODULE = """#!/bin/sh
@@ -75,7 +76,6 @@ class Stage:
             # Uptime counts as the time since the boot, and the machine of the tests may be up for days.
             InstallTimeoutSeconds=0,
             InventoryPollIntervalSeconds=2**31,
-            StateScriptRetryIntervalSeconds=0,
         )
         self.system.write_text("old\n")
         for action in ("Enter", "Leave", "Error"):
@@ -173,9 +173,15 @@ class Stage:
         """Deploy a release."""
         self.deployment = self.server.deploy(name)
 
+    def abort(self) -> None:
+        """Abort the deployment, unless it is over."""
+        if self.result not in FINAL:
+            self.server.abort(self.deployment)
+
     def run(self) -> Run:
         """Let time pass, and run what is due."""
         self.device.let_time_pass(DAY, expire=False)
+        self.device.end_pause_of_script()
         done = self.device.run("run", "--all")
         assert done.code in (0, 65, 69, 75, -signal.SIGKILL), done
         return done
@@ -219,9 +225,7 @@ class Stage:
         """Whether the server has the result and nothing of the update is left on the device."""
         data = self.device.data
         left = [name for name in ("installer.json", "update.lock") if (data / name).exists()]
-        return (
-            not left and not self.device.queued_results and self.result in ("success", "failure", "aborted")
-        )
+        return not left and not self.device.queued_results and self.result in FINAL
 
     @property
     def result(self) -> str:

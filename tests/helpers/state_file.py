@@ -225,9 +225,19 @@ class StateFile:
         known = self.state
         changed = {name: known[name] for name in ("deployment", "handoff") if known.get(name, {}).get("boot")}
         self.alter_state(**{name: part | {"boot": "the boot before"} for name, part in changed.items()})
+        self._alter_installation(boot="the boot before")
+
+    def end_pause_of_script(self) -> None:
+        """Let the minute pass after which a state script of an installation is run again."""
         record = self.data / "installer.json"
-        if record.exists():
-            record.write_text(json.dumps(json.loads(record.read_text()) | {"boot": "the boot before"}))
+        pause = json.loads(record.read_text())["pause"] if record.is_file() else None
+        if pause:
+            self._alter_installation(pause=pause | {"uptime": pause["uptime"] - 60})
+
+    def _alter_installation(self, **changes: Any) -> None:
+        record = self.data / "installer.json"
+        if record.is_file():
+            record.write_text(json.dumps(json.loads(record.read_text()) | changes))
 
 
 def _earlier(value: Any, seconds: float, stamps: tuple[str, ...], name: str = "") -> Any:

@@ -96,7 +96,7 @@ def test_an_installation_takes_the_course_of_the_table(stage: Stage, case: Case)
     if aborted:
         stage.hold(aborted)
         stage.run()
-        stage.let_go(lambda: stage.server.abort(stage.deployment))
+        stage.let_go(stage.abort)
     if case.name == "Non_writable_database_in_ArtifactInstall_Enter":
         stage.run()
         stage.wait()
