@@ -36,7 +36,7 @@ lint: $(VENV)/dev ## check format, lint, types, import directions, spelling and 
 	$(BIN)/codespell
 	$(BIN)/python .ci/words.py
 
-bench: $(VENV)/dev ## measure start-up and the cost of an invocation, as ratios
+bench: $(VENV)/dev ## measure start-up, the cost of an invocation and of an installation, and the terminal
 	@$(BIN)/python tests/bench.py
 	@$(BIN)/python tests/bench_installing.py
 	@$(BIN)/python tests/bench_terminal.py
