@@ -321,7 +321,7 @@ class Board(Field):
 
     def debris(self) -> set[str]:
         """Return what an idle device does not need: files of the data directory, FIFOs, unfinished files."""
-        usual = {"sub-updater.log", "deployment.log", "installer.lock", "module.pid", "provides.json"}
+        usual = {"installer.lock", "module.pid", "provides.json", "history.json", "logs"}
         found = self.left_behind() - usual
         for directory, names, files in os.walk(self.root):
             for name in (*names, *files):
