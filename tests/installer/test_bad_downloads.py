@@ -110,7 +110,7 @@ BAD = {
     "leaves a child with the lines": ({"read": "sleep 60 <stream-next & cat $1; exit 0"}, "stopped reading"),
     "removes the next one": ({"before": "rm stream-next; sleep 60"}, "stream-next during Download"),
     "removes a stream": ({"read": "rm $1; sleep 60"}, "streams/first during Download"),
-    "removes all streams": ({"read": "cat $1 >/dev/null; rm -r streams"}, "streams/second during Download"),
+    "removes all streams": ({"read": "cat $1 >/dev/null; rm -r streams"}, "has removed or replaced"),
     "puts a file in a place": ({"before": "rm stream-next; touch stream-next; sleep 9"}, "replaced"),
     "puts a link in a place": ({"before": "ln -sf {outside} stream-next; sleep 9"}, "replaced"),
     "removes its tree": ({"before": 'rm -r "$2"; sleep 60'}, "stream-next during Download"),
