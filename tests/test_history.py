@@ -4,6 +4,7 @@ import pytest
 from helpers.device import Device, Release
 from helpers.seen import final_status
 from helpers.update_module import Recorder
+from helpers.waiting import until
 
 from mender_oneshot.devserver import DevServer
 
@@ -15,9 +16,9 @@ def update(device: Device, server: DevServer, release: Release, name: str, scrip
     """Carry out one update to its end."""
     device.sub_updater(script)
     deployment = release(name)
-    server.requests.clear()
     device.ok("run", "--all", "--force")
-    server.wait_for(final_status)
+    until(lambda: server.status(deployment) in ("success", "failure"), "the update has ended")
+    until(lambda: not (device.data / "update.lock").exists(), "its sub-updater has ended")
     return deployment
 
 

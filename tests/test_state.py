@@ -472,9 +472,9 @@ def test_what_a_missing_member_means() -> None:
         (
             "deployment",
             {"id": "d", "artifact_id": "a", "artifact_name": "r", "uri": "u"},
-            (0, "", "", -1, "", 0, 0, 0, "", 0, False, False, False, {}),
+            (0, "", "", -1, "", 0, 0, 0, "", 0, False, False, False, 0, {}),
         ),
-        ("handoff", {"deployment": "d"}, ("", "", 0, False, {})),
+        ("handoff", {"deployment": "d"}, ("", "", 0, False, 0, -1, {})),
         ("last_result", {"deployment": "d", "status": "success"}, (0, False, 0, "", 1, {})),
         ("token", {"jwt": "t", "server": "s", "at": 1}, (0, 0, "")),
     ],
