@@ -59,6 +59,7 @@ ArtifactVerifyReboot) [ "$trial" = 1 ] && [ "$running" = "$part" ] ;;
 ArtifactCommit) [ "$trial" = 1 ] && [ "$running" = "$part" ] && set_file $board/env "$part 0 0" ;;
 ArtifactRollback) [ "$trial" = 0 ] || set_file $board/env "$(other "$part") 0 0" ;;
 ArtifactVerifyRollbackReboot) [ "$trial" = 0 ] && [ "$running" = "$part" ] ;;
+Cleanup) rm -f $board/env.new ;;
 esac && note "$1.ok"
 """
 # One file, which is replaced at once.
@@ -80,6 +81,7 @@ ArtifactInstall)
     set_file $board/app "$(cat tmp/new)"
     ;;
 ArtifactRollback) [ ! -e tmp/old ] || set_file $board/app "$(cat tmp/old)" ;;
+Cleanup) rm -f $board/app.new ;;
 esac && note "$1.ok"
 """
 
@@ -327,7 +329,7 @@ class Board(Field):
             for name in (*names, *files):
                 path = f"{directory}/{name}"
                 if name.endswith(".new") or stat.S_ISFIFO(os.lstat(path).st_mode):
-                    found.add(path)
+                    found.add(os.path.relpath(path, self.data))
         return {name for name in found if not (name == "modules" and not any(self._trees()))}
 
     def _trees(self) -> list[Path]:
