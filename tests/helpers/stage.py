@@ -224,7 +224,9 @@ class Stage:
     def is_over(self) -> bool:
         """Whether the server has the result and nothing of the update is left on the device."""
         data = self.device.data
-        left = [name for name in ("installer.json", "update.lock") if (data / name).exists()]
+        left = [
+            name for name in ("installer.json", "installer.reserve", "update.lock") if (data / name).exists()
+        ]
         return not left and not self.device.queued_results and self.result in FINAL
 
     @property
