@@ -92,6 +92,11 @@ def _give_up(settings: Settings) -> None:
 def _decide(settings: Settings, outcome: str, stop_before: str) -> Outcome:
     with _locked(settings):
         found = _require_by_hand(settings)
+        if found.payload_type and (why := modules.obstacle(settings, found.payload_type)):
+            raise errors.SettingsError(
+                f"{found.artifact_name} can be neither committed nor rolled back in this system: {why}, or "
+                "reboot to return to the old system."
+            )
         if found.progress.phase == "Waiting":
             found = found._replace(progress=phases.advance(found.progress, outcome))
         elif not found.stopped:

@@ -177,6 +177,8 @@ class Installation:
         if known := self._told_by_root(progress.phase):
             return known
         try:
+            if progress.phase == "SupportsRollback" and self._is_stranded():
+                self._return_to_old_system()
             if kind == QUESTION:
                 return self._module.ask(*_QUESTIONS[progress.phase])
             if kind == SCRIPTS:
@@ -212,6 +214,23 @@ class Installation:
         if phase == "IsOldSystem":
             return OK if now == old else ERROR
         return ""
+
+    def _is_stranded(self) -> bool:
+        """Return whether the new system lacks the update module, so that only the boot loader can go back."""
+        old, now = self.record.old_root, root.mounted()
+        stranded = not self._module.command and bool(old) and now not in ("", old)
+        return stranded and not self.record.returning and not self.record.by_hand
+
+    def _return_to_old_system(self) -> None:
+        """Reboot once: a boot loader that tries a system out goes back at the second boot.
+
+        The phase stays as it is, so the module in the old system is asked. Raises `ModuleFailed` if the
+        device does not reboot.
+        """
+        self.record = self.record._replace(returning=True)
+        self._note(stopped=False)
+        log.warning("Rebooting, so that the boot loader returns to the old system.")
+        reboot.carry_out(lambda: reboot.call(self._limits.environment), certain=True)
 
     def _explain(self, sentence: str) -> None:
         log.error("%s", sentence)

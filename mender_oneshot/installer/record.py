@@ -37,6 +37,7 @@ class Record(NamedTuple):
     why: str = ""  # the first error, a sentence
     old_root: str = ""  # the root file system when the update was installed (`root.mounted`)
     new_root: str = ""  # and when it was to be committed
+    returning: bool = False  # the device was rebooted so that the boot loader returns to the old system
     pause: Gate | None = None
     stopped: bool = False  # the process that noted the phase ended before its work, on purpose
 

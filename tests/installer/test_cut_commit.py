@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from helpers.artifacts import make_artifact
 from helpers.device import Device
+from helpers.other_root import other_root
 from helpers.real_daemon import need
 
 MODULE = """#!/bin/sh
@@ -26,27 +27,13 @@ ArtifactRollback) echo 0 >{root}/trial ;;
 esac
 """
 
-OTHER_ROOT = """
-mount -t tmpfs other-slot "$1"
-for name in /*; do
-    if [ -L "$name" ]; then cp -a "$name" "$1$name"
-    elif [ -d "$name" ]; then mkdir "$1$name"; mount --rbind "$name" "$1$name"
-    fi
-done
-slot=$1
-shift
-exec chroot "$slot" "$@"
-"""
-
 
 class Slots:
     """A device with two root file systems; the installation has rebooted into the second."""
 
     def __init__(self, device: Device, artifact: Path) -> None:
         self.device = device
-        slot = device.root / "slot"
-        slot.mkdir()
-        self.second = ("unshare", "-m", "sh", "-euc", OTHER_ROOT, "sh", str(slot))
+        self.second = other_root(device.root / "slot")
         assert device.run("install", str(artifact)).code == 4
 
     def cut(self, when: str) -> None:
