@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
-from helpers.cases import Course, Cut, cuts
+from helpers.cases import Course, Cut, cases, cuts
 from helpers.stage import Stage, staged
 
 
@@ -13,7 +13,14 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         yield made
 
 
-@pytest.mark.parametrize("cut", cuts(), ids=lambda cut: cut.name)
+def marks(cut: Cut) -> list[pytest.MarkDecorator]:
+    """Return the mark of a power cut that the table of cases has as well."""
+    faults = dict.fromkeys(cut.failed, "fails-once") | {cut.at: "power-cut-once"}
+    known = [(case.faults, case.reboot) for case in cases() if case.rollback == "Yes"]
+    return [pytest.mark.long] if (faults, cut.reboot) in known else []
+
+
+@pytest.mark.parametrize("cut", [pytest.param(cut, id=cut.name, marks=marks(cut)) for cut in cuts()])
 def test_an_update_survives_a_power_cut(stage: Stage, cut: Cut) -> None:
     stage.reset(reboot=cut.reboot, rollback="Yes")
     for mark in cut.failed:
