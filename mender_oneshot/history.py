@@ -8,7 +8,6 @@ import json
 import logging
 import os
 import stat
-import time
 from typing import Any, NamedTuple
 
 from . import deployment_log, disk, errors
@@ -17,6 +16,7 @@ from .paths import HISTORY, HISTORY_LOGS
 from .settings import Settings
 from .state import Result, State
 from .typed import Reader
+from .units import duration, when
 
 SCHEMA = 1
 KEPT = 10
@@ -128,7 +128,13 @@ def messages(settings: Settings, deployment: str) -> list[Message]:
 def lines(entries: list[Entry]) -> list[str]:
     """Return the deployments as lines for people, the newest first."""
     rows = [
-        (_when(one.ended), one.status, one.artifact_name or one.deployment, _facts(one)) for one in entries
+        (
+            when(one.ended) if one.ended else "unknown",
+            one.status,
+            one.artifact_name or one.deployment,
+            _facts(one),
+        )
+        for one in entries
     ]
     widths = [max((len(row[column]) for row in rows), default=0) for column in range(3)]
     output = []
@@ -143,19 +149,8 @@ def lines(entries: list[Entry]) -> list[str]:
 def _facts(entry: Entry) -> str:
     facts = [in_words(entry.size)] if entry.size >= 0 else []
     if 0 < entry.began <= entry.ended:
-        facts.append(_length(entry.ended - entry.began))
+        facts.append(duration(round(entry.ended - entry.began)))
     return ", ".join(facts)
-
-
-def _when(at: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(at)) if at else "unknown"
-
-
-def _length(seconds: float) -> str:
-    whole = round(seconds)
-    if whole < 120:
-        return f"{whole} s"
-    return f"{whole // 60} min" if whole < 7200 else f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 def log_lines(messages: list[Message]) -> list[str]:

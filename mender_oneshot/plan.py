@@ -4,11 +4,11 @@ The fast path, for an invocation that finds nothing due, imports this module; so
 """
 
 import math
-import time
 
 from .settings import Settings
 from .snapshot import Snapshot
 from .state import Deployment, Failure, Handoff, Pause, Result, State, Token, final_result
+from .units import duration, when
 from .url import host
 
 SMALLEST_BACKOFF = 60.0
@@ -35,15 +35,19 @@ def next_step(state: State, settings: Settings, now: Snapshot, only: str = "") -
 
 def due(state: State, settings: Settings, now: Snapshot, only: str = "") -> tuple[str | None, float]:
     """Return the step that is due, or None, and the seconds until one may be due."""
+    name, wait = coming(state, settings, now, only)
+    return (name, 0) if wait <= 0 else (None, wait)
+
+
+def coming(state: State, settings: Settings, now: Snapshot, only: str = "") -> tuple[str, float]:
+    """Return the step that will be due next, and the seconds until then, 0 or less if it is due."""
     if only == "inventory":
         name, wait = "send-inventory", _inventory_remaining(state, settings, now)
     else:
         name, wait = _wanted(state, settings, now, with_inventory=only != "update")
-    if wait > 0:
-        return None, wait
-    if name in NEEDS_TOKEN and not token_is_good(state.token, settings.servers, now.time):
-        name, wait = "auth", _blocked(state, settings, "auth", now.time)
-    return (name, 0) if wait <= 0 else (None, wait)
+    if wait <= 0 and name in NEEDS_TOKEN and not token_is_good(state.token, settings.servers, now.time):
+        return "auth", _blocked(state, settings, "auth", now.time)
+    return name, wait
 
 
 NEEDS_TOKEN = ("deliver", "check-update", "download", "send-inventory", "terminal")
@@ -176,13 +180,7 @@ def pause_in_words(state: State, wait: float, now: float) -> str:
 def until(seconds: float, now: float) -> str:
     """Return a number of seconds as text for people, with the time at which they end."""
     whole = math.ceil(min(seconds, LONGEST_PAUSE))
-    if whole < 120:
-        length = f"{whole} s"
-    elif whole < 7200:
-        length = f"{whole // 60} min {whole % 60} s"
-    else:
-        length = f"{whole // 3600} h {whole % 3600 // 60} min"
-    return f"{length} (until {time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime(now + whole))} UTC)"
+    return f"{duration(whole)} (until {when(now + whole)})"
 
 
 def pause_left(pause: Pause, now: float) -> float:
@@ -256,7 +254,8 @@ def link_is_open(deployment: Deployment, settings: Settings) -> bool:
 def failed_again(before: Failure | None, now: float, why: str = "", *, failed: bool = True) -> Failure:
     """Return the count after one more failure, or after one more wait if `failed` is false."""
     short = why if len(why) <= LONGEST_REASON else why[: LONGEST_REASON - 3] + "..."
-    return Failure(before.times + 1 if before else 1, now, short, failed)
+    times, since = (before.times + 1, before.since) if before else (1, now)
+    return Failure(times, now, short, failed, since)
 
 
 def spread_remaining(state: State, settings: Settings, now: Snapshot) -> float:

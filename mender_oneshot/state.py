@@ -83,6 +83,7 @@ class Failure(NamedTuple):
     at: float
     why: str = ""  # the message of the last failure, shortened
     failed: bool = True  # False: it only waits, with the back-off of a step that fails
+    since: float = 0  # when the first of them happened; 0: unknown
 
 
 class Gate(NamedTuple):

@@ -4,12 +4,15 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from . import credentials, device, errors, paths, plan, snapshot, state, state_store
+from . import credentials, device, errors, history, paths, plan, snapshot, state, state_store
 from .installer import description
 from .settings import Settings
 from .state import State
+from .units import duration, when
 
 _YES_OR_NO = {True: "yes", False: "no", None: "unknown"}
+_STEPS = {"tidy": "clean-up", "deliver": "sending the result", "resume": "resuming the installation"}
+"""Names for people of the steps that are no commands."""
 
 
 def describe(settings: Settings) -> dict[str, Any]:
@@ -26,7 +29,8 @@ def describe(settings: Settings) -> dict[str, Any]:
         known, trouble, hidden = State(), str(error), True
     if known.damaged:
         trouble = f"members of the state file are unreadable: {', '.join(known.damaged[:10])}"
-    step, wait = (None, None) if hidden else plan.due(known, settings, now)
+    coming, wait = (None, None) if hidden else plan.coming(known, settings, now)
+    step = coming if wait is not None and wait <= 0 else None
     deployment, handoff, last = known.deployment, known.handoff, known.last_result
     installing = None if hidden else handoff.deployment if handoff else now.lock
     reported = None if handoff or not now.lock else state.final_result(known, now.lock)
@@ -55,10 +59,15 @@ def describe(settings: Settings) -> dict[str, Any]:
         ],
         "last_result": last
         and {"deployment": last.deployment, "status": last.status, "outcome": last.answer or None},
+        "last_update": _last_update(settings),
+        "checked_at": known.checked_at or None,
+        "inventory_sent_at": known.inventory_sent_at or None,
         "next_step": step,
-        "next_in_seconds": None if wait is None else round(wait),
+        "coming_step": coming,
+        "next_in_seconds": None if wait is None else round(max(wait, 0)),
         "failures": {name: failure.times for name, failure in failing.items()},
         "failure_reasons": {name: failure.why for name, failure in failing.items() if failure.why},
+        "failing_since": {name: failure.since for name, failure in failing.items() if failure.since},
         "trouble": trouble or None,
     }
 
@@ -71,23 +80,68 @@ def lines(facts: dict[str, Any]) -> list[str]:
         f"server          {', '.join(facts['servers']) or 'none configured'}",
         f"authorized      {_YES_OR_NO[facts['authorized']]}",
     ]
+    for name, at in (("last check", facts["checked_at"]), ("last inventory", facts["inventory_sent_at"])):
+        if at:
+            output.append(f"{name:<15} {when(at)}")
     output += _update(facts)
     for paused in facts["paused"]:
         output.append(f"paused          {paused['step']}, {description.pause(paused)}")
     for result in facts["queued_results"]:
         output.append(f"pending result  {result['status']} of deployment {result['deployment']}")
-    if facts["last_result"] and not facts["queued_results"]:
+    if _adds_to_last_update(facts):
         output.append(f"last result     {_last_result(**facts['last_result'])}")
+    if facts["last_update"]:
+        output.append(f"last update     {_ended(**facts['last_update'])}")
     for step, times in facts["failures"].items():
-        why = facts["failure_reasons"].get(step)
+        why, since = facts["failure_reasons"].get(step), facts["failing_since"].get(step)
         attempts = "1 failed attempt" if times == 1 else f"{times} failed attempts"
+        attempts += f" since {when(since)}" if since else ""
         output.append(f"retrying        {step}, {attempts}" + (f": {why}" if why else ""))
     if facts["trouble"]:
         output.append(f"problem         {facts['trouble']}")
-    step, wait = facts["next_step"], facts["next_in_seconds"]
-    soon = "unknown" if wait is None else f"in {wait} s"
-    output.append(f"next            {step}, now" if step else f"next            {soon}")
+    output.append(f"next            {_next(facts)}")
     return output
+
+
+def _next(facts: dict[str, Any]) -> str:
+    wait = facts["next_in_seconds"]
+    if wait is None:
+        return "unknown"
+    step = _STEPS.get(facts["coming_step"], facts["coming_step"])
+    if facts["next_step"]:
+        return f"{step}, now"
+    if facts["installing"] is None:
+        return f"{step} in {duration(wait)} (at once: mender-oneshot run --all --force)"
+    if facts["coming_step"] == "tidy" and not facts["reported"]:
+        return (
+            f"the update fails in {duration(wait)} if nothing is reported (at once: mender-oneshot report "
+            "--failure)"
+        )
+    return f"{step} in {duration(wait)}"
+
+
+def _adds_to_last_update(facts: dict[str, Any]) -> bool:
+    """Return whether the last result is worth a line beside that of the last update."""
+    last, update = facts["last_result"], facts["last_update"]
+    if not last or facts["queued_results"]:
+        return False
+    same = update and update["deployment"] == last["deployment"] and update["status"] == last["status"]
+    return not same or last["outcome"] in (state.ABORTED, state.UNKNOWN)
+
+
+def _ended(artifact_name: str, deployment: str, status: str, ended: float, why: str, **_more: Any) -> str:
+    """Return what became of the last update, and the command that shows its log."""
+    reason = f": {why}" if why else ""
+    return f"{artifact_name or deployment}, {status}, {when(ended)}{reason} (mender-oneshot log)"
+
+
+def _last_update(settings: Settings) -> dict[str, Any] | None:
+    """Return the newest deployment of the history; None if there is none, or it cannot be read."""
+    try:
+        entries = history.load(settings)
+    except errors.DiskError:
+        return None
+    return entries[-1]._asdict() if entries else None
 
 
 def _update(facts: dict[str, Any]) -> Iterator[str]:

@@ -332,8 +332,8 @@ def test_no_backoff_is_longer_than_the_longest(failures: int, longest: int, coun
 
 def test_a_failure_counts_on() -> None:
     once = plan.failed_again(None, 5)
-    assert once == Failure(1, 5)
-    assert plan.failed_again(once, 7) == Failure(2, 7)
+    assert once == Failure(1, 5, since=5)
+    assert plan.failed_again(once, 7) == Failure(2, 7, since=5)
 
 
 # What a state may hold after years of wrong clocks. The state's border lets no larger number in.

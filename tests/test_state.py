@@ -487,7 +487,7 @@ def test_what_a_missing_member_of_a_part_means(
 
 
 def test_what_a_missing_member_of_a_failure_means() -> None:
-    assert from_json(text(failures={"auth": {"times": 2, "at": 1}})).failures == {"auth": (2, 1, "", True)}
+    assert from_json(text(failures={"auth": {"times": 2, "at": 1}})).failures == {"auth": (2, 1, "", True, 0)}
 
 
 def test_the_file_can_be_read_by_people() -> None:

@@ -54,6 +54,7 @@ def run(context: Context, *, paced: bool) -> Outcome:
             "The sub-updater of the last update is still running, and only one may run at a time; the next "
             "run will retry."
         )
+    _require_nothing_by_hand(context, deployment)
     sub_updater.check_process()
     try:
         _count(context, deployment)
@@ -79,6 +80,19 @@ def run(context: Context, *, paced: bool) -> Outcome:
     _hand_off(context, deployment._replace(artifact_name=name), installer)
     facts = {"deployment": deployment.id, "artifact_name": name}
     return Outcome("handed-off", f"Handed {name} to {installer.name}.", facts)
+
+
+def _require_nothing_by_hand(context: Context, deployment: Deployment) -> None:
+    """Raise `errors.NotYet` until an installation by hand has ended: there is one record, and one tree."""
+    try:
+        found = record.load(context.data(INSTALLER))
+    except record.Corrupt:
+        return
+    if found and found.by_hand:
+        raise errors.NotYet(
+            f"{found.artifact_name} was installed by hand and is neither committed nor rolled back; run "
+            f"mender-oneshot commit, rollback or resume, and a later run installs {deployment.artifact_name}."
+        )
 
 
 class _Installer(NamedTuple):

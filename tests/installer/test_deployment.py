@@ -200,3 +200,19 @@ def test_the_artifact_is_removed_before_the_module_installs(
     server.wait_for(is_final)
     assert "installer.json" in seen.read_text()
     assert "artifact.mender" not in seen.read_text()
+
+
+def test_a_deployment_waits_for_the_end_of_an_installation_by_hand(
+    accepted: Device, server: DevServer, module: Recorder
+) -> None:
+    by_hand = make_artifact(accepted.root / "by-hand.mender", name="by-hand", payload_type=module.name)
+    accepted.ok("install", str(by_hand))
+    deployment = deploy(server, module, accepted)
+    done = accepted.run("run", "--all")
+    assert done.code == 75
+    assert "by-hand was installed by hand and is neither committed nor rolled back" in done.err
+    accepted.ok("commit")
+    assert accepted.ok("show-artifact").out == "by-hand\n"
+    accepted.ok("run", "--all", "--force")
+    until(lambda: server.status(deployment) == "success", "it is installed")
+    assert accepted.ok("show-artifact").out == "release-2\n"
