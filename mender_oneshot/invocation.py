@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterator
 
 from . import disk, errors, identity, owner, paths, plan, snapshot, state, state_store, steps
@@ -108,8 +109,13 @@ def _run(context: Context, options: Options, on_done: Callable[[Done], None]) ->
     if options.force:
         settings = settings._replace(start_spread=0)
         store.state = store.state._replace(checked_at=0, inventory_at=0, failures={})
+    by_hand = sys.stdout.isatty()
     for turn in range(MOST_STEPS if options.every_step else 1):
-        step = plan.next_step(store.state, settings, context.now(), options.only)
+        known, paced = store.state, settings
+        if by_hand and turn == 0:
+            # A person who has just accepted this device on the server need not wait for either.
+            known, paced = _without_failed_authorization(known), settings._replace(start_spread=0)
+        step = plan.next_step(known, paced, context.now(), options.only)
         if step is None:
             return
         if turn == 0 and step not in ("tidy", "resume"):  # they make no request, and `tidy` frees space
@@ -118,6 +124,10 @@ def _run(context: Context, options: Options, on_done: Callable[[Done], None]) ->
         on_done(Done(step, outcome))
         if outcome.word == "handed-off":
             return
+
+
+def _without_failed_authorization(known: State) -> State:
+    return known._replace(failures={step: one for step, one in known.failures.items() if step != "auth"})
 
 
 def _named(context: Context, options: Options) -> Outcome:

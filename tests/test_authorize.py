@@ -1,6 +1,7 @@
 """Who the device is, and how the server lets it in."""
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -346,3 +347,14 @@ def test_a_token_without_usable_times_is_kept(device: Device, server: DevServer,
     assert (known["jwt"], known["server"]) == (token, server.url)
     assert (known["lifetime"], known["expires"]) == (0, 0)
     assert known["at"] > 0
+
+
+def test_a_run_by_hand_is_not_held_up_by_an_earlier_rejection(device: Device, server: DevServer) -> None:
+    assert device.run("auth").code == 77
+    server.accept()
+    assert device.ok("run", "--all").out == ""  # a timer backs off
+    on_terminal = ["script", "-qec", f"{device.command()} run --all", "/dev/null"]
+    done = subprocess.run(
+        on_terminal, env=device.env(), stdin=subprocess.DEVNULL, capture_output=True, check=True
+    )
+    assert b"has accepted this device" in done.stdout
