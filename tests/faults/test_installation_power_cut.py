@@ -47,6 +47,7 @@ class Cut(NamedTuple):
     phase: str
     calls: list[str]
     finals: list[str]
+    on_trial: bool
     lost: tuple[str, ...] = ()  # the files whose content had not been synced, and is lost
 
     def __str__(self) -> str:
@@ -127,7 +128,9 @@ class Enumeration:
             left = board.keep()
             for name in lost:
                 (left.directory / name).write_bytes(b"")
-            self.cuts.append(Cut(stop, left, board.phase, board.calls, board.finals(), lost))
+            self.cuts.append(
+                Cut(stop, left, board.phase, board.calls, board.finals(), board.is_on_trial, lost)
+            )
             return
         # The calls of the module are not of the state, but of what is compared in the end.
         known = self.cuts[self._known[digest]]
@@ -182,11 +185,8 @@ UNDOES = (
 
 def after(kind: Kind, cut: Cut) -> str:
     """Return the final status that a cut must lead to."""
-    if not succeeds(kind) or cut.phase in UNDOES:
-        return "failure"
-    if cut.phase == "ArtifactCommit" and kind.payload_type == "slots":
-        return "success" if "ArtifactCommit.ok" in cut.calls else "failure"
-    return "success"
+    undone = not succeeds(kind) or cut.phase in UNDOES or cut.on_trial
+    return "failure" if undone else "success"
 
 
 def ended_well(board: Board, kind: Kind, status: str, before: list[str]) -> None:

@@ -21,11 +21,13 @@ from mender_oneshot.devserver import DevServer
 OLD, NEW, NEXT = "release-1", "release-2", "release-3"
 
 _TRACER = Path(__file__).with_name("tracer.py")
-# A boot id of its own, and no systemd, which would start the installer where it is not traced.
+# A boot id of its own, and no systemd, which would start the installer where it is not traced. The last mount
+# hides nothing from a process that has its root already, but names the slot in the table of mounts.
 _WORLD = """
 mount --bind "$1" /proc/sys/kernel/random/boot_id || exit
 [ ! -d /run/systemd ] || mount -t tmpfs none /run/systemd || exit
-shift
+mount -t tmpfs "slot-$2" / || exit
+shift 2
 exec "$@"
 """
 
@@ -238,7 +240,8 @@ class Board(Field):
         self._invocations += 1
         output = self.directory / f"output-{self._invocations % 4}"
         client = (sys.executable, "-m", "mender_oneshot", *words)
-        world = ("unshare", "--mount", "sh", "-c", _WORLD, "sh", str(self._boot_id))
+        slot = (self.parts / "running").read_text().strip()
+        world = ("unshare", "--mount", "sh", "-c", _WORLD, "sh", str(self._boot_id), slot)
         return Invocation(
             subprocess.Popen(
                 [*world, sys.executable, str(_TRACER), "ask" if asks else "wait", str(output), *client],
@@ -301,6 +304,11 @@ class Board(Field):
         part, trial, _ = (self.parts / "env").read_text().split()
         assert (part, trial) == ((self.parts / "running").read_text().strip(), "0")
         return (self.parts / f"slot-{part}").read_text()
+
+    @property
+    def is_on_trial(self) -> bool:
+        """Whether the next boot returns to the old slot, because this one was not committed."""
+        return (self.parts / "env").read_text().split()[1:] == ["1", "1"]
 
     def digest(self, lost: Collection[str] = ()) -> str:
         """Return a digest of all that the next invocation finds, the files and the server.
