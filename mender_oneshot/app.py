@@ -32,6 +32,8 @@ def execute(options: Options) -> int:
         output.write()  # flushes here: the interpreter's own flush at exit reports errors in its own way
         return code or (os.EX_IOERR if output.failed else 0)
     except KeyboardInterrupt:
+        if options.command in ("run", "download"):
+            log.warning("Interrupted; what was downloaded is kept, and the next run will resume.")
         return 130
 
 

@@ -4,16 +4,18 @@ For people only: nothing is decided by it, and what cannot be written is left ou
 """
 
 import contextlib
+import errno
 import json
 import logging
 import os
 import stat
 from typing import Any, NamedTuple
 
-from . import deployment_log, disk, errors
+from . import deployment_log, disk, errors, ownership
 from .partial_download import in_words
 from .paths import HISTORY, HISTORY_LOGS
 from .settings import Settings
+from .snapshot import is_deployment_id
 from .state import Result, State
 from .typed import Reader
 from .units import duration, when
@@ -63,9 +65,10 @@ def _add(settings: Settings, before: State, result: Result) -> None:
     disk.write_whole(f"{logs}/{entry.deployment}.log", text.encode())
     members = {"schema": SCHEMA, "deployments": [one._asdict() for one in (*kept, entry)]}
     disk.write_whole(settings.places.data(HISTORY), json.dumps(members, indent=1).encode() + b"\n")
-    wanted = {f"{one.deployment}.log" for one in (*kept, entry)}
+    wanted = {one.deployment for one in (*kept, entry)}
     with contextlib.suppress(OSError):
-        disk.remove(*(f"{logs}/{name}" for name in os.listdir(logs) if name not in wanted))
+        ours = (name.removesuffix(".log") for name in os.listdir(logs) if name.endswith(".log"))
+        disk.remove(*(f"{logs}/{name}.log" for name in ours if is_deployment_id(name) and name not in wanted))
 
 
 def _entry(before: State, result: Result) -> Entry:
@@ -85,8 +88,8 @@ def _make_directory(path: str) -> None:
     try:
         with contextlib.suppress(FileExistsError):
             os.mkdir(path, 0o700)
-        if not stat.S_ISDIR(os.lstat(path).st_mode):
-            raise NotADirectoryError(20, "Not a directory")
+        if not stat.S_ISDIR(os.lstat(path).st_mode) or ownership.is_anothers(path):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
     except OSError as error:
         raise disk.failure(f"create {path}", error) from error
 

@@ -46,6 +46,20 @@ def test_killed_and_resumed(offered: Device, server: DevServer, tmp_path: Path) 
     assert sum(seen.sent for seen in fetched(server)[1:]) == size - 2 * MEGABYTE
 
 
+def test_an_interrupted_download_tells_that_its_bytes_are_kept(
+    offered: Device, server: DevServer, tmp_path: Path
+) -> None:
+    server.faults.add(match=STORAGE, stall_after=2 * MEGABYTE)
+    process = offered.start("download")
+    server.faults.wait_for_stall()
+    until_size(offered.data / "artifact.part", 2 * MEGABYTE)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate()
+    assert process.returncode == 130
+    assert err == "warning: Interrupted; what was downloaded is kept, and the next run will resume.\n"
+    downloads(offered, server, tmp_path)
+
+
 def test_the_deadline_cuts_in_and_nothing_received_is_lost(
     offered: Device, server: DevServer, tmp_path: Path
 ) -> None:

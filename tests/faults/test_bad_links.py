@@ -114,8 +114,9 @@ def test_a_body_that_never_ends_fails_the_update_after_three_attempts(
     offered: Device, server: DevServer, tmp_path: Path
 ) -> None:
     """Without a length or an end: the time limit ends each attempt, and the number of attempts is limited."""
+    offered.sub_updater()
     endless = tmp_path / "endless"
-    endless.write_bytes(b"version")
+    endless.write_bytes((tmp_path / "release-2.mender").read_bytes())
     os.truncate(endless, 64 * GIBIBYTE)
     artifact = server.artifacts[0]
     server.serve_file(artifact.id, endless, 64 * GIBIBYTE)
@@ -138,7 +139,8 @@ def test_a_body_that_never_ends_on_a_small_disk(offered: Device, server: DevServ
     """Then the reserve for the state ends it, and the disk is not left full for want of a length."""
     need("unshare")
     artifact = server.artifacts[0]
-    (tmp_path / "endless").write_bytes(b"version")
+    offered.sub_updater()
+    (tmp_path / "endless").write_bytes((tmp_path / "release-2.mender").read_bytes())
     os.truncate(tmp_path / "endless", GIBIBYTE)
     server.serve_file(artifact.id, tmp_path / "endless", GIBIBYTE)
     server.faults.add(match=STORAGE, count=None, no_length=True)
@@ -264,6 +266,7 @@ def old_server(*answers: bytes) -> Iterator[str]:
 def test_a_server_of_http_1_0_can_serve_the_artifact(offered: Device, tmp_path: Path) -> None:
     """No length, no keep-alive, no ranges: the end of the connection is the end of the artifact."""
     content = (tmp_path / "release-2.mender").read_bytes()
+    offered.sub_updater()
     with old_server(b"HTTP/1.0 200 OK\r\n\r\n" + content) as url:
         offered.change_link(url)
         offered.ok("download")

@@ -113,6 +113,8 @@ NAMES = (
     "sub-updater.log",
     "sub-updater.lock",
     "artifact.provides",
+    "history.json",
+    "logs",
 )
 KINDS = ("link", "dangling link", "second name", "fifo", "directory", "open to all")
 
@@ -208,7 +210,7 @@ def test_under_no_umask_at_all_every_file_is_private(
     expected = set(NAMES) - {name for name in NAMES if name.endswith(".new")} | {
         "mender-oneshot.json.unreadable"
     }
-    assert ours == dict.fromkeys(expected, 0o600)
+    assert ours == dict.fromkeys(expected, 0o600) | {"logs": 0o700}
 
 
 DUMP = "#!/bin/sh\n{ env; tr '\\0' ' ' < /proc/$PPID/cmdline; } >> '%s'\necho mac=de:ad:be:ef:00:01\n"
