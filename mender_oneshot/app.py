@@ -67,6 +67,10 @@ def _perform(options: Options, output: Output, report: Report) -> int | None:
     """Perform the command; return the exit code of one that has printed its own result, else None."""
     if options.command == "doctor":
         return _examine(options, output)
+    if options.command == "setup":
+        from . import setup  # once in the life of a device
+
+        return setup.run(options, output)
     chosen = _load(options)
     logs.configure(options, chosen)
     if options.command != "status":  # it changes nothing

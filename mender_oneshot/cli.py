@@ -98,7 +98,7 @@ def cli(
     }
 
 
-_LIMITS = {"terminal": 0, "commit": 0, "rollback": 0, "resume": 0}
+_LIMITS = {"setup": 0, "terminal": 0, "commit": 0, "rollback": 0, "resume": 0}
 """Commands without a time limit of their own: an update module may take hours, and has one."""
 
 
@@ -322,6 +322,45 @@ def _log(deployment: str) -> dict[str, Any]:
 def _doctor() -> dict[str, Any]:
     """Diagnose the setup and suggest fixes; changes nothing."""
     return {}
+
+
+_INTERVAL = click.IntRange(1, 2**31)
+
+
+@_command(
+    "setup",
+    click.option("--device-type", metavar="TYPE", default="", help="The device type."),
+    click.option("--hosted-mender", is_flag=True, help="Use hosted Mender in the US."),
+    click.option("--hosted-mender-eu", is_flag=True, help="Use hosted Mender in the EU."),
+    click.option(
+        "--server-url", "--url", metavar="URL", default="", help="The https URL of your own server."
+    ),
+    click.option(
+        "-E", "--server-cert", metavar="FILE", default="", help="The CA certificate of the server, in PEM."
+    ),
+    click.option(
+        "--tenant-token", metavar="TOKEN", default="", help="The tenant token; other users can see it in ps."
+    ),
+    click.option(
+        "--tenant-token-file",
+        metavar="FILE",
+        default="",
+        help="Read the tenant token from a file (- is stdin).",
+    ),
+    click.option("--artifact-name", metavar="NAME", default="", help="The name of the installed release."),
+    click.option("--update-poll", type=_INTERVAL, metavar="SECONDS", help="Interval of update checks."),
+    click.option("--inventory-poll", type=_INTERVAL, metavar="SECONDS", help="Interval of the inventory."),
+    click.option("--retry-poll", type=_INTERVAL, metavar="SECONDS", help="Longest interval between retries."),
+    click.option("--demo-polling", is_flag=True, help="Poll as often as possible, to try it out."),
+    click.option("--no-scripts", is_flag=True, help="Install no identity and inventory scripts."),
+    click.option("--schedule", is_flag=True, help="Enable the systemd timers, or else the line for cron."),
+    click.option("--offline", is_flag=True, help="Only write the files; do not connect to the server."),
+    click.option("--force", is_flag=True, help="Replace existing files; copies are kept."),
+    click.option("--quiet", is_flag=True, help="Print only problems and the result."),
+)
+def _setup(**given: Any) -> dict[str, Any]:
+    """Write the configuration of a new device, and try it."""
+    return {"setup": given}
 
 
 class Reply(NamedTuple):

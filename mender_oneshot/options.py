@@ -1,6 +1,7 @@
 """The parsed command line."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 
 class Options(NamedTuple):
@@ -27,6 +28,7 @@ class Options(NamedTuple):
     file: str = ""  # verify, extract, install by hand
     stop_before: str = ""  # install by hand, commit, rollback, resume
     directory: str = ""  # extract
+    setup: Mapping[str, Any] = {}  # the options of setup
 
 
 LEVELS = ("debug", "info", "warning", "error", "critical")

@@ -104,11 +104,13 @@ def test_what_is_installed(tmp_path: Path) -> None:
     make("install", root, f"PYTHON={sys.executable}")
     found = files(root)
     executable = {path for path, mode in found.items() if mode != 0o644}
-    assert executable == {"/usr/local/bin/mender-oneshot"}
+    scripts = {path for path in found if "/device_scripts/" in path}
+    assert len(scripts) == 5
+    assert executable == {"/usr/local/bin/mender-oneshot"} | scripts
     assert found["/usr/local/bin/mender-oneshot"] == 0o755
     assert set(directories(root).values()) == {0o755}
     share = "/usr/local/share"
-    modules = {path for path in found if path.startswith(f"{share}/mender-oneshot/mender_oneshot/")}
+    modules = {path for path in found if path.startswith(f"{share}/mender-oneshot/mender_oneshot/")} - scripts
     sources = {path for path in modules if path.endswith(".py")}
     assert len(modules) == 2 * len(sources) > 60
     assert not [path for path in modules if "devserver" in path]

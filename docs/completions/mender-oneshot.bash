@@ -8,7 +8,7 @@ _mender_oneshot() {
     COMPREPLY=()
 
     case $previous in
-        -c | --config | -b | --fallback-config | -L | --log-file)
+        -c | --config | -b | --fallback-config | -L | --log-file | -E | --server-cert | --tenant-token-file)
             compopt -o default
             return
             ;;
@@ -19,6 +19,8 @@ _mender_oneshot() {
         -l | --log-level) words='debug info warning error critical' ;;
         --only) words='update inventory' ;;
         --max-runtime | --wait | --max-sessions) return ;;
+        --device-type | --server-url | --url | --tenant-token | --artifact-name) return ;;
+        --update-poll | --inventory-poll | --retry-poll) return ;;
     esac
     if [[ $words ]]; then
         mapfile -t COMPREPLY < <(compgen -W "$words" -- "$word")
@@ -44,7 +46,7 @@ _mender_oneshot() {
             words='--config --fallback-config --data --log-level --log-file --syslog --no-syslog --max-runtime
                 --version --help -c -b -d -l -L -v -h'
             [[ $word == -* ]] || words='run bootstrap auth send-inventory check-update download install commit rollback
-                resume verify extract report terminal status history log show-artifact show-provides
+                resume verify extract report terminal setup status history log show-artifact show-provides
                 doctor'
             ;;
         run) words='--all --only --force --max-runtime' ;;
@@ -53,6 +55,11 @@ _mender_oneshot() {
         check-update) words='--exit-code --max-runtime' ;;
         report) words='--success --failure --max-runtime' ;;
         terminal) words='--wait --max-sessions --max-runtime' ;;
+        setup)
+            words='--device-type --hosted-mender --hosted-mender-eu --server-url --url -E --server-cert
+                --tenant-token --tenant-token-file --artifact-name --update-poll --inventory-poll
+                --retry-poll --demo-polling --no-scripts --schedule --offline --force --quiet -h --help'
+            ;;
         verify | extract)
             if [[ $word != -* ]]; then
                 compopt -o default

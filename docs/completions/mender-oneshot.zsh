@@ -19,6 +19,7 @@ local -a commands=(
     'extract:Verify an artifact and extract its payload files to a new directory.'
     'report:Report the result of the update (used by sub-updaters).'
     'terminal:Serve remote terminal sessions, then exit.'
+    'setup:Write the configuration of a new device, and try it.'
     'status:Show the current state; makes no network requests.'
     'history:Show the last deployments and how they ended.'
     'log:Show the log of the current or last deployment, or of DEPLOYMENT (an artifact name or an id).'
@@ -73,6 +74,27 @@ case $state in
                 _arguments $limited \
                     '--wait=[Wait this many seconds for a session (0 = forever). Default: 300.]:seconds:' \
                     '--max-sessions=[Exit after this many sessions (0 = no limit). Default: 0.]:number:'
+                ;;
+            setup)
+                _arguments $always \
+                    '--device-type=[The device type.]:type:' \
+                    '--hosted-mender[Use hosted Mender in the US.]' \
+                    '--hosted-mender-eu[Use hosted Mender in the EU.]' \
+                    '(--server-url --url)'{--server-url=,--url=}'[The https URL of your own server.]:url:' \
+                    '(-E --server-cert)'{-E+,--server-cert=}'[The CA certificate of the server, in PEM.]:file:_files' \
+                    '--tenant-token=[The tenant token; other users can see it in ps.]:token:' \
+                    '--tenant-token-file=[Read the tenant token from a file (- is stdin).]:file:_files' \
+                    '--artifact-name=[The name of the installed release.]:name:' \
+                    '--update-poll=[Interval of update checks.]:seconds:' \
+                    '--inventory-poll=[Interval of the inventory.]:seconds:' \
+                    '--retry-poll=[Longest interval between retries.]:seconds:' \
+                    '--demo-polling[Poll as often as possible, to try it out.]' \
+                    '--no-scripts[Install no identity and inventory scripts.]' \
+                    '--schedule[Enable the systemd timers, or else the line for cron.]' \
+                    '--offline[Only write the files; do not connect to the server.]' \
+                    '--force[Replace existing files; copies are kept.]' \
+                    '--quiet[Print only problems and the result.]' \
+                    '(-h --help)'{-h,--help}'[Show this message and exit.]'
                 ;;
             install) _arguments $limited $stop '1:artifact:_files' ;;
             commit|rollback|resume) _arguments $limited $stop ;;

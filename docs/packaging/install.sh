@@ -47,6 +47,9 @@ install_package() { # PLACE
             *) put 644 "$file" "$destdir$1/$file" ;;
         esac
     done
+    for file in mender_oneshot/device_scripts/*; do
+        put 755 "$file" "$destdir$1/$file"
+    done
     [ "$compile" = no ] || (
         umask 022
         "$compile" -I -m compileall -q -f --invalidation-mode unchecked-hash \
