@@ -1,6 +1,6 @@
 """Ask a person at a terminal for the values of `setup`."""
 
-import getpass
+import termios
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
@@ -94,7 +94,7 @@ def _token(*, required: bool) -> str:
     print("Tenant token, in the UI under Organization > Organization token; it is not shown here.")
     while True:
         try:
-            token = getpass.getpass("Tenant token: " if required else "Tenant token (empty for none): ")
+            token = _hidden("Tenant token: " if required else "Tenant token (empty for none): ")
             if not token and not required:
                 return ""
             return checked_token(token)
@@ -102,6 +102,19 @@ def _token(*, required: bool) -> str:
             print(error)
         except EOFError:
             _ended()
+
+
+def _hidden(question: str) -> str:
+    """Return an answer that the terminal does not show; raise `EOFError` if there is none."""
+    before = termios.tcgetattr(0)
+    silent = termios.tcgetattr(0)
+    silent[3] &= ~termios.ECHO
+    termios.tcsetattr(0, termios.TCSAFLUSH, silent)
+    try:
+        return input(question)
+    finally:
+        termios.tcsetattr(0, termios.TCSAFLUSH, before)
+        print()
 
 
 def _until_valid(question: str, default: str, check: Callable[[str], str]) -> str:
