@@ -6,10 +6,10 @@ BIN := $(VENV)/bin
 # One worker for each core.
 PYTEST_OPTIONS ?= -n auto
 
-.PHONY: help demo test test-long coverage mutants lint bench install uninstall deb sbom clean
+.PHONY: help demo test test-long coverage mutants lint bench install uninstall install-devserver uninstall-devserver deb sbom clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-19s %s\n", $$1, $$2 }' Makefile
 	@echo "How to work on the code: docs/contributing.md. How to install it on a device: docs/install.md."
 
 demo: $(VENV)/runtime ## run a device through a whole update against the development server
@@ -59,6 +59,12 @@ install: ## install what a device needs, without pip or network; enables nothing
 
 uninstall: ## remove it; first disable what you have enabled (docs/install.md)
 	@sh docs/packaging/install.sh uninstall
+
+install-devserver: ## install the development server on a desk; the client is not needed for it
+	@sh docs/packaging/install.sh install-devserver
+
+uninstall-devserver: ## remove the development server
+	@sh docs/packaging/install.sh uninstall-devserver
 
 # Debian wants debian/ at the top, we do not: the package is built in a copy of the tree.
 DEB_TREE := build/deb/mender-oneshot

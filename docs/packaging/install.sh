@@ -1,5 +1,5 @@
 #!/bin/sh
-# Install the client, or remove it: install.sh install|uninstall. `make install` and `make uninstall` call this.
+# Install the client or the development server, or remove it. make calls this for the targets of the same names.
 #
 # Variables, as packagers know them: DESTDIR, PREFIX, SYSCONFDIR, UNITDIR, ZSHDIR and PYTHON, the interpreter on the
 # device. COMPILE is the interpreter that byte-compiles here and now; COMPILE=no leaves that to the packager.
@@ -13,6 +13,8 @@ compile=${COMPILE:-$python}
 
 share=$prefix/share/mender-oneshot
 launcher=$prefix/bin/mender-oneshot
+devserver_share=$prefix/share/mender-oneshot-devserver
+devserver_launcher=$prefix/bin/mender-oneshot-devserver
 cron_file=$destdir${SYSCONFDIR-/etc}/cron.d/mender-oneshot
 units=$destdir${UNITDIR-$prefix/lib/systemd/system}
 man=$destdir$prefix/share/man
@@ -50,6 +52,10 @@ install_package() { # PLACE
     for file in mender_oneshot/device_scripts/*; do
         put 755 "$file" "$destdir$1/$file"
     done
+    compile_package "$1"
+}
+
+compile_package() { # PLACE
     [ "$compile" = no ] || (
         umask 022
         "$compile" -I -m compileall -q -f --invalidation-mode unchecked-hash \
@@ -57,10 +63,13 @@ install_package() { # PLACE
     )
 }
 
-install_client() {
+check_python() {
     [ "$compile" = no ] || "$compile" -I -c 'import sys; sys.exit(sys.version_info < (3, 11) and
         "Python 3.11 or newer is needed; name one with PYTHON= and COMPILE=.")'
+}
 
+install_client() {
+    check_python
     # An image has the package in one place. A device that installs over itself has two, and fills the one that its
     # launcher does not use: a run in progress keeps its files until the next installation.
     place=$share
@@ -120,11 +129,35 @@ uninstall_client() {
     done
 }
 
+# The development server needs no file of the client, so that a desk can have either one or both.
+install_devserver() {
+    check_python
+    rm -rf "$destdir$devserver_share"
+    for file in mender_oneshot/__init__.py mender_oneshot/devserver/*.py; do
+        put 644 "$file" "$destdir$devserver_share/$file"
+    done
+    compile_package "$devserver_share"
+    replace 755 "$destdir$devserver_launcher" << END
+#!$python -IXutf8
+import sys
+sys.path.insert(0, "$devserver_share")
+from mender_oneshot.devserver.__main__ import main
+sys.exit(main())
+END
+}
+
+uninstall_devserver() {
+    rm -f "$destdir$devserver_launcher"
+    rm -rf "$destdir$devserver_share"
+}
+
 case ${1-} in
     install) install_client ;;
     uninstall) uninstall_client ;;
+    install-devserver) install_devserver ;;
+    uninstall-devserver) uninstall_devserver ;;
     *)
-        echo "Usage: install.sh install|uninstall" >&2
+        echo "Usage: install.sh install|uninstall|install-devserver|uninstall-devserver" >&2
         exit 64
         ;;
 esac
