@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import os
-import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import count
 from typing import NamedTuple
@@ -116,9 +115,16 @@ def _umask(mask: int) -> Iterator[None]:
 
 def undo(files: Sequence[NewFile]) -> list[str]:
     """Return the shell commands that bring back the state before `write`."""
-    new = [shlex.quote(file.path) for file in files if not file.copy]
-    moves = [f"mv {shlex.quote(file.copy)} {shlex.quote(file.path)}" for file in files if file.copy]
+    new = [_quoted(file.path) for file in files if not file.copy]
+    moves = [f"mv {_quoted(file.copy)} {_quoted(file.path)}" for file in files if file.copy]
     return moves + ([f"rm {' '.join(new)}"] if new else [])
+
+
+def _quoted(path: str) -> str:
+    """Return a path as a word of the shell."""
+    if path and all(char.isalnum() or char in "/._-+" for char in path):
+        return path
+    return "'" + path.replace("'", "'\\''") + "'"
 
 
 def refuse(files: Sequence[NewFile]) -> errors.Error:

@@ -154,7 +154,9 @@ def test_existing_scripts_are_kept_and_no_scripts_means_none(new: Device) -> Non
     assert own.read_text() == IDENTITY
 
 
-def test_the_commands_it_prints_undo_it(new: Device) -> None:
+@pytest.mark.parametrize("name", ["etc", "it's $HOME; a place"])
+def test_the_commands_it_prints_undo_it(new: Device, name: str) -> None:
+    new.conf = new.root / name
     new.conf.mkdir()
     (new.conf / "mender.conf").write_text('{"ServerURL": "https://old.example.com"}')
     before = files(new)
