@@ -55,25 +55,20 @@ def run(options: Options, output: Output) -> int:
         output.write_text(() if quiet else questions.INTRODUCTION)
         values = _ask(values, present, places)
     values = complete(values, present)
-    plan = _plan(values, present, places, asks=asks)
+    plan = _plan(values, present, places)
     _check(plan, values, places)
     if not _allowed(plan, asks=asks, force=options.force):
         raise errors.UsageError("Nothing was written, because the answer was no; run it again.")
     new_files.write(plan.files, private=(places.datastore,))
     if not quiet:
         output.write_text(_written(plan))
-    problem: errors.Error | None = None
     findings: list[Finding] = []
-    if not options.setup["offline"]:
-        problem = _authorize(options, places)
-    if plan.schedule:
-        problem = _enable(plan.schedule, output, quiet=quiet) or problem
-    if not options.setup["offline"]:
-        for found in _examine(options, places, problem):
-            findings.append(found)
-            if found.error or not quiet:
-                output.write_finding(found)
-    return _finish(options, output, plan, problem, findings)
+    refusal = None if options.setup["offline"] else _authorize(options, places)
+    for found in _findings(options, places, plan, refusal):
+        findings.append(found)
+        if found.error or not quiet:
+            output.write_finding(found)
+    return _finish(options, output, plan, refusal, findings)
 
 
 def _present(places: Places) -> Present:
@@ -132,7 +127,7 @@ def _script(name: str, directory: str) -> NewFile:
     return NewFile(f"{directory}/{name}", content, 0o755)
 
 
-def _plan(values: Values, present: Present, places: Places, *, asks: bool) -> _Plan:
+def _plan(values: Values, present: Present, places: Places) -> _Plan:
     members = configuration(values, present)
     device_type = f"device_type={values.device_type}\n".encode()
     files = _scripts(places) if values.scripts else []
@@ -188,6 +183,14 @@ def _written(plan: _Plan) -> Iterator[str]:
             yield f"Wrote {file.path}."
     for path in plan.kept:
         yield f"Kept {path}, which is up to date."
+    if undo := _undo(plan):
+        yield "To undo this:"
+        yield from (f"  {command}" for command in undo)
+
+
+def _undo(plan: _Plan) -> list[str]:
+    """Return the shell commands that bring back the state before; the device key and the state stay."""
+    return ([plan.schedule.undo] if plan.schedule else []) + new_files.undo(plan.files)
 
 
 def _authorize(options: Options, places: Places) -> errors.Error | None:
@@ -202,18 +205,21 @@ def _authorize(options: Options, places: Places) -> errors.Error | None:
     return None
 
 
-def _enable(schedule: Schedule, output: Output, *, quiet: bool) -> errors.Error | None:
-    try:
-        schedules.enable(schedule)
-    except errors.Error as error:
-        output.write_finding(Finding("schedule", str(error), error))
-        return error
-    if not quiet:
-        output.write_text([f"Enabled {schedule.name}."])
-    return None
+def _findings(
+    options: Options, places: Places, plan: _Plan, refusal: errors.Error | None
+) -> Iterator[Finding]:
+    """Enable the schedule, then examine the device; yield what each of them finds."""
+    if plan.schedule:
+        try:
+            schedules.enable(plan.schedule)
+            yield Finding("schedule", f"Enabled {plan.schedule.name}.")
+        except errors.Error as error:
+            yield Finding("schedule", str(error), error)
+    if not options.setup["offline"]:
+        yield from _examine(options, places, refusal)
 
 
-def _examine(options: Options, places: Places, problem: errors.Error | None) -> Iterator[Finding]:
+def _examine(options: Options, places: Places, refusal: errors.Error | None) -> Iterator[Finding]:
     """Yield the findings of `doctor`, without the one for which the device only waits."""
     trouble: errors.Error | None = None
     try:
@@ -222,27 +228,26 @@ def _examine(options: Options, places: Places, problem: errors.Error | None) -> 
         chosen, trouble = Settings(places), error
     with deadline(options.max_runtime or SECONDS):
         for found in doctor.examine(chosen, trouble):
-            if isinstance(problem, errors.NotAccepted) and found.name in ("authorization", "steps"):
+            if isinstance(refusal, errors.NotAccepted) and found.name in ("authorization", "steps"):
                 continue
             yield found
 
 
 def _finish(
-    options: Options, output: Output, plan: _Plan, problem: errors.Error | None, findings: list[Finding]
+    options: Options, output: Output, plan: _Plan, refusal: errors.Error | None, findings: list[Finding]
 ) -> int:
     """Print the end and return the exit code; a device that only has to be accepted is a success."""
-    pending = isinstance(problem, errors.NotAccepted)
+    pending = isinstance(refusal, errors.NotAccepted)
     faults = [found.error for found in findings if found.error]
-    fault = faults[0] if faults else None if pending else problem
+    fault = faults[0] if faults else None if pending else refusal
     code = fault.exit_code if fault else 0
     word, sentence = "authorized", "The device is set up, and the server has accepted it."
     if options.setup["offline"]:
         word, sentence = "written", "The device is configured; the server was not contacted."
-    elif pending:
-        word, sentence = "pending", str(problem)
-    elif fault:
+    elif pending and not fault:
+        word, sentence = "pending", str(refusal)
+    if fault:
         word, sentence = "failed", f"The files are written, but there is a problem: {fault}"
-    undo = ([plan.schedule.undo] if plan.schedule else []) + new_files.undo(plan.files)
     facts = {
         "exit_code": code,
         "outcome": word,
@@ -250,13 +255,10 @@ def _finish(
         "files": [{"path": file.path, "replaced": bool(file.copy), "copy": file.copy} for file in plan.files],
         "kept": plan.kept,
         "schedule": plan.schedule.kind if plan.schedule else "",
-        "undo": undo,
+        "undo": _undo(plan),
         "checks": [
             {"name": found.name, "ok": found.error is None, "message": found.message} for found in findings
         ],
     }
-    lines = [sentence]
-    if undo and not options.setup["quiet"]:
-        lines += ["To undo this:", *(f"  {command}" for command in undo)]
-    output.write_facts(facts, lines)
+    output.write_facts(facts, [sentence, str(refusal)] if pending and fault else [sentence])
     return code

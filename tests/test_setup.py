@@ -501,6 +501,69 @@ def test_the_crontab_of_busybox_gets_one_line(tmp_path: Path, before: str) -> No
     assert enabled.enabled
 
 
+SYSTEMCTL = (
+    '#!/bin/sh\necho "$*" >> {seen}\n[ "$1" != {fails} ] || {{ echo "Unit is masked." >&2; exit 1; }}\n'
+)
+
+
+def with_systemd(device: Device, *, fails: str = "nothing") -> Path:
+    """Make the device one with systemd; return the file that gets the arguments of systemctl."""
+    root_with(device.root, "run/systemd/system/", f"usr/local/lib/systemd/system/{schedule.TIMERS[0]}")
+    seen = device.root / "systemctl"
+    program = device.root / "bin" / "systemctl"
+    program.parent.mkdir()
+    program.write_text(SYSTEMCTL.format(seen=seen, fails=fails))
+    program.chmod(0o755)
+    device.environment["PATH"] = f"{program.parent}:{os.environ['PATH']}"
+    return seen
+
+
+def test_schedule_enables_the_timers(new: Device, server: DevServer) -> None:
+    seen = with_systemd(new)
+    done = new.ok("setup", *flags(server), "--schedule", "--json")
+    timers = " ".join(schedule.TIMERS)
+    assert seen.read_text() == f"daemon-reload\nenable --now {timers}\n"
+    assert done.json["schedule"] == "timers"
+    assert done.json["undo"][0] == f"systemctl disable --now {timers}"
+
+
+def test_without_the_option_nothing_is_enabled(new: Device, server: DevServer) -> None:
+    seen = with_systemd(new)
+    new.ok("setup", *flags(server))
+    assert not seen.exists()
+
+
+def test_timers_that_cannot_be_enabled_are_reported_with_the_command(new: Device, server: DevServer) -> None:
+    with_systemd(new, fails="enable")
+    done = new.run("setup", *flags(server), "--schedule")
+    assert done.code == 78
+    assert "(Unit is masked); run: systemctl enable --now" in done.out
+    assert "accept it under Devices > Pending" in done.out
+
+
+def test_schedule_without_timers_and_cron_is_an_error_before_anything_is_written(new: Device) -> None:
+    before = files(new)
+    one_sentence(new.run("setup", *HOSTED, "--tenant-token", TOKEN, "--schedule"), 78, "--schedule")
+    assert files(new) == before
+
+
+# The token.
+
+
+def test_no_process_and_no_log_gets_the_token(new: Device, server: DevServer, tmp_path: Path) -> None:
+    secret, log, seen = tmp_path / "token", tmp_path / "log", tmp_path / "seen"
+    secret.write_text(TOKEN)
+    new.script(
+        "identity/mender-device-identity",
+        f"#!/bin/sh\ncat /proc/$PPID/cmdline /proc/self/environ > {seen}\necho mac=de:ad:be:ef:00:01\n",
+    )
+    words = ["-l", "debug", "-L", str(log), "setup", *flags(server), "--tenant-token-file", str(secret)]
+    done = new.ok(*words)
+    assert members(new)["TenantToken"] == TOKEN
+    assert "--tenant-token-file" in seen.read_text()
+    assert TOKEN not in done.out + done.err + log.read_text() + seen.read_text()
+
+
 # The scripts that it installs.
 
 
