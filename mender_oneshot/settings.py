@@ -134,7 +134,8 @@ _DEFAULT_IF_ZERO_OR_EMPTY = {
 def no_server(settings: Settings) -> errors.SettingsError:
     """Return the error for a configuration without a server."""
     return errors.SettingsError(
-        f'No server is configured; put {{"ServerURL": "https://..."}} into {settings.places.config}.'
+        "No server is configured; run mender-oneshot setup, or put "
+        f'{{"ServerURL": "https://..."}} into {settings.places.config}.'
     )
 
 
