@@ -50,7 +50,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     skip = shutil.ignore_patterns(".*", "tests", "build", "dist", "__pycache__")
     shutil.copytree(REPO, tree, ignore=skip, symlinks=True)
     tell("make", "-s", "-C", tree, "deb")
-    (built,) = (tree / "dist").iterdir()
+    (built,) = (tree / "dist").glob("mender-oneshot_*.deb")
     return built
 
 
@@ -113,8 +113,27 @@ def test_the_version_is_the_programs() -> None:
     assert RECIPE.name == f"mender-oneshot_{__version__}.bb"
 
 
+@pytest.fixture(scope="module")
+def devserver_package(package: Path) -> Path:
+    """The other package that `make deb` builds."""
+    (built,) = package.parent.glob("mender-oneshot-devserver_*.deb")
+    return built
+
+
 @pytest.mark.real
-def test_lintian_has_nothing_to_say(package: Path) -> None:
+def test_the_development_server_has_a_package_without_the_client(devserver_package: Path) -> None:
+    names = tell("dpkg-deb", "--contents", devserver_package)
+    assert "/usr/bin/mender-oneshot-devserver\n" in names
+    assert "/devserver/server.py\n" in names
+    assert "/usr/share/man/man1/mender-oneshot-devserver.1.gz\n" in names
+    assert "/mender_oneshot/app.py" not in names
+    assert "python3-click" in tell("dpkg-deb", "--field", devserver_package, "Depends")
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("which", ["package", "devserver_package"])
+def test_lintian_has_nothing_to_say(which: str, request: pytest.FixtureRequest) -> None:
+    package: Path = request.getfixturevalue(which)
     done = subprocess.run(
         [
             "lintian",

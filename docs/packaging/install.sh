@@ -15,6 +15,7 @@ share=$prefix/share/mender-oneshot
 launcher=$prefix/bin/mender-oneshot
 devserver_share=$prefix/share/mender-oneshot-devserver
 devserver_launcher=$prefix/bin/mender-oneshot-devserver
+devserver_page=man1/mender-oneshot-devserver.1
 cron_file=$destdir${SYSCONFDIR-/etc}/cron.d/mender-oneshot
 units=$destdir${UNITDIR-$prefix/lib/systemd/system}
 man=$destdir$prefix/share/man
@@ -68,8 +69,15 @@ check_python() {
         "Python 3.11 or newer is needed; name one with PYTHON= and COMPILE=.")'
 }
 
+client_pages() {
+    for page in docs/man/*.[157]; do
+        [ "$page" = docs/man/mender-oneshot-devserver.1 ] || echo "$page"
+    done
+}
+
 install_client() {
     check_python
+
     # An image has the package in one place. A device that installs over itself has two, and fills the one that its
     # launcher does not use: a run in progress keeps its files until the next installation.
     place=$share
@@ -104,7 +112,7 @@ END
         replace_with_prefix cron/mender-oneshot "$cron_file"
     fi
 
-    for page in docs/man/*.[157]; do
+    for page in $(client_pages); do
         replace_with_prefix "$page" "$man/man${page##*.}/${page##*/}"
     done
     put 644 docs/completions/mender-oneshot.bash "$bash_completion"
@@ -124,7 +132,7 @@ uninstall_client() {
     for unit in systemd-timers/*.service systemd-timers/*.timer; do
         rm -f "$units/${unit##*/}"
     done
-    for page in docs/man/*.[157]; do
+    for page in $(client_pages); do
         rm -f "$man/man${page##*.}/${page##*/}"
     done
 }
@@ -137,6 +145,7 @@ install_devserver() {
         put 644 "$file" "$destdir$devserver_share/$file"
     done
     compile_package "$devserver_share"
+    replace_with_prefix "docs/man/${devserver_page##*/}" "$man/$devserver_page"
     replace 755 "$destdir$devserver_launcher" << END
 #!$python -IXutf8
 import sys
@@ -147,7 +156,7 @@ END
 }
 
 uninstall_devserver() {
-    rm -f "$destdir$devserver_launcher"
+    rm -f "$destdir$devserver_launcher" "$man/$devserver_page"
     rm -rf "$destdir$devserver_share"
 }
 

@@ -5,9 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 from helpers.device import REPO
 
 from mender_oneshot import __version__
+from mender_oneshot.devserver import __main__ as program
+from mender_oneshot.devserver.commands import COMMANDS
 
 
 def make(target: str, prefix: Path) -> None:
@@ -27,14 +30,14 @@ def files(root: Path) -> set[str]:
 
 def test_the_installed_server_runs_without_the_client_and_is_removed_completely(tmp_path: Path) -> None:
     make("install-devserver", tmp_path)
-    program = tmp_path / "bin/mender-oneshot-devserver"
-    assert files(tmp_path / "bin") == {program.name}
+    installed = tmp_path / "bin/mender-oneshot-devserver"
+    assert files(tmp_path / "bin") == {installed.name}
     for words, code, out in (
         (["--version"], 0, __version__),
         (["devices", "--directory", "/nothing"], 69, ""),
         (["serve", "--directory", str(REPO / "README.md")], 73, ""),
     ):
-        done = subprocess.run([program, *words], cwd="/", capture_output=True, text=True, check=False)
+        done = subprocess.run([installed, *words], cwd="/", capture_output=True, text=True, check=False)
         assert (done.returncode, out in done.stdout) == (code, True), done
     make("uninstall-devserver", tmp_path)
     assert files(tmp_path) == set()
@@ -47,3 +50,27 @@ def test_every_module_of_the_server_is_installed_and_compiled_for_its_place(tmp_
     wanted = {str(p.relative_to(REPO)) for p in (REPO / "mender_oneshot/devserver").glob("*.py")}
     assert {name for name in found if name.endswith(".py")} == wanted | {"mender_oneshot/__init__.py"}
     assert len(found) == 2 * (len(wanted) + 1)
+
+
+def test_the_man_page_has_every_command_its_sentence_and_the_exit_codes() -> None:
+    page = (REPO / "docs/man/mender-oneshot-devserver.1").read_text().replace("\\-", "-")
+    for name, command in program.command.commands.items():
+        entry = page[page.index(f"\\fB{name}\\fR") :]
+        assert entry.splitlines()[1].startswith((command.help or "?").splitlines()[0].split(".")[0]), name
+    codes = program.EPILOG.partition("Exit codes:\n")[2]
+    assert len(codes.splitlines()) == 9
+    for line in codes.splitlines():
+        number, _, meaning = line.strip().partition(" ")
+        assert f".TP\n{number}\n{meaning.strip()}\n" in page
+
+
+def test_each_common_option_is_in_the_man_page() -> None:
+    page = (REPO / "docs/man/mender-oneshot-devserver.1").read_text().replace("\\-", "-")
+    names = {
+        name
+        for command in COMMANDS
+        for option in command.params
+        if isinstance(option, click.Option)
+        for name in option.opts
+    }
+    assert [name for name in sorted(names) if f"\\fB{name}\\fR" not in page] == []
