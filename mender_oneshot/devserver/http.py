@@ -195,6 +195,7 @@ class HttpConnection(BaseHTTPRequestHandler):
             query=dict(reversed(pairs)),  # of several, the first counts, as in Go
             headers=self.headers,
             client=self.client_address[0],
+            own_address=self.connection.getsockname()[0],
             host=host or "127.0.0.1",
             length=body.length,
             chunks=body.pieces(),

@@ -30,6 +30,8 @@ class Request:
     headers: Headers
     client: str
     """The address of the peer."""
+    own_address: str
+    """The address of this machine to which the peer has connected."""
     host: str
     """The host name that the client used, for links that lead back to this server."""
     length: int | None

@@ -3,8 +3,10 @@
 import contextlib
 import json
 import signal
+import ssl
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +14,8 @@ import pytest
 from helpers.artifacts import make_artifact
 from helpers.device import REPO, Device, Run, checked
 from helpers.waiting import until
+
+from mender_oneshot.devserver.addresses import addresses
 
 ADDRESS = "198.51.100.7"  # of no machine
 
@@ -280,3 +284,15 @@ def test_a_board_gets_the_ca_and_the_settings_from_the_lines_of_serve(
         board.configure(ServerURL=settings["ServerURL"].replace("localhost", "127.0.0.2"))
         assert "127.0.0.2" in board.run("auth").err
         assert len(json.loads(tool.ok("devices", "--json"))["devices"]) == 1
+
+
+def test_faults_are_open_to_this_machine_at_the_address_of_the_board(tool: Tool) -> None:
+    found = addresses()
+    if not found:
+        pytest.skip("this machine has no address besides loopback")
+    with tool.serving("--board") as lines:
+        url = tool.settings(lines)["ServerURL"]
+        assert url.startswith(f"https://{found[0]}:")
+        trusted = ssl.create_default_context(cafile=str(tool.directory / "ca.pem"))
+        with urllib.request.urlopen(f"{url}/devserver/requests", context=trusted) as reply:
+            assert json.load(reply) == []
