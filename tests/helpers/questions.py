@@ -34,9 +34,11 @@ def converse(device: Device, words: list[str], answers: list[tuple[str, str]]) -
             seen = len(shown)
             os.write(ours, answer.encode() if answer in ("\x03", "\x04") else f"{answer}\n".encode())
         # Python misses a signal that comes just before it blocks in read(2), so press Ctrl-C again.
-        while answers and answers[-1][1] == "\x03" and not readable(ours, 2):
-            os.write(ours, b"\x03")
-        while piece := _piece(ours, shown, last=True):
+        piece = b"?"
+        while piece:
+            while answers[-1][1] == "\x03" and not readable(ours, 2):
+                os.write(ours, b"\x03")
+            piece = _piece(ours, shown, last=True)
             shown += piece
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         child = 0
