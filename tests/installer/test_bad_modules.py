@@ -307,15 +307,17 @@ def test_a_module_that_cannot_be_started_is_found_before_anything_begins(
 
 @pytest.mark.parametrize("case", ["is missing", "is a directory", "lacks its interpreter"])
 def test_a_module_that_breaks_between_two_calls_is_named(device: Device, module: Recorder, case: str) -> None:
-    words = PROGRAMS[case][1] if case != "is missing" else "missing in this system"
     device.ok("install", module.artifact(device))
-    text = module.program.read_text()
+    text, calls = module.program.read_text(), module.calls
     change(module, PROGRAMS[case][0])
-    done = device.run("commit")
-    assert done.code == 70, done
-    assert words in done.err.splitlines()[-1]
-    assert device.ok("show-artifact").out == "release-2_INCONSISTENT\n"
+    for command in ("commit", "rollback"):
+        done = device.run(command)
+        assert done.code == 78, done
+        assert "can be neither committed nor rolled back in this system" in done.err
+        assert PROGRAMS[case][1] in done.err
+    assert module.calls == calls
     change(module, "rm -rf $1")
     module.program.write_text(text)
     module.program.chmod(0o755)
+    device.ok("commit")
     next_install(device, module)
