@@ -67,8 +67,11 @@ def _add(settings: Settings, before: State, result: Result) -> None:
     disk.write_whole(settings.places.data(HISTORY), json.dumps(members, indent=1).encode() + b"\n")
     wanted = {one.deployment for one in (*kept, entry)}
     with contextlib.suppress(OSError):
-        ours = (name.removesuffix(".log") for name in os.listdir(logs) if name.endswith(".log"))
-        disk.remove(*(f"{logs}/{name}.log" for name in ours if is_deployment_id(name) and name not in wanted))
+        for name in os.listdir(logs):
+            deployment, _, suffix = name.partition(".")
+            is_ours = is_deployment_id(deployment) and suffix in ("log", "log.new")
+            if is_ours and (suffix == "log.new" or deployment not in wanted):
+                disk.remove(f"{logs}/{name}")
 
 
 def _entry(before: State, result: Result) -> Entry:

@@ -111,9 +111,15 @@ class Installation:
     def resume(self) -> None:
         """Take over from a process that ended: its phase was cut, unless it stopped on purpose."""
         process.end_what_is_left(self._places.note)
+        progress = self.record.progress
+        if progress.phase in _BEFORE_REBOOT and self._is_new_system():
+            # The boot loader has started it already; at one more reboot it would go back.
+            self.record = self.record._replace(
+                progress=progress._replace(phase="ArtifactVerifyReboot"), pause=None
+            )
+            return
         if self.record.stopped:
             return
-        progress = self.record.progress
         if progress.phase == "Download":
             self._remove_files()  # they may have filled the disk, so that no phase can be noted
         if progress.phase in _REBOOTING and self.record.boot == boot_id():
@@ -217,9 +223,13 @@ class Installation:
 
     def _is_stranded(self) -> bool:
         """Return whether the new system lacks the update module, so that only the boot loader can go back."""
-        old, now = self.record.old_root, root.mounted()
-        stranded = not self._module.command and bool(old) and now not in ("", old)
+        stranded = not self._module.command and self._is_new_system()
         return stranded and not self.record.returning and not self.record.by_hand
+
+    def _is_new_system(self) -> bool:
+        """Return whether another root file system is mounted than when the update was installed."""
+        old, now = self.record.old_root, root.mounted()
+        return bool(old) and now not in ("", old)
 
     def _return_to_old_system(self) -> None:
         """Reboot once: a boot loader that tries a system out goes back at the second boot.
@@ -328,6 +338,7 @@ class Installation:
         shutil.rmtree(self._places.scripts, ignore_errors=True)
 
 
+_BEFORE_REBOOT = ("NeedsArtifactReboot", "ReportRebooting", "ArtifactReboot_Enter", "ArtifactReboot")
 _REBOOTING = (
     "ArtifactReboot_Enter",
     "ArtifactReboot",
