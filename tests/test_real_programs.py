@@ -333,8 +333,7 @@ def test_an_artifact_without_our_signature_is_refused(
     server.upload(workshop.artifact(place, signer))
     deployment = server.deploy("release-2")
     assert accepted.run("check-update", "--exit-code").code == 16
-    accepted.ok("download")
-    refused = accepted.run("install")
+    refused = accepted.run("download")  # the manifest and its signature come first
     assert refused.code == 65
     accepted.ok("run")
     assert story(server, deployment)[-1] == "failure"

@@ -56,8 +56,10 @@ LEFT = {
     "scripts",
     "mender-store",
     "mender-store-lock",
+    "history.json",
+    "logs",
 }
-"""What may lie in the data directory afterwards: the example's notes, and what `mender` keeps there."""
+"""What may be in the data directory afterwards: the example's notes, what `mender` keeps, and the history."""
 
 
 class Board:
