@@ -16,7 +16,7 @@ demo: $(VENV)/runtime ## run a device through a whole update against the develop
 	@$(BIN)/python tests/demo.py
 
 test: $(VENV)/dev ## run the tests; those that need a missing program are skipped
-	@echo "Running the tests; this takes about 30 minutes on two cores."
+	@echo "Running the tests; this takes about 40 minutes on two cores."
 	@$(BIN)/python -m pytest $(PYTEST_OPTIONS)
 
 test-long: $(VENV)/dev ## run the enumerations that take longer
