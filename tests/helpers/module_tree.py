@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from helpers.device import REPO, Run
 from helpers.real_daemon import need
+from helpers.waiting import is_running
 
 DEBIAN_MODULES = Path("/usr/share/mender/modules/v3")
 """The modules of Debian's package mender-client, which ours are compared with."""
@@ -183,14 +184,7 @@ def _write(process: "subprocess.Popen[str]", fifo: Path, content: bytes) -> bool
 
 
 def _while_running(process: "subprocess.Popen[str]") -> Iterator[None]:
-    while True:
-        # Not poll(): the main thread waits for the process.
-        try:
-            state = Path(f"/proc/{process.pid}/stat").read_text().rpartition(") ")[2][0]
-        except (FileNotFoundError, ProcessLookupError):
-            return
-        if state == "Z":
-            return
+    while is_running(process.pid):  # not poll(): the main thread waits for the process
         yield
         threading.Event().wait(0.002)
 

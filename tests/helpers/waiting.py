@@ -13,6 +13,15 @@ def until(true: Callable[[], object], what: str, seconds: float = 20) -> None:
         time.sleep(0.01)
 
 
+def is_running(pid: int) -> bool:
+    """Return whether a process exists and is no zombie; it may sleep or compute."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return stat.rpartition(")")[2].split()[0] not in "ZX"
+
+
 def until_size(path: Path, size: int) -> None:
     """Wait until a file has grown to a size in bytes."""
     until(lambda: path.exists() and path.stat().st_size >= size, f"{path} has {size} bytes", 30)
