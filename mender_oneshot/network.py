@@ -66,6 +66,41 @@ class Context(ssl.SSLContext):
     """A TLS configuration that records where its trusted certificates came from."""
 
     anchors = Anchors()
+    has_rejected = False
+    _is_complete = False
+
+    def load_system_cas(self) -> None:
+        """Trust the system's CAs: OpenSSL's, with SSL_CERT_FILE and SSL_CERT_DIR.
+
+        Usually they are in a directory, where OpenSSL finds the one that it needs by its name, and also in
+        one file. Reading that file takes longer than a whole request, and a few MiB of memory, so it is left
+        to `reconsider` if there is such a directory.
+        """
+        directory = ssl.get_default_verify_paths().capath
+        if directory and _is_hashed(directory):
+            self.load_verify_locations(capath=directory)
+        else:
+            self._load_all_system_cas()
+
+    def reconsider(self) -> bool:
+        """After a rejected certificate, trust all of the system's CAs; return whether to connect again."""
+        if self._is_complete or not self.has_rejected:
+            return False
+        self._load_all_system_cas()
+        return True
+
+    def _load_all_system_cas(self) -> None:
+        self.load_default_certs()
+        self._is_complete = True
+
+
+def _is_hashed(directory: str) -> bool:
+    """Return whether a directory has links that `openssl rehash` makes: 1a2b3c4d.0."""
+    try:
+        with os.scandir(directory) as entries:
+            return any(entry.name.endswith(".0") and len(entry.name) == 10 for entry in entries)
+    except OSError:
+        return False
 
 
 class _Socket(ssl.SSLSocket):
@@ -89,6 +124,7 @@ class _Object(ssl.SSLObject):
 
 
 def _rejected(error: ssl.SSLCertVerificationError, connection: Any) -> Rejected:
+    connection.context.has_rejected = True
     found = Rejected(*error.args)
     found.verify_code, found.verify_message = error.verify_code, error.verify_message
     found.name, found.anchors = connection.server_hostname or "", connection.context.anchors
@@ -125,11 +161,11 @@ class ForHost:
 def tls_context(settings: Settings) -> Context:
     """Return the TLS context: trust the system's CAs and ServerCertificate, and use the client certificate.
 
-    The system's CAs are OpenSSL's, with SSL_CERT_FILE and SSL_CERT_DIR. An unusable ServerCertificate is a
-    warning. Raises `errors.SettingsError` if the client certificate or its key cannot be used.
+    An unusable ServerCertificate is a warning. Raises `errors.SettingsError` if the client certificate or its
+    key cannot be used.
     """
     context = _policy()
-    context.load_default_certs()
+    context.load_system_cas()
     context.anchors = Anchors(
         file=settings.server_certificate,
         problem=_load_server_certificate(context, settings.server_certificate),

@@ -148,6 +148,8 @@ class Transport:
                 decode_content=False,
             )
         except _FAILURES as error:
+            if self._trust.reconsider():  # no byte of the request has been sent
+                return self.send(method, url, body, headers, name)
             raise translate(url, error, name) from error
         plain = bool(named) and not url.lower().startswith("https:")
         return Response(url, response, name, proxy.read_proxy(named).address if plain else "")

@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from helpers.certificates import CLIENT, LONG_AGO, LOOPBACK, SOME_DAY, Issued, issue, showing, weak_key
 from helpers.device import Device, Run, patch_python
+from helpers.real_daemon import need
 from helpers.terminal_peer import need_the_extra
 
 from mender_oneshot.devserver import DevServer
@@ -314,6 +315,90 @@ def test_the_cas_in_ssl_cert_file_are_trusted(unknown: Device, tmp_path: Path) -
         assert unknown.run("auth").code == 77
 
 
+def system_cas(device: Device, tmp_path: Path, by_name: Issued, in_file: Path) -> None:
+    """Give the device a directory of CAs that has one CA, and a file of CAs."""
+    directory = tmp_path / "certs"
+    directory.mkdir()
+    (directory / "ca.pem").write_bytes(by_name.pem)
+    subprocess.run(["openssl", "rehash", str(directory)], check=True)
+    device.environment |= {"SSL_CERT_DIR": str(directory), "SSL_CERT_FILE": str(in_file)}
+
+
+@pytest.fixture(params=["auth", "terminal"])
+def meet(request: pytest.FixtureRequest, unknown: Device) -> Callable[[str], Run]:
+    """A command that connects to a server, in the first case by `transport`, in the second by `terminal`."""
+    need("openssl")
+    if request.param == "auth":
+
+        def auth(url: str) -> Run:
+            unknown.configure(ServerURL=url)
+            return unknown.run("auth", "--max-runtime", "20")
+
+        return auth
+    need_the_extra(unknown.python)
+
+    def terminal(url: str) -> Run:
+        unknown.configure(ServerURL=url)
+        give_a_token(unknown, url)
+        return unknown.run("terminal", "--wait", "1", "--max-runtime", "20")
+
+    return terminal
+
+
+def give_a_token(device: Device, url: str) -> None:
+    token = {"jwt": "a.b.c", "server": url, "at": time.time()}
+    state = {"schema": 1, "spread": 0.5, "identity_format": "string", "token": token}
+    (device.data / "mender-oneshot.json").write_text(json.dumps(state))
+    (device.conf / "mender-connect.conf").write_text('{"RemoteTerminal": true}')
+
+
+NOT_FOUND = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
+
+
+def test_a_ca_that_is_found_by_its_name_is_trusted_without_reading_the_file_of_all(
+    unknown: Device, tmp_path: Path, meet: Callable[[str], Run]
+) -> None:
+    os.mkfifo(tmp_path / "all.pem")  # a process that opens it blocks
+    system_cas(unknown, tmp_path, ROOT, tmp_path / "all.pem")
+    with showing(tmp_path / "server", LEAF, MIDDLE, answer=NOT_FOUND) as server:
+        done = meet(f"https://127.0.0.1:{server.port}")
+        assert server.requests, done
+
+
+def test_a_ca_that_only_the_file_of_all_has_is_trusted(
+    unknown: Device, tmp_path: Path, meet: Callable[[str], Run]
+) -> None:
+    (tmp_path / "all.pem").write_bytes(OTHER.pem + ROOT.pem)
+    system_cas(unknown, tmp_path, OTHER, tmp_path / "all.pem")
+    with showing(tmp_path / "server", LEAF, MIDDLE, answer=NOT_FOUND) as server:
+        done = meet(f"https://127.0.0.1:{server.port}")
+        assert server.requests, done
+
+
+def test_a_ca_that_neither_has_is_not_trusted(
+    unknown: Device, tmp_path: Path, meet: Callable[[str], Run]
+) -> None:
+    (tmp_path / "all.pem").write_bytes(OTHER.pem)
+    system_cas(unknown, tmp_path, OTHER, tmp_path / "all.pem")
+    with showing(tmp_path / "server", LEAF, MIDDLE, answer=NOT_FOUND) as server:
+        done = meet(f"https://127.0.0.1:{server.port}")
+        assert not server.requests
+    assert done.code == 69, done
+    assert "put its CA into ServerCertificate" in done.err
+
+
+def test_an_expired_root_in_the_directory_does_not_hide_a_newer_one_in_the_file(
+    unknown: Device, tmp_path: Path, meet: Callable[[str], Run]
+) -> None:
+    key = ROOT.key
+    expired = issue("Acme Root", ca=True, valid=LONG_AGO, key=key)
+    (tmp_path / "all.pem").write_bytes(ROOT.pem)
+    system_cas(unknown, tmp_path, expired, tmp_path / "all.pem")
+    with showing(tmp_path / "server", LEAF, MIDDLE, answer=NOT_FOUND) as server:
+        done = meet(f"https://127.0.0.1:{server.port}")
+        assert server.requests, done
+
+
 def link(path: Path) -> None:
     path.symlink_to("/data/ca.pem")
 
@@ -519,15 +604,11 @@ def test_the_terminal_judges_alike(unknown: Device, tmp_path: Path, name: str) -
     case = CASES[name]
     assert case.trusted
     (tmp_path / "ca.pem").write_bytes(case.trusted.pem)
-    answer = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
     unknown.environment["SSLKEYLOGFILE"] = str(tmp_path / "keys")
-    with showing(tmp_path / "server", *case.shown(), answer=answer) as server:
+    with showing(tmp_path / "server", *case.shown(), answer=NOT_FOUND) as server:
         url = f"https://127.0.0.1:{server.port}"
         unknown.configure(ServerURL=url, ServerCertificate=str(tmp_path / "ca.pem"))
-        token = {"jwt": "a.b.c", "server": url, "at": time.time()}
-        state = {"schema": 1, "spread": 0.5, "identity_format": "string", "token": token}
-        (unknown.data / "mender-oneshot.json").write_text(json.dumps(state))
-        (unknown.conf / "mender-connect.conf").write_text('{"RemoteTerminal": true}')
+        give_a_token(unknown, url)
         done = unknown.run("terminal", "--wait", "1")
     assert done.code == 69, done
     assert bool(server.requests) == (case.code == 77)

@@ -22,9 +22,27 @@ def open_stream(settings: Settings, url: str, end: float, signals: Signals) -> s
 
     Raises `OSError` or an `errors.Error`, and `Stopped` if a signal interrupts it.
     """
+    stream = _reach(url, end, signals)
+    if not url.lower().startswith("https:"):
+        return stream
+    try:
+        # Not earlier: the context costs memory, and SkipVerify prints a warning.
+        context = network.tls_context(settings)
+    except BaseException:
+        stream.close()
+        raise
+    try:
+        return _secured(stream, context, url, end, signals)
+    except network.Rejected:
+        if not context.reconsider():
+            raise
+    return _secured(_reach(url, end, signals), context, url, end, signals)
+
+
+def _reach(url: str, end: float, signals: Signals) -> socket.socket:
+    """Connect to the host of a URL, possibly through a proxy."""
     parts = urlsplit(url)
-    secure = parts.scheme.lower() == "https"
-    host, port = parts.hostname or "", parts.port or (443 if secure else 80)
+    host, port = parts.hostname or "", parts.port or (443 if parts.scheme.lower() == "https" else 80)
     proxy_url = proxy.proxy_for(url)
     if proxy_url:
         stream = _connect_through(proxy_url, host, port, end, signals)
@@ -32,18 +50,27 @@ def open_stream(settings: Settings, url: str, end: float, signals: Signals) -> s
         stream = _connect(host, port, end, signals)
     try:
         stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if secure:
-            # Not earlier: the context costs memory, and SkipVerify prints a warning.
-            context = network.ForHost(network.tls_context(settings), host)
-            stream.settimeout(remaining(end))
-            secured = context.wrap_socket(stream, do_handshake_on_connect=False)
-            stream = secured
-            with signals.interrupting():
-                secured.do_handshake()
     except BaseException:
         stream.close()
         raise
     return stream
+
+
+def _secured(
+    stream: socket.socket, context: network.Context, url: str, end: float, signals: Signals
+) -> socket.socket:
+    """Start TLS, and check the certificate; closes the stream if that fails."""
+    try:
+        stream.settimeout(remaining(end))
+        checked = network.ForHost(context, urlsplit(url).hostname or "")
+        secured = checked.wrap_socket(stream, do_handshake_on_connect=False)
+        stream = secured
+        with signals.interrupting():
+            secured.do_handshake()
+    except BaseException:
+        stream.close()
+        raise
+    return secured
 
 
 def remaining(end: float) -> float:
