@@ -141,7 +141,7 @@ uninstall_client() {
 install_devserver() {
     check_python
     rm -rf "$destdir$devserver_share"
-    for file in mender_oneshot/__init__.py mender_oneshot/devserver/*.py; do
+    for file in mender_oneshot/__init__.py mender_oneshot/devserver/*.py mender_oneshot/devserver/web/*; do
         put 644 "$file" "$destdir$devserver_share/$file"
     done
     compile_package "$devserver_share"

@@ -46,6 +46,11 @@ class ConnectApi:
                 self._service = self._make_service()
             return self._service
 
+    def connected(self) -> list[str]:
+        """Return the ids of the connected devices; the libraries are not needed for that."""
+        with self._lock:
+            return self._service.relay.connected() if self._service else []
+
     def stop(self) -> None:
         """Cut the connection of every device."""
         with self._lock:

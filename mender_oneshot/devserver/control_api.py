@@ -10,6 +10,7 @@ from .routing import Request, Response, Route, json_response
 from .validation import HTTPError
 
 _SECRET_PARAMETERS = ("X-Amz-Signature", "x-men-signature")
+_SECRET_HEADERS = ("authorization", "sec-websocket-protocol")
 
 
 class ControlApi:
@@ -68,7 +69,7 @@ class ControlApi:
 
 
 def _to_json(seen: Seen) -> dict[str, Any]:
-    headers = {k: "***" if k.lower() == "authorization" else v for k, v in seen.headers.items()}
+    headers = {k: "***" if k.lower() in _SECRET_HEADERS else v for k, v in seen.headers.items()}
     query = {k: "***" if k in _SECRET_PARAMETERS else v for k, v in seen.query.items()}
     return {
         "method": seen.method,

@@ -13,6 +13,7 @@ from typing import Any
 from .validation import HTTPError
 
 CONTROL = "/devserver/"
+PAGE = "/devserver/page/"
 DEVICES = "/api/devices/"
 MANAGEMENT = "/api/management/"
 _SERVICES = {
@@ -20,6 +21,8 @@ _SERVICES = {
     MANAGEMENT: ("deployments", "devauth", "deviceconfig", "deviceconnect", "inventory", "useradm"),
 }
 _IDENTIFYING = ("authentication", "devauth", "inventory", "useradm")
+PAGE_PROTOCOL = "bearer-token"
+"""The web page's WebSockets offer this protocol and the token: a script cannot set their Authorization."""
 _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="ManagementJWT"'}
 
 
@@ -37,12 +40,15 @@ def identifies_405(path: str) -> bool:
 
 
 def bearer_token(headers: Headers) -> str:
-    """Return the token of the Authorization header, or else of the cookie JWT.
+    """Return the token of the Authorization header, or else of the web page's WebSocket or the cookie JWT.
 
     Raise HTTPError 401 if there is none, or if the header is malformed.
     """
     header = headers.get("Authorization", "")
     if not header:
+        offered = [word.strip() for word in headers.get("Sec-WebSocket-Protocol", "").split(",")]
+        if len(offered) == 2 and offered[0] == PAGE_PROTOCOL:
+            return offered[1]
         pairs = (pair.strip().partition("=") for pair in headers.get("Cookie", "").split(";"))
         token = next((value for name, _, value in pairs if name == "JWT"), None)
         if token is None:

@@ -33,6 +33,11 @@ class ManagementApi:
         self._tokens: set[str] = set()
 
     @property
+    def admits_everyone(self) -> bool:
+        """Whether any user can log in, with any password."""
+        return self._user is None
+
+    @property
     def routes(self) -> list[Route]:
         """The endpoints."""
         auth_set = f"{DEVICES}/{{id}}/auth/{{aid}}/status"

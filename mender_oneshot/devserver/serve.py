@@ -1,7 +1,9 @@
 """`mender-oneshot-devserver serve`: run the server until a signal ends it."""
 
 import errno
+import ipaddress
 import os
+import secrets
 import signal
 import sys
 import threading
@@ -20,7 +22,8 @@ EPILOG = """\b
 Artifacts and certificates are stored in the directory; devices, deployments
 and tokens are lost when the server ends.
 \b
-Without --user, any e-mail address can log in with any password:
+Without --user, any e-mail address can log in with any password, unless the
+server listens on more than loopback: then it prints a password.
   mender-cli --server URL login --username me@example.com --password any
 Inject faults from this machine (fields: mender_oneshot/devserver/faults.py):
   curl --cacert CA URL/devserver/faults -H 'Content-Type: application/json' \\
@@ -68,8 +71,11 @@ def serve(
 
     It has the device API, parts of the management API, and faults that can be injected.
     """
-    login = _user(user)
     host = host or ("0.0.0.0" if board else "127.0.0.1")  # noqa: S104  # a board connects from elsewhere
+    login = _user(user)
+    generated = login is None and not _is_loopback(host)
+    if generated:
+        login = (running_server.ANY_USER[0], secrets.token_urlsafe(9))
     reached_as = _reached_as(host, names, board)
     try:
         with running_server.claimed(directory) as claim:
@@ -93,7 +99,9 @@ def serve(
                 ca = "" if plain else str(server.ca)
                 claim.publish(running_server.Endpoint(server.url, ca, *(login or running_server.ANY_USER)))
                 urls = [_renamed(server.url, name) for name in reached_as] or [server.url]
-                click.echo("\n".join(_board_lines(server, urls, login) if board else _lines(server, urls)))
+                lines = _board_lines(server, urls) if board else _lines(server, urls)
+                page = _page_lines(urls[0], login if generated else None)
+                click.echo("\n".join([lines[0], *page, *lines[1:]]))
                 sys.stdout.flush()
                 ended.wait()
     except running_server.DirectoryInUse:
@@ -110,6 +118,13 @@ def _user(text: str | None) -> tuple[str, str] | None:
     if not name or not colon:
         raise click.BadParameter("must be NAME:PASSWORD", param_hint="--user")
     return name, password
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _reached_as(host: str, names: tuple[str, ...], board: bool) -> list[str]:
@@ -148,15 +163,19 @@ def _settings(url: str, ca: str) -> list[str]:
     return lines + ([f'  "ServerCertificate": "{ca}"'] if tls else [])
 
 
-def _board_lines(server: DevServer, urls: list[str], login: tuple[str, str] | None) -> list[str]:
+def _page_lines(url: str, login: tuple[str, str] | None) -> list[str]:
+    """Return where the web page is, and the login if the server has made it."""
+    lines = [f"The web page is {url}/."]
+    return [*lines, f"Log in as {login[0]} with the password {login[1]}."] if login else lines
+
+
+def _board_lines(server: DevServer, urls: list[str]) -> list[str]:
     """Return what to type on the board: the CA as a command that can be pasted into any console."""
     tls = server.url.startswith("https")
     ports = " and ".join(url.rpartition(":")[2] for url in (server.url, server.storage_url))
     lines = [f"Serving {urls[0]}.", f"A firewall must let through the TCP ports {ports}."]
     if len(urls) > 1:
         lines.append(f"If the board cannot reach this address: {', '.join(urls[1:])}.")
-    if not login:
-        lines.append("Every machine on the network can log in; to prevent this, use --user NAME:PASSWORD.")
     if tls:
         lines += ["", "Copy the CA certificate to the board: paste this into a root shell on the board.", ""]
         lines += ["mkdir -p /etc/mender", f"cat >{BOARD_CA} <<'END'"]

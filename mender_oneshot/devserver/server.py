@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from . import certificates, gateway
+from . import certificates, gateway, same_origin
 from .artifact_store import ArtifactStore
 from .connect_api import ConnectApi
 from .control_api import ControlApi
@@ -24,6 +24,7 @@ from .operations import Operations
 from .request_log import RequestLog, Seen
 from .routing import Request, Response, Site, not_found_page
 from .storage_api import StorageApi
+from .web_page import WebPage
 
 if TYPE_CHECKING:
     from .deviceconnect import DeviceConnect
@@ -73,6 +74,7 @@ class DevServer(Operations, AbstractContextManager["DevServer"]):
         self._tls = tls
         self._host = "127.0.0.1" if any_host else host
         self._any_host = any_host
+        self._names = {name.lower() for name in (*names, *certificates.LOCAL_NAMES)}
         self.faults = Faults()
         self.request_log = RequestLog(on_seen)
         store = ArtifactStore(directory / "artifacts")
@@ -82,6 +84,7 @@ class DevServer(Operations, AbstractContextManager["DevServer"]):
         self._management_api = ManagementApi(self.model, user)
         self._control_api = ControlApi(self.faults, self.request_log)
         self._connect_api = ConnectApi(self._device_connect)
+        self._web_page = WebPage(self.model, self._management_api, self._connect_api.connected)
         self._limits = (session_bytes, ping_seconds, transfer_seconds)
         apis = (
             self._device_api,
@@ -90,6 +93,7 @@ class DevServer(Operations, AbstractContextManager["DevServer"]):
             DeviceConfigApi(self.model),
             self._connect_api,
             self._control_api,
+            self._web_page,
         )
         api_site = Site([route for api in apis for route in api.routes], self._gate, self.model.lock)
         storage_site = Site(self._storage_api.routes, None, self.model.lock)
@@ -133,12 +137,14 @@ class DevServer(Operations, AbstractContextManager["DevServer"]):
         return DeviceConnect(self.model, self.faults, Limits(*self._limits))
 
     def _gate(self, request: Request) -> Response | None:
+        if request.path.startswith(gateway.DEVICES) and gateway.has_service(request.path):
+            return self._device_api.gate(request)
+        same_origin.check(request, self._names, tls=self._tls)
+        if request.path == "/" or request.path.startswith(gateway.PAGE):
+            return self._web_page.gate(request)
         if request.path.startswith(gateway.CONTROL):
             return self._control_api.gate(request)
-        if not gateway.has_service(request.path):
-            return not_found_page()
-        api = self._device_api if request.path.startswith(gateway.DEVICES) else self._management_api
-        return api.gate(request)
+        return self._management_api.gate(request) if gateway.has_service(request.path) else not_found_page()
 
     def _base_url(self, origin: str, host: str) -> str:
         """Return the URL of an origin: under the name that the client used, or under the bound address."""

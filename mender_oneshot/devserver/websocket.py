@@ -21,6 +21,7 @@ from wsproto.utilities import LocalProtocolError, RemoteProtocolError, generate_
 
 from .faults import Fault, Faults
 from .faulty_socket import FaultySocket
+from .gateway import PAGE_PROTOCOL
 from .validation import HTTPError
 
 PIECE = 65536
@@ -62,7 +63,8 @@ def accept(headers: Headers) -> dict[str, str]:
         "Sec-WebSocket-Accept": generate_accept_token(key.encode()).decode(),
     }
     offered = [token.strip() for token in headers.get("Sec-Websocket-Protocol", "").split(",")]
-    return accepted | ({"Sec-WebSocket-Protocol": SUBPROTOCOL} if SUBPROTOCOL in offered else {})
+    chosen = next((protocol for protocol in (SUBPROTOCOL, PAGE_PROTOCOL) if protocol in offered), None)
+    return accepted | ({"Sec-WebSocket-Protocol": chosen} if chosen else {})
 
 
 class WebSocket:

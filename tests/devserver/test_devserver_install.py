@@ -49,7 +49,12 @@ def test_every_module_of_the_server_is_installed_and_compiled_for_its_place(tmp_
     found = files(share)
     wanted = {str(p.relative_to(REPO)) for p in (REPO / "mender_oneshot/devserver").glob("*.py")}
     assert {name for name in found if name.endswith(".py")} == wanted | {"mender_oneshot/__init__.py"}
-    assert len(found) == 2 * (len(wanted) + 1)
+    web = {
+        f"mender_oneshot/devserver/web/{path.name}"
+        for path in (REPO / "mender_oneshot/devserver/web").iterdir()
+    }
+    assert web < found
+    assert len(found) == 2 * (len(wanted) + 1) + len(web)
 
 
 def test_the_man_page_has_every_command_its_sentence_and_the_exit_codes() -> None:
