@@ -609,3 +609,10 @@ def test_the_name_of_the_operating_system(tmp_path: Path, content: str, name: st
         [SCRIPTS / "mender-inventory-os", tmp_path / "os-release"], capture_output=True, text=True, check=True
     )
     assert done.stdout == f"os={name}\n"
+
+
+def test_a_device_without_network_interfaces_has_a_line_about_them(tmp_path: Path) -> None:
+    done = subprocess.run(
+        ["sh", SCRIPTS / "mender-inventory-network", tmp_path], stdout=subprocess.PIPE, text=True, check=True
+    )
+    assert done.stdout == "network_interfaces=none\n"
