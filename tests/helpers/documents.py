@@ -1,7 +1,8 @@
-"""Read the man pages and the README."""
+"""Read the man pages, the README and the other documents."""
 
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 from helpers.device import REPO
 
@@ -31,3 +32,37 @@ def small_sub_updaters() -> dict[str, str]:
         r"^```sh\n(#!/bin/sh\n.*?)^```", README.read_text(), re.MULTILINE | re.DOTALL
     )
     return {"man page": plain(example(CONTRACT)), "README": of_the_readme}
+
+
+class Typed(NamedTuple):
+    """A command of a page, the prompt before it, and the lines that the page shows after it."""
+
+    prompt: str
+    command: str
+    output: tuple[str, ...]
+
+
+def typed(page: Path, *prompts: str) -> list[Typed]:
+    """Return the commands of the `console` blocks of a page that follow one of these prompts."""
+    found: list[Typed] = []
+    for block in re.findall(r"^```console\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL):
+        for line in block.splitlines():
+            prompt, blank, command = line.partition(" ")
+            if prompt in prompts:
+                found.append(Typed(prompt, command, ()))
+            else:
+                last = found.pop()
+                found.append(last._replace(output=(*last.output, line)))
+    return found
+
+
+def shows(output: tuple[str, ...], text: str) -> bool:
+    """Return whether the lines that a page shows are what was printed.
+
+    `...` stands for any text in a line, and alone for any number of lines.
+    """
+    parts = (
+        "(?:.*\n)*" if line == "..." else re.escape(line).replace(re.escape("..."), ".*") + "\n"
+        for line in output
+    )
+    return re.fullmatch("".join(parts), f"{text.strip()}\n" if text.strip() else "") is not None

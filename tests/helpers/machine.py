@@ -19,10 +19,12 @@ REBOOT = 133
 class Machine:
     """`with Machine(root, log) as machine:` boots it; a reboot from inside works, the end powers it off."""
 
-    def __init__(self, root: Path, log: Path) -> None:
+    def __init__(self, root: Path, log: Path, network: tuple[str, ...] = ()) -> None:
+        """`network` is a command prefix that enters another network than the host's."""
         need_root("systemd-nspawn", "nsenter")
         self.root = root
         self._log = log
+        self._network = network
 
     def __enter__(self) -> "Machine":
         self._switch_on()
@@ -43,7 +45,14 @@ class Machine:
 
     def _switch_on(self) -> None:
         # Not registered with a machined and in no unit of its own: the host need not run systemd.
-        words = ["systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--console=pipe"]
+        words = [
+            *self._network,
+            "systemd-nspawn",
+            "--quiet",
+            "--register=no",
+            "--keep-unit",
+            "--console=pipe",
+        ]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [*words, "-D", str(self.root), "--boot"], stdin=subprocess.DEVNULL, stdout=log, stderr=log
