@@ -39,7 +39,7 @@ class Browser:
             "binary": shutil.which("chromium"),
             "args": [
                 "--headless=new",
-                "--no-sandbox",  # Chromium refuses to run as root with it
+                "--no-sandbox",  # Chromium cannot run as root without this
                 "--disable-dev-shm-usage",
                 "--disable-background-networking",
                 "--no-first-run",
