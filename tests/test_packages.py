@@ -125,6 +125,8 @@ def test_the_development_server_has_a_package_without_the_client(devserver_packa
     names = tell("dpkg-deb", "--contents", devserver_package)
     assert "/usr/bin/mender-oneshot-devserver\n" in names
     assert "/devserver/server.py\n" in names
+    assert "/devserver/web/xterm.mjs\n" in names
+    assert "/devserver/web/LICENSE.xterm\n" in names
     assert "/usr/share/man/man1/mender-oneshot-devserver.1.gz\n" in names
     assert "/mender_oneshot/app.py" not in names
     assert "python3-click" in tell("dpkg-deb", "--field", devserver_package, "Depends")

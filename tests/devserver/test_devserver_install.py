@@ -1,8 +1,10 @@
 """`make install-devserver`: the development server on a desk, with or without the client."""
 
 import os
+import re
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import click
@@ -41,6 +43,23 @@ def test_the_installed_server_runs_without_the_client_and_is_removed_completely(
         assert (done.returncode, out in done.stdout) == (code, True), done
     make("uninstall-devserver", tmp_path)
     assert files(tmp_path) == set()
+
+
+def test_the_installed_server_has_the_files_of_the_page(tmp_path: Path) -> None:
+    make("install-devserver", tmp_path)
+    words = ["--port", "0", "--http", "--directory", str(tmp_path / "directory")]
+    installed = tmp_path / "bin/mender-oneshot-devserver"
+    with subprocess.Popen([installed, *words], cwd="/", stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout
+        try:
+            server.stdout.readline()
+            page = re.fullmatch(r"The web page is (http://\S+/)\.\n", server.stdout.readline())
+            assert page
+            for name in ("", *(f"devserver/page/{name}" for name in ("page.css", "page.js", "xterm.mjs"))):
+                with urllib.request.urlopen(page[1] + name, timeout=60) as reply:
+                    assert reply.status == 200
+        finally:
+            server.terminate()
 
 
 def test_every_module_of_the_server_is_installed_and_compiled_for_its_place(tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ class Browser:
         return text
 
     def click(self, selector: str) -> None:
-        """Click on the first element that matches a CSS selector, once it is visible."""
+        """Click on the first element that matches a CSS selector and is visible, once there is one."""
         self.wait(selector)
         self._call("POST", f"/element/{self._find(selector)}/click", {})
 
@@ -127,8 +127,11 @@ class Browser:
         return base64.b64decode(self._call("GET", "/screenshot"))
 
     def _find(self, selector: str) -> str:
-        found = self._call("POST", "/element", {"using": "css selector", "value": selector})
-        return str(found[_ELEMENT])
+        """Return the reference of the first visible element that matches a CSS selector."""
+        script = (
+            "return [...document.querySelectorAll(arguments[0])].find((found) => found.checkVisibility())"
+        )
+        return str(self.run(script, selector)[_ELEMENT])
 
     def _call(self, method: str, path: str, body: Any = None) -> Any:
         headers = {"Content-Type": "application/json"}

@@ -278,7 +278,9 @@ function options(select, choices) {
 }
 
 function render() {
-  const { devices, artifacts, deployments } = overview;
+  const { artifacts, deployments } = overview;
+  const first = (device) => device.status === "pending";
+  const devices = overview.devices.toSorted((one, other) => first(other) - first(one));
   const newest = artifacts.toReversed();
   list(byId("devices"), devices, createDevice, updateDevice);
   list(byId("artifacts"), newest, () => element("artifact-card"), updateArtifact);
