@@ -58,18 +58,20 @@ def _print_reply(code: int, text: str, sentence: str) -> int:
             syslog.complain([f"Cannot write to stdout: {error.strerror}."], sys.argv[1:])
             return os.EX_IOERR
         return 0
-    from . import syslog
+    from . import json_object, syslog
 
+    json_object.print_early_failure(sys.argv[1:], "usage", sentence, code)
     syslog.complain([sentence] if syslog.wanted(sys.argv[1:]) else text.splitlines(), sys.argv[1:])
     return code
 
 
 def _report(problem: BaseException) -> int:
     """Report what ended the program: a library that is missing or cannot be used, or else a bug."""
-    from . import libraries, syslog
+    from . import json_object, libraries, syslog
 
     error = libraries.unusable(problem)
     if error:
+        json_object.print_early_failure(sys.argv[1:], error.word, str(error), error.exit_code)
         syslog.complain([str(error)], sys.argv[1:])
         return error.exit_code
     import traceback
@@ -79,6 +81,7 @@ def _report(problem: BaseException) -> int:
         f"{place.filename.rpartition('/')[2]}:{place.lineno}"
         for place in reversed(traceback.extract_tb(problem.__traceback__))
     ]
+    json_object.print_early_failure(sys.argv[1:], "bug", lines[-1], 1)
     line = f"This is a bug, please report it: {lines[-1]} ({', '.join(places)})"
     if not syslog.wanted(sys.argv[1:]) or not syslog.send(syslog.ERROR, line):
         syslog.complain(lines, [])

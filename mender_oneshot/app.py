@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from . import errors, inherited, libraries, logs, paths, settings, syslog
+from . import errors, inherited, json_object, libraries, logs, paths, settings, syslog
 from .context import Done, Outcome
 from .deadline import deadline, hard_end
 from .options import Options
@@ -15,6 +15,9 @@ from .settings import Settings
 log = logging.getLogger(__name__)
 
 Report = Callable[[Done], None]
+
+INTERRUPTED = 130
+"""The exit code after Ctrl-C, as that of a shell."""
 
 
 def execute(options: Options) -> int:
@@ -32,14 +35,18 @@ def execute(options: Options) -> int:
         output.write()  # flushes here: the interpreter's own flush at exit reports errors in its own way
         return code or (os.EX_IOERR if output.failed else 0)
     except KeyboardInterrupt:
+        sentence = "Interrupted."
         if options.command in ("run", "download"):
-            log.warning("Interrupted; what was downloaded is kept, and the next run will resume.")
-        return 130
+            sentence = "Interrupted; what was downloaded is kept, and the next run will resume."
+            log.warning("%s", sentence)
+        if options.json:
+            output.write_facts(json_object.failure(None, "interrupted", sentence, INTERRUPTED), ())
+        return INTERRUPTED
 
 
 def _execute(options: Options, output: Output) -> int:
     done: list[Done] = []
-    logs.begin(options)
+    logs.begin(options, output.warnings)
 
     def report(step: Done) -> None:
         done.append(step)

@@ -56,7 +56,7 @@ def append(
                 early.look(part.descriptor, part.size, size - part.size)
             progress(part.size, size)
         if part.size < end:
-            raise errors.TemporaryError("Connection lost; the next attempt will resume.")
+            raise errors.NetworkError("Connection lost; the next attempt will resume.")
     except (errors.TemporaryError, errors.DeadlineExceeded) as error:
         total = in_words(size) if size >= 0 else "an unknown size"
         raise type(error)(f"At {in_words(part.size)} of {total}: {error}") from error

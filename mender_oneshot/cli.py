@@ -71,6 +71,7 @@ class _Commands(click.Group):
 @click.option(
     "--max-runtime", type=click.IntRange(0, LONGEST), metavar="SECONDS", help="Time limit for the command."
 )
+@click.option("--json", is_flag=True, help="Print one JSON object on stdout.")
 @click.version_option(__version__, "-v", "--version", message="%(version)s")
 @click.pass_context
 def cli(
@@ -84,6 +85,7 @@ def cli(
     no_syslog: bool,
     forcebootstrap: bool,
     max_runtime: int | None,
+    json: bool,
 ) -> None:
     """Daemonless Mender device client: each call performs one step and exits."""
     ctx.obj = {
@@ -95,6 +97,7 @@ def cli(
         "syslog": syslog,
         "force": forcebootstrap,
         "max_runtime": max_runtime,
+        "json": json,
     }
 
 
@@ -114,7 +117,7 @@ def _command(name: str, *options: Any, hidden: bool = False) -> Callable[[Callab
             limit = values.pop("max_runtime", None)
             limit = inherited.get("max_runtime") if limit is None else limit
             fields = {**inherited, "max_runtime": _LIMITS.get(name, 900) if limit is None else limit}
-            fields["json"] = values.pop("json", False)
+            fields["json"] = values.pop("json", False) or fields.get("json", False)
             fields["force"] = values.pop("force", False) or (name == "bootstrap" and fields["force"])
             options = Options(name, **fields)._replace(**function(**values))
             if name == "install" and options.file and limit is None:

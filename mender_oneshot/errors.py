@@ -16,6 +16,9 @@ class Error(Exception):
     """An expected error; its message is printed as it is, without a traceback."""
 
     exit_code = BUG
+    word = "bug"
+    """The `reason` in the output of `--json`: one of `json_schema.REASONS`, whose words are a promise."""
+    step = ""  # the step that ended with this error
     logged = False  # it has been logged already, and so printed on stderr
     syslog = False  # write it to the syslog as well
 
@@ -24,40 +27,48 @@ class UsageError(Error):
     """The command line is invalid."""
 
     exit_code = os.EX_USAGE
+    word = "usage"
 
 
 class NothingInProgress(Error):
     """There is no update to download, install or report (`mender-update` has the same exit code)."""
 
     exit_code = NOTHING_IN_PROGRESS
+    word = "nothing_in_progress"
 
 
 class ArtifactRejected(Error):
     """The artifact is corrupt, not signed by one of the verify keys, or not for this device."""
 
     exit_code = os.EX_DATAERR
+    word = "artifact_rejected"
 
 
 class ServerRejected(Error):
     """The server rejected the request, or TLS failed; a retry would fail in the same way."""
 
     exit_code = os.EX_UNAVAILABLE
+    word = "rejected"
 
 
 class UntrustedServer(ServerRejected):
     """The certificate of the server could not be verified, so its answer does not count."""
+
+    word = "tls"
 
 
 class NoSpace(Error):
     """A file system is full, or a file cannot be created."""
 
     exit_code = os.EX_CANTCREAT
+    word = "no_space"
 
 
 class DiskError(Error):
     """Reading or writing a file failed."""
 
     exit_code = os.EX_IOERR
+    word = "disk"
 
 
 class UntrustedFile(DiskError):
@@ -89,6 +100,7 @@ class TemporaryError(Error):
     """
 
     exit_code = os.EX_TEMPFAIL
+    word = "temporary"
 
     def __init__(self, message: str, retry_after: float | None = None, host: str = "") -> None:
         super().__init__(message)
@@ -103,21 +115,47 @@ class NotYet(TemporaryError):
     This does not count as a failure of the step.
     """
 
+    word = "not_yet"
+
 
 class LinkExpired(TemporaryError):
     """The link of the artifact is no longer valid; the step check-update gets a new one."""
+
+    word = "link_expired"
 
 
 class ScriptPause(TemporaryError):
     """A state script of the device asks for a pause; the step has not failed, and nothing is counted."""
 
+    word = "script_pause"
 
-class ServerError(TemporaryError):
+
+class ServerPause(TemporaryError):
+    """A server has asked for a pause (`Retry-After`) that is still in force."""
+
+    word = "server_pause"
+
+
+class NetworkError(TemporaryError):
+    """No answer came, or the connection was lost."""
+
+    word = "network"
+
+
+class ServerBusy(TemporaryError):
+    """The server, or the storage of the artifact, answered that it cannot do it now: 408, 429 or 5xx."""
+
+    word = "server_busy"
+
+
+class ServerError(ServerBusy):
     """The server answered with 5xx."""
 
 
 class OutOfMemory(TemporaryError):
     """There is not enough memory."""
+
+    word = "out_of_memory"
 
     def __init__(self) -> None:
         super().__init__("There is not enough memory; the next run will retry.")
@@ -126,9 +164,13 @@ class OutOfMemory(TemporaryError):
 class NotAMenderServer(TemporaryError):
     """The answer does not have the form of a Mender server's; a gateway, firewall or portal sent it."""
 
+    word = "not_a_mender_server"
+
 
 class Busy(TemporaryError):
     """Another invocation holds the lock of the data directory."""
+
+    word = "lock_held"
 
 
 class DeadlineExceeded(Error):
@@ -138,6 +180,7 @@ class DeadlineExceeded(Error):
     """
 
     exit_code = os.EX_TEMPFAIL
+    word = "deadline"
 
 
 class ScriptFailed(Error):
@@ -148,12 +191,14 @@ class InvalidResponse(Error):
     """The server sent an invalid answer."""
 
     exit_code = os.EX_PROTOCOL
+    word = "protocol"
 
 
 class NotAccepted(Error):
     """The server has not accepted this device."""
 
     exit_code = os.EX_NOPERM
+    word = "not_accepted"
 
 
 class InvalidToken(Error):
@@ -164,6 +209,7 @@ class InvalidToken(Error):
     """
 
     exit_code = os.EX_NOPERM
+    word = "token"
 
     def __init__(self, message: str, *, forbidden: bool = False) -> None:
         super().__init__(message)
@@ -175,3 +221,4 @@ class SettingsError(Error):
     """The configuration, or a file that the device must have, is missing or invalid."""
 
     exit_code = os.EX_CONFIG
+    word = "config"

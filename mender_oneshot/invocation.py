@@ -160,6 +160,14 @@ def perform(context: Context, name: str, *, paced: bool) -> Outcome:
 
     Every error is counted as a failure of the step, so that the next run backs off.
     """
+    try:
+        return _perform(context, name, paced)
+    except errors.Error as error:
+        error.step = error.step or name
+        raise
+
+
+def _perform(context: Context, name: str, paced: bool) -> Outcome:
     _respect_pause(context, name)
     if name not in ("bootstrap", "tidy", "resume"):
         other = _confirm_owner(context, name)
@@ -223,7 +231,7 @@ def _respect_pause(context: Context, name: str) -> None:
     now = context.now().time
     wait = plan.pause_remaining(context.store.state, context.settings, name, now)
     if wait:
-        raise errors.TemporaryError(plan.pause_in_words(context.store.state, wait, now))
+        raise errors.ServerPause(plan.pause_in_words(context.store.state, wait, now))
 
 
 def _count_failure(context: Context, name: str, error: errors.Error) -> None:

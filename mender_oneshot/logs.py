@@ -24,6 +24,10 @@ _PRIORITIES = {
 }
 
 
+MOST_WARNINGS = 100
+"""Most warnings in the JSON object of a command."""
+
+
 class _FileFormatter(logging.Formatter):
     """Formats time, level and text as one line."""
 
@@ -96,18 +100,41 @@ class _SyslogHandler(_StderrHandler):
             super().emit(record)
 
 
-def begin(options: Options) -> None:
-    """Log to stderr or the syslog, according to the command line; `configure` applies the settings."""
+class _Collector(logging.Handler):
+    """Keeps the warnings and errors, for the output of `--json`."""
+
+    def __init__(self, kept: list[str]) -> None:
+        super().__init__(logging.WARNING)
+        self._kept = kept
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if len(self._kept) < MOST_WARNINGS:
+            self._kept.append(visible(record.getMessage()))
+
+
+def begin(options: Options, warnings: list[str]) -> None:
+    """Log to stderr or the syslog, according to the command line; `configure` applies the settings.
+
+    For `--json`, warnings and errors are also appended to `warnings`.
+    """
     root = logging.getLogger(package)
     root.handlers.clear()
     handler = _SyslogHandler() if options.syslog else _StderrHandler()
     handler.setLevel((options.log_level or "warning").upper())
     # An outcome that is also printed would appear twice.
-    handler.addFilter(lambda record: not getattr(record, "told", False))
+    handler.addFilter(_is_untold)
     root.addHandler(handler)
+    if options.json:
+        collector = _Collector(warnings)
+        collector.addFilter(_is_untold)
+        root.addHandler(collector)
     # Each handler has its own level, because the log of a deployment gets more than stderr.
     root.setLevel(logging.DEBUG)
     root.propagate = False
+
+
+def _is_untold(record: logging.LogRecord) -> bool:
+    return not getattr(record, "told", False)
 
 
 def configure(options: Options, chosen: Settings) -> None:

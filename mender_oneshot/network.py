@@ -325,9 +325,9 @@ def _no_tunnel(text: str) -> str:
     return f"the proxy rejected the connection ({status})"
 
 
-def no_answer(where: str, reason: str) -> errors.TemporaryError:
+def no_answer(where: str, reason: str) -> errors.NetworkError:
     """Return the error for a host that did not answer."""
-    return errors.TemporaryError(f"No answer from {where}: {reason}; the next run will retry.")
+    return errors.NetworkError(f"No answer from {where}: {reason}; the next run will retry.")
 
 
 def certificate_error(where: str, error: ssl.SSLCertVerificationError) -> errors.Error:

@@ -1,20 +1,16 @@
 """Write results to stdout, as text or as one JSON object, and draw the progress bar."""
 
-import json
 import logging
 import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from . import logs, streams, syslog
+from . import json_object, logs, streams, syslog
 from .context import Done, Progress
 from .errors import Error
 from .findings import Finding
 from .options import Options
 from .syslog import visible
-
-SCHEMA = 1
-"""The version of the `--json` objects; their keys are a promise."""
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +24,7 @@ class Output:
 
     def __init__(self, options: Options) -> None:
         self.failed = False
+        self.warnings: list[str] = []  # logged during the invocation; part of the JSON object
         self._options = options
 
     def write(self, *lines: str) -> None:
@@ -51,7 +48,7 @@ class Output:
     def write_facts(self, facts: Mapping[str, Any], lines: Iterable[str]) -> None:
         """Print facts as one JSON object, or else the lines that describe them."""
         if self._options.json:
-            self.write(json.dumps({"schema": SCHEMA, **facts}))
+            self.write(json_object.text(dict(facts), self.warnings))
         else:
             self.write_text(lines)
 
@@ -96,7 +93,8 @@ def _as_json(command: str, done: list[Done], error: Error | None, code: int) -> 
     elif steps:
         members |= steps[0]
     if error:
-        members["error"] = str(error)
+        step = error.step or (None if command == "run" else command)
+        members |= json_object.failure(step, error.word, str(error), code)
     return members
 
 

@@ -141,6 +141,7 @@ class _NoMoreInput(errors.Error):
     """The terminal was closed, or Ctrl-D was pressed."""
 
     exit_code = errors.UsageError.exit_code
+    word = errors.UsageError.word
 
     def __init__(self) -> None:
         super().__init__("The input ended before the last answer, so nothing was written; run it again.")

@@ -211,7 +211,7 @@ class Server:
         summary = f"{host(response.url)} answered {response.status} instead of the artifact"
         if response.status in (408, 429) or response.status >= 500:
             advice, retry_after = _waiting(response.headers)
-            return errors.TemporaryError(f"{summary}; {advice}", retry_after, host(uri))
+            return errors.ServerBusy(f"{summary}; {advice}", retry_after, host(uri))
         return errors.InvalidResponse(f"{summary}; check the artifact storage.")
 
     def _ask(
@@ -244,7 +244,7 @@ class Server:
                 forbidden=answer.status == 403,
             )
         if answer.status in (408, 429) or answer.status >= 500:
-            failure = errors.ServerError if answer.status >= 500 else errors.TemporaryError
+            failure = errors.ServerError if answer.status >= 500 else errors.ServerBusy
             advice, retry_after = _waiting(answer.headers)
             raise failure(f"{self._summary(answer)}; {advice}", retry_after, host(self.url))
         return answer

@@ -120,7 +120,11 @@ def test_a_missing_library_is_said_in_a_sentence(accepted: Device, library: str,
         [accepted.python, "-c", probe], env=accepted.env(), capture_output=True, text=True, check=False
     )
     sentence = f"The library {library} is missing; install python3-{library}.\n"
-    assert (done.returncode, done.stdout, done.stderr) == (78, "", sentence)
+    assert (done.returncode, done.stderr) == (78, sentence)
+    if "--json" in words:
+        assert json.loads(done.stdout)["error"] == sentence.strip()
+    else:
+        assert done.stdout == ""
     assert accepted.state == before
 
 

@@ -43,8 +43,8 @@ _mender_oneshot() {
 
     case $command in
         '')
-            words='--config --fallback-config --data --log-level --log-file --syslog --no-syslog --max-runtime
-                --version --help -c -b -d -l -L -v -h'
+            words='--config --fallback-config --data --log-level --log-file --syslog --no-syslog --json
+                --max-runtime --version --help -c -b -d -l -L -v -h'
             [[ $word == -* ]] || words='run bootstrap auth send-inventory check-update download install commit rollback
                 resume verify extract report terminal setup status history log show-artifact show-provides
                 doctor'

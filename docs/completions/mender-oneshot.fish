@@ -83,5 +83,5 @@ complete -c mender-oneshot -n '__mender_oneshot_command install commit rollback 
 complete -c mender-oneshot -n '__mender_oneshot_command install verify extract' -F
 
 complete -c mender-oneshot -n '__mender_oneshot_command run bootstrap auth send-inventory check-update download install commit rollback resume verify extract report terminal doctor' -l max-runtime -x -d 'Time limit in seconds (0 = none; default 900; terminal, commit, rollback, resume: 0).'
-complete -c mender-oneshot -n 'not __mender_oneshot_command' -l json -d 'Print one JSON object on stdout.'
+complete -c mender-oneshot -l json -d 'Print one JSON object on stdout.'
 complete -c mender-oneshot -s h -l help -d 'Show this message and exit.'

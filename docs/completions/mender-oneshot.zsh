@@ -45,6 +45,7 @@ _arguments -C $help \
     '(-L --log-file)'{-L+,--log-file=}'[Also append the log to a file.]:file:_files' \
     '--syslog[Log to syslog instead of the terminal (for cron).]' \
     '--no-syslog[Ignored; accepted for compatibility.]' \
+    '--json[Print one JSON object on stdout.]' \
     '--max-runtime=[Time limit for the command.]:seconds:' \
     '(-v --version)'{-v,--version}'[Show the version and exit.]' \
     '1:command:->command' '*::argument:->argument'

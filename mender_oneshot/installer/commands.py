@@ -23,6 +23,7 @@ class InstallFailed(errors.Error):
     """The installation failed; the message has the reason, and whether the old system is back."""
 
     exit_code = os.EX_SOFTWARE
+    word = "installation_failed"
 
 
 def install(settings: Settings, source: str, stop_before: str, progress: Progress) -> Outcome:

@@ -71,13 +71,14 @@ class _Download:
             except errors.TemporaryError as error:
                 # No run repeats this command.
                 why = str(error).replace("the next run will retry", "try again later")
-                lost = errors.TemporaryError(why)
+                lost = errors.NetworkError(why)
+                lost.word = error.word
                 if error.host or not self._part.size:
                     raise lost from error  # the host has answered that it is busy, or cannot be reached
             brought = self._part.size - before
             stalls = 0 if resume.is_progress(brought, self._known.size) else stalls + 1
             if stalls >= allowed:
-                raise errors.TemporaryError(
+                raise errors.NetworkError(
                     f"Giving up on the artifact at {host(self._url)} after {stalls} attempts without progress"
                     f"{f': {lost}' if lost else '; check that host'}"
                 ) from lost

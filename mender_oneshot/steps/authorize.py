@@ -16,7 +16,7 @@ from ..transport import host
 log = logging.getLogger(__name__)
 
 
-class Paused(errors.TemporaryError):
+class Paused(errors.ServerPause):
     """A server has asked for a pause that is still in force."""
 
 

@@ -139,7 +139,7 @@ class Reconnector:
         now = snapshot.look(self._settings.places).time
         wait = plan.pause_remaining(known, self._settings, "terminal", now)
         if wait:
-            raise errors.TemporaryError(plan.pause_in_words(known, wait, now), wait)
+            raise errors.ServerPause(plan.pause_in_words(known, wait, now), wait)
         return known
 
     def _as_error(self, rejected: ConnectionRejected) -> errors.Error:
@@ -152,7 +152,7 @@ class Reconnector:
         if rejected.status in (408, 429) or rejected.status >= 500:
             asked = rejected.retry_after
             seconds = float(asked) if asked.isdecimal() and len(asked) < 10 else 0.0
-            return errors.TemporaryError(
+            return errors.ServerBusy(
                 f"{problem}; the server may be restarting, try again later.", min(seconds, plan.LONGEST_PAUSE)
             )
         if rejected.status == 404:

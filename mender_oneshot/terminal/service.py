@@ -113,7 +113,7 @@ class Service:
         served, seconds = self._outbox.served, round(self._loop.now() - self._begun)
         connections = self._reconnector.connections
         if not connections and not self._signals.stopped:
-            raise self._reconnector.last_error or errors.TemporaryError(
+            raise self._reconnector.last_error or errors.NetworkError(
                 "Could not connect within the time limit; will retry on the next run."
             )
         sessions = "1 session" if served == 1 else f"{served} sessions"

@@ -55,16 +55,16 @@ def authorize(options: Options, seconds: float, *, fresh: bool) -> None:
             f"mender-oneshot auth cannot be started ({error.strerror}); will retry."
         ) from error
     if done.returncode:
-        kind = _KINDS.get(done.returncode, errors.TemporaryError)
-        raise kind(
-            _error_in(done.stdout) or f"mender-oneshot auth exited with {done.returncode}; run it manually."
-        )
+        raise _error_in(done.stdout, done.returncode)
 
 
-def _error_in(output: bytes) -> str:
-    """Return the error message in the output of `--json`, "" if there is none."""
+def _error_in(output: bytes, code: int) -> errors.Error:
+    """Return the error that a command ended with, from its exit code and its output of `--json`."""
+    kind = _KINDS.get(code, errors.TemporaryError)
     try:
         answer: Any = json.loads(output)
-        return str(answer["error"])
+        error = kind(str(answer["error"]))
+        error.word = str(answer["reason"])
     except (ValueError, KeyError, TypeError):
-        return ""
+        return kind(f"mender-oneshot auth exited with {code}; run it manually.")
+    return error

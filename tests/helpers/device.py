@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from helpers import json_contract
 from helpers.state_file import StateFile
 from mender_oneshot.devserver import DevServer
 
@@ -139,7 +140,10 @@ class Device(StateFile):
             if process.poll() is None:
                 process.send_signal(signal.SIGKILL)
                 process.wait()
-        return checked(Run(process.returncode, out, err))
+        done = checked(Run(process.returncode, out, err))
+        if "--json" in words and out:
+            json_contract.check(words, done.code, out)
+        return done
 
     def ok(self, *words: str) -> Run:
         """Run one invocation, and check that it ends with 0."""
