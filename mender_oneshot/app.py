@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from . import errors, inherited, json_object, libraries, logs, paths, settings, syslog
+from . import errors, inherited, json_object, libraries, logs, paths, settings, state, state_store, syslog
 from .context import Done, Outcome
 from .deadline import deadline, hard_end
 from .options import Options
@@ -161,11 +161,23 @@ def _unpack(options: Options, chosen: Settings, output: Output, report: Report) 
 def _by_hand(options: Options, chosen: Settings) -> Outcome:
     from .installer import commands  # timers do not need it
 
+    if options.command == "resume" and not options.syslog and _began_with_syslog(chosen):
+        logs.copy_to_syslog()  # stderr is the log that is uploaded
+        return commands.resume(chosen, options.stop_before)._replace(syslog=True)
     with deadline(options.max_runtime):
         if options.command == "install":
             return commands.install(chosen, options.file, options.stop_before, progress_bar())
         act = {"commit": commands.commit, "rollback": commands.rollback, "resume": commands.resume}
         return act[options.command](chosen, options.stop_before)
+
+
+def _began_with_syslog(chosen: Settings) -> bool:
+    """Return whether the run that handed the update off logged to the syslog, as under cron."""
+    try:
+        handoff = state_store.load(chosen.places.data(paths.STATE)).handoff
+    except (errors.Error, state.Unreadable):
+        return False
+    return handoff is not None and handoff.syslog
 
 
 def _show(options: Options, chosen: Settings, output: Output) -> int:

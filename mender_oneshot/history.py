@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from . import deployment_log, disk, errors, ownership
 from .partial_download import in_words
-from .paths import HISTORY, HISTORY_LOGS
+from .paths import HISTORY, HISTORY_LOGS, SUB_UPDATER_LOG
 from .settings import Settings
 from .snapshot import is_deployment_id
 from .state import Result, State
@@ -56,7 +56,7 @@ def add(settings: Settings, before: State, result: Result) -> None:
 
 def _add(settings: Settings, before: State, result: Result) -> None:
     messages = deployment_log.collect(settings.log_directory, settings.places.datastore, result.at, LOG_BYTES)
-    why = messages[-1]["message"][:WHY_LENGTH] if messages and result.status == "failure" else ""
+    why = _why(settings, messages) if result.status == "failure" else ""
     entry = _entry(before, result)._replace(why=why)
     kept = [one for one in load(settings) if one.deployment != entry.deployment][-KEPT + 1 :]
     logs = settings.places.data(HISTORY_LOGS)
@@ -72,6 +72,26 @@ def _add(settings: Settings, before: State, result: Result) -> None:
             is_ours = is_deployment_id(deployment) and suffix in ("log", "log.new")
             if is_ours and (suffix == "log.new" or deployment not in wanted):
                 disk.remove(f"{logs}/{name}")
+
+
+def _why(settings: Settings, messages: list[Message]) -> str:
+    """Return the last line of a log if it may be the reason of a failure: an error, or the sub-updater's."""
+    last = messages[-1] if messages else None
+    if last is None:
+        return ""
+    with contextlib.suppress(OSError):
+        if os.stat(settings.places.data(SUB_UPDATER_LOG)).st_size:
+            return last["message"][:WHY_LENGTH]
+    return last["message"][:WHY_LENGTH] if last["level"] in ("warning", "error", "critical") else ""
+
+
+def reason(settings: Settings, deployment: str) -> str:
+    """Return why a deployment failed, as the end of a sentence: ": ..." or "" if it is not known."""
+    try:
+        entry = find(settings, deployment)
+    except errors.DiskError:
+        return ""
+    return f": {entry.why}" if entry and entry.why else ""
 
 
 def _entry(before: State, result: Result) -> Entry:

@@ -100,6 +100,13 @@ class _SyslogHandler(_StderrHandler):
             super().emit(record)
 
 
+class _SyslogCopy(logging.Handler):
+    """Logs to the syslog, and nowhere else if that fails."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        syslog.send(_PRIORITIES.get(record.levelname, syslog.INFO), record.getMessage())
+
+
 class _Collector(logging.Handler):
     """Keeps the warnings and errors, for the output of `--json`."""
 
@@ -160,6 +167,14 @@ def configure(options: Options, chosen: Settings) -> None:
         root.addHandler(handler)
     for warning in chosen.warnings:
         log.warning("%s", warning)
+
+
+def copy_to_syslog() -> None:
+    """Log to the syslog as well as to stderr, at the same level."""
+    root = logging.getLogger(package)
+    handler = _SyslogCopy(root.handlers[0].level)
+    handler.addFilter(_is_untold)
+    root.addHandler(handler)
 
 
 def is_journal(descriptor: int) -> bool:

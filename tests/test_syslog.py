@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from helpers.device import Device, Run, patch_python
 from helpers.real_daemon import need
+from helpers.update_module import Recorder
+from helpers.waiting import until
 
 from mender_oneshot.devserver import DevServer
 
@@ -250,7 +252,7 @@ def test_the_result_of_an_update_goes_where_the_run_that_handed_it_off_wrote(
     gate = tmp_path / "gate"
     os.mkfifo(gate)
     words = ":" if reboot else f"$ONESHOT report --{status}"
-    accepted.sub_updater(f"{words}; echo > {gate}\n")
+    accepted.sub_updater(f"echo the flash is worn out; {words}; echo > {gate}\n")
     deployment = release()
     assert accepted.run("--syslog", "run", "--all", wrapper=syslog.wrapper) == Run(0, "", "")
     gate.read_text()
@@ -258,7 +260,8 @@ def test_the_result_of_an_update_goes_where_the_run_that_handed_it_off_wrote(
         done = accepted.run("report", f"--{status}", wrapper=syslog.wrapper)
         assert f"Reported {status}" in done.out
     said = [one for one in syslog.said() if deployment in one[1]]
-    assert said[-1] == (priority, f"Reported {status} for deployment {deployment}.")
+    why = ": the flash is worn out" if status == "failure" else ""
+    assert said[-1] == (priority, f"Reported {status} for deployment {deployment}{why}.")
     # The lock that was left is swept away with a word of how it ended.
     accepted.age_last_result()
     assert accepted.run("--syslog", "run", wrapper=syslog.wrapper) == Run(0, "", "")
@@ -288,4 +291,77 @@ def test_a_person_reads_the_result_of_an_update_alone(
     release()
     assert accepted.run("run", "--all", wrapper=syslog.wrapper).code == 0
     gate.read_text()
+    assert syslog.said() == []
+
+
+@pytest.mark.parametrize("status", ["success", "failure"])
+def test_a_result_that_waits_for_the_server_is_told_with_its_reason(
+    accepted: Device, server: DevServer, release: Callable[..., str], syslog: Syslog, tmp_path: Path,
+    status: str,
+) -> None:  # fmt: skip
+    gate, go = tmp_path / "gate", tmp_path / "go"
+    os.mkfifo(gate)
+    os.mkfifo(go)
+    accepted.sub_updater(f"read x < {go}; echo broken; $ONESHOT report --{status}; echo > {gate}\n")
+    deployment = release()
+    assert accepted.run("--syslog", "run", "--all", wrapper=syslog.wrapper) == Run(0, "", "")
+    server.faults.add(match="PUT */status", count=1, status=503)
+    go.write_text("\n")
+    gate.read_text()
+    priority, said = syslog.said()[-1]
+    assert priority == (4 if status == "failure" else 5)
+    why = ": broken" if status == "failure" else ""
+    assert said.startswith(f"Deployment {deployment} ended with {status}{why}. A later run reports it: ")
+    # Then it is delivered, with a word of that as well.
+    assert accepted.run("--syslog", "run", "--force", wrapper=syslog.wrapper) == Run(0, "", "")
+    assert (5, f"Reported {status} for deployment {deployment}{why}.") in syslog.said()
+
+
+def test_a_failure_without_a_reason_is_given_none(
+    accepted: Device, release: Callable[..., str], syslog: Syslog, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    accepted.sub_updater(f"$ONESHOT report --failure > /dev/null; echo > {gate}\n")
+    deployment = release()
+    assert accepted.run("--syslog", "run", "--all", wrapper=syslog.wrapper) == Run(0, "", "")
+    gate.read_text()
+    assert syslog.said()[-1] == (4, f"Reported failure for deployment {deployment}.")
+
+
+@pytest.mark.parametrize("fault", ["", "echo no room >&2; exit 1"])
+def test_the_built_in_installer_ends_its_story_there(
+    accepted: Device, server: DevServer, syslog: Syslog, fault: str
+) -> None:
+    module = Recorder(accepted)
+    if fault:
+        module.at("ArtifactInstall", fault)
+    server.upload(Path(module.artifact(accepted)))
+    deployment = server.deploy("release-2")
+    assert accepted.run("--syslog", "run", "--all", wrapper=syslog.wrapper) == Run(0, "", "")
+    said: list[str] = []
+    last = "The installation of release-2 failed and was undone: " if fault else "Installed release-2."
+
+    def has_ended() -> bool:
+        said.extend(words for _, words in syslog.said())
+        return any(words.startswith(last) for words in said)
+
+    until(has_ended, f"the syslog has {last}")
+    if not fault:
+        assert f"Reported success for deployment {deployment}." in said
+        return
+    assert any(words.startswith("The update to release-2 failed: ") for words in said)
+    assert any(f"Reported failure for deployment {deployment}: " in words for words in said)
+    log = "".join(line["message"] for line in server.log(deployment) or [])
+    assert "The update to release-2 failed: " in log
+
+
+def test_an_installer_that_no_cron_started_writes_nothing_there(
+    accepted: Device, server: DevServer, syslog: Syslog
+) -> None:
+    server.upload(Path(Recorder(accepted).artifact(accepted)))
+    server.deploy("release-2")
+    assert accepted.run("run", "--all", wrapper=syslog.wrapper).code == 0
+    log = accepted.data / "sub-updater.log"
+    until(lambda: "Installed release-2." in log.read_text(), "the installer ends")
     assert syslog.said() == []

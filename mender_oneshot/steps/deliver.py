@@ -2,7 +2,7 @@
 
 import logging
 
-from .. import deployment_log, deployments, errors
+from .. import deployment_log, deployments, errors, history
 from ..context import Context, Outcome
 from ..server import DeploymentGone, Server, TooLarge
 from ..state import ABORTED, DELIVERED, UNKNOWN, Result, answered
@@ -86,9 +86,10 @@ def _send(context: Context, server: Server) -> Outcome:
     if result.status == "failure":
         _send_log(context, server, result)
     _done(context, DELIVERED)
-    return Outcome(
-        "delivered", f"Reported {result.status} for deployment {result.deployment}.", _facts(result)
-    )
+    sentence = f"Reported {result.status} for deployment {result.deployment}"
+    if result.status == "failure":
+        sentence += history.reason(context.settings, result.deployment).removesuffix(".")
+    return Outcome("delivered", f"{sentence}.", _facts(result))
 
 
 def _send_log(context: Context, server: Server, result: Result) -> None:

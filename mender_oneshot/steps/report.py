@@ -2,7 +2,7 @@
 
 import os
 
-from .. import deployments, errors
+from .. import deployments, errors, history
 from ..context import Context, Outcome
 from ..state import ABORTED, final_result
 
@@ -31,10 +31,17 @@ def _deliver(context: Context, status: str) -> Outcome:
         try:
             outcome = context.perform("deliver")
         except errors.Error as error:
-            sentence = f"The result is queued and will be sent by a later run: {error}"
-            return Outcome("queued", sentence, {"status": status})
+            return _queued(context, status, error)
         if not context.store.state.results:
             return outcome
+
+
+def _queued(context: Context, status: str, error: errors.Error) -> Outcome:
+    """Return the outcome for a result that stays in the queue because of an error."""
+    deployment = context.store.state.results[-1].deployment
+    why = history.reason(context.settings, deployment).removesuffix(".") if status == "failure" else ""
+    sentence = f"Deployment {deployment} ended with {status}{why}. A later run reports it: {error}"
+    return Outcome("queued", sentence, {"deployment": deployment, "status": status})
 
 
 def _record(context: Context, status: str) -> Outcome | None:
