@@ -80,6 +80,8 @@ def _perform(options: Options, output: Output, report: Report) -> int | None:
         return setup.run(options, output)
     chosen = _load(options)
     logs.configure(options, chosen)
+    if options.dry_run:
+        return _show_plan(options, chosen, output)
     if options.command != "status":  # it changes nothing
         _install_bootstrap_artifact(chosen)
     if options.command in ("status", "show-artifact", "show-provides"):
@@ -195,6 +197,13 @@ def _show(options: Options, chosen: Settings, output: Output) -> int:
     else:
         facts = status.describe(chosen)
         output.write_facts(facts, status.lines(facts))
+    return 0
+
+
+def _show_plan(options: Options, chosen: Settings, output: Output) -> int:
+    from . import dry_run  # timers do not need it
+
+    output.write_facts(*dry_run.describe(options, chosen))
     return 0
 
 

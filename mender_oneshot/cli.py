@@ -149,11 +149,12 @@ _limit = click.option(
         help="Only run update or inventory steps.",
     ),
     click.option("--force", is_flag=True, help="Ignore local intervals (but honor Retry-After)."),
+    click.option("--dry-run", is_flag=True, help="Print what would be done now, and change nothing."),
     _limit,
 )
-def _run(every_step: bool, only: str | None) -> dict[str, Any]:
+def _run(every_step: bool, only: str | None, dry_run: bool) -> dict[str, Any]:
     """Run the next due step."""
-    return {"every_step": every_step, "only": only or ""}
+    return {"every_step": every_step, "only": only or "", "dry_run": dry_run}
 
 
 @_command(

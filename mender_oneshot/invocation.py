@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 
-from . import disk, errors, identity, owner, paths, plan, snapshot, state, state_store, steps
+from . import disk, errors, identity, owner, pacing, paths, plan, snapshot, state, state_store, steps
 from .context import Connection, Context, Done, IdentityScript, Outcome, Progress
 from .deadline import deadline
 from .deployment_log import Handler
@@ -107,14 +107,12 @@ def _run(context: Context, options: Options, on_done: Callable[[Done], None]) ->
     if not settings.servers:
         raise no_server(settings)
     if options.force:
-        settings = settings._replace(start_spread=0)
-        store.state = store.state._replace(checked_at=0, inventory_at=0, failures={})
+        store.state, settings = pacing.forced(store.state, settings)
     by_hand = sys.stdout.isatty()
     for turn in range(MOST_STEPS if options.every_step else 1):
         known, paced = store.state, settings
         if by_hand and turn == 0:
-            # A person who has just accepted this device on the server need not wait for either.
-            known, paced = _without_failed_authorization(known), settings._replace(start_spread=0)
+            known, paced = pacing.by_hand(known, settings)
         step = plan.next_step(known, paced, context.now(), options.only)
         if step is None:
             return
@@ -124,10 +122,6 @@ def _run(context: Context, options: Options, on_done: Callable[[Done], None]) ->
         on_done(Done(step, outcome))
         if outcome.word == "handed-off":
             return
-
-
-def _without_failed_authorization(known: State) -> State:
-    return known._replace(failures={step: one for step, one in known.failures.items() if step != "auth"})
 
 
 def _named(context: Context, options: Options) -> Outcome:

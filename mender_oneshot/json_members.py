@@ -229,6 +229,20 @@ STATUS: dict[str, Schema] = {
     "trouble": or_null(text("what is wrong with the files of the state"), "nothing"),
 }
 _LOG_LINE = members_of({"timestamp": text("RFC 3339, in UTC"), "level": text(), "message": text()})
+DRY_RUN: dict[str, Schema] = {
+    "would_run": or_null(text("the step that a run would perform now"), "none"),
+    "due": array(
+        members_of(
+            {
+                "step": text(),
+                "in_seconds": or_null(typed("integer", "0 is now"), "after the result of an update"),
+            }
+        ),
+        "what comes next of an update, and of the inventory",
+    ),
+}
+"""The members of `run --dry-run`."""
+
 SHOWN: dict[str, dict[str, Schema]] = {
     "status": STATUS,
     "show-artifact": {"artifact_name": text("the release that is installed")},

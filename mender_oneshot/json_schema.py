@@ -109,7 +109,8 @@ def succeeding(command: str) -> Schema:
         return json_members.members_of({**json_members.ALWAYS, **json_members.SHOWN[command]})
     if command in COMMANDS:
         return {"anyOf": _outcomes(command, COMMANDS[command], json_members.ALWAYS)}
-    return json_members.members_of({**json_members.ALWAYS, "steps": _run_steps()})
+    performed = json_members.members_of({**json_members.ALWAYS, "steps": _run_steps()})
+    return {"anyOf": [performed, json_members.members_of({**json_members.ALWAYS, **json_members.DRY_RUN})]}
 
 
 def _run_steps() -> Schema:

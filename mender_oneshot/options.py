@@ -19,6 +19,7 @@ class Options(NamedTuple):
     every_step: bool = False  # run --all
     only: str = ""  # run --only: "update" or "inventory"
     force: bool = False
+    dry_run: bool = False
     fresh: bool = False
     exit_code: bool = False
     status: str = ""  # report: "success" or "failure"

@@ -16,7 +16,7 @@ import pytest
 from helpers.artifacts import make_artifact
 from helpers.device import REPO, Device, Release, patch_python
 from helpers.json_contract import closed
-from helpers.json_page import DOCUMENT, EXAMPLES, FAILURE, document, example
+from helpers.json_page import DOCUMENT, DRY_RUN, EXAMPLES, FAILURE, document, example
 from helpers.silent_server import silent_after
 from helpers.update_module import Recorder
 from jsonschema import Draft202012Validator
@@ -66,6 +66,8 @@ def test_the_example_of_the_page_is_valid(command: str) -> None:
     schema = json_schema.succeeding(command)
     Draft202012Validator(closed(schema)).validate(example(EXAMPLES[command]))
     Draft202012Validator(json_schema.schema(command)).validate(example(FAILURE, 77))
+    if command == "run":
+        Draft202012Validator(closed(schema)).validate(example(DRY_RUN))
 
 
 def test_every_command_has_an_example_and_its_schema_can_be_printed(device: Device) -> None:

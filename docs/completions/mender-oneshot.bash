@@ -49,7 +49,7 @@ _mender_oneshot() {
                 resume verify extract report terminal setup status history log show-artifact show-provides
                 doctor'
             ;;
-        run) words='--all --only --force --max-runtime' ;;
+        run) words='--all --only --force --dry-run --max-runtime' ;;
         bootstrap) words='--force --forcebootstrap -F --max-runtime' ;;
         auth) words='--fresh --max-runtime' ;;
         check-update) words='--exit-code --max-runtime' ;;

@@ -54,6 +54,7 @@ complete -c mender-oneshot -n __mender_oneshot_command -a doctor -d 'Diagnose th
 complete -c mender-oneshot -n '__mender_oneshot_command run' -l all -d 'Run all due steps.'
 complete -c mender-oneshot -n '__mender_oneshot_command run' -l only -xa 'update inventory' -d 'Only run update or inventory steps.'
 complete -c mender-oneshot -n '__mender_oneshot_command run' -l force -d 'Ignore local intervals (but honor Retry-After).'
+complete -c mender-oneshot -n '__mender_oneshot_command run' -l dry-run -d 'Print what would be done now, and change nothing.'
 complete -c mender-oneshot -n '__mender_oneshot_command bootstrap' -s F -l force -l forcebootstrap -d 'Replace the existing key.'
 complete -c mender-oneshot -n '__mender_oneshot_command auth' -l fresh -d 'Get a new token even if the current one is valid.'
 complete -c mender-oneshot -n '__mender_oneshot_command check-update' -l exit-code -d 'Exit with 16 if an update is available.'

@@ -58,7 +58,8 @@ case $state in
                 _arguments $limited \
                     '--all[Run all due steps.]' \
                     '--only=[Only run update or inventory steps.]:what:(update inventory)' \
-                    '--force[Ignore local intervals (but honor Retry-After).]'
+                    '--force[Ignore local intervals (but honor Retry-After).]' \
+                    '--dry-run[Print what would be done now, and change nothing.]'
                 ;;
             bootstrap)
                 _arguments $limited \

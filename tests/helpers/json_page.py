@@ -148,6 +148,10 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "checks": [_CHECK],
     },
 }
+DRY_RUN = {
+    "would_run": "check-update",
+    "due": [{"step": "check-update", "in_seconds": 0}, {"step": "send-inventory", "in_seconds": 10800}],
+}
 FAILURE = {
     "step": "auth",
     "reason": "not_accepted",
@@ -216,6 +220,7 @@ def document() -> str:
     )
     for command in sorted({*json_schema.COMMANDS, "run"} - {"announce"}):
         text += f"\n### {command}\n\n" + _example(command, EXAMPLES[command])
+    text += "\n### run --dry-run\n\n" + _table(json_members.DRY_RUN) + "\n" + _example("run", DRY_RUN)
     text += "\n## Commands that show something\n"
     for command, members in json_members.SHOWN.items():
         text += f"\n### {command}\n\n" + _table(members) + "\n" + _example(command, EXAMPLES[command])
