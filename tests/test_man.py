@@ -19,7 +19,10 @@ from mender_oneshot import cli, paths, settings
 from mender_oneshot.devserver import DevServer
 from mender_oneshot.terminal import settings as terminal
 
-PAGES = sorted((REPO / "docs" / "man").glob("*.[157]"))
+FILES = sorted((REPO / "docs" / "man").glob("*.[157]"))
+ALIASES = [path for path in FILES if path.read_text().startswith(".so ")]
+"""Other names of a page, as `man` finds them: those of the files that it describes."""
+PAGES = [path for path in FILES if path not in ALIASES]
 
 
 def read(page: Path) -> Iterator[tuple[str, str]]:
@@ -229,10 +232,32 @@ def test_a_page_names_itself_and_the_others(page: Path) -> None:
     lines = page.read_text().splitlines()
     name, _, section = page.name.rpartition(".")
     assert plain(lines[0]).startswith(f".TH {name.upper()} {section} ")
-    assert plain(lines[2]).startswith(f"{name} - ")
+    assert re.match(rf"{re.escape(name)}(, .+)? - ", plain(lines[2]))
     see_also = entries(page)["SEE ALSO", ""]
     others = [f"{p.stem}({p.suffix[1:]})" for p in PAGES if p != page]
     assert [other for other in others if other not in see_also] == []
+
+
+def test_the_page_of_the_configuration_is_found_under_the_name_of_each_file() -> None:
+    assert {alias.stem for alias in ALIASES} == {"mender.conf", "mender-connect.conf"}
+    assert {alias.read_text() for alias in ALIASES} == {f".so man5/{CONFIGURATION.name}\n"}
+    names = plain(CONFIGURATION.read_text().splitlines()[2]).partition(" - ")[0].split(", ")
+    assert set(names) == {CONFIGURATION.stem, *(alias.stem for alias in ALIASES)}
+
+
+@pytest.mark.real
+def test_man_shows_the_page_of_the_configuration_for_an_alias(tmp_path: Path) -> None:
+    if not shutil.which("man"):
+        pytest.skip("man is not installed")
+    (tmp_path / "man5").mkdir()
+    for path in FILES:
+        if path.suffix == ".5":
+            shutil.copy(path, tmp_path / "man5")
+    for alias in ALIASES:
+        done = subprocess.run(
+            ["man", "-M", tmp_path, "5", alias.stem], capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, "ServerURL" in done.stdout) == (0, True), done
 
 
 @pytest.mark.real
