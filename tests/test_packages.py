@@ -125,6 +125,9 @@ def test_the_development_server_has_a_package_without_the_client(devserver_packa
     names = tell("dpkg-deb", "--contents", devserver_package)
     assert "/usr/bin/mender-oneshot-devserver\n" in names
     assert "/devserver/server.py\n" in names
+    assert "/usr/share/bash-completion/completions/mender-oneshot-devserver\n" in names
+    assert "/usr/share/zsh/vendor-completions/_mender-oneshot-devserver\n" in names
+    assert "/usr/share/fish/vendor_completions.d/mender-oneshot-devserver.fish\n" in names
     assert "/devserver/web/xterm.mjs\n" in names
     assert "/devserver/web/LICENSE.xterm\n" in names
     assert "/usr/share/man/man1/mender-oneshot-devserver.1.gz\n" in names

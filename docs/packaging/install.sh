@@ -20,9 +20,9 @@ cron_file=$destdir${SYSCONFDIR-/etc}/cron.d/mender-oneshot
 units=$destdir${UNITDIR-$prefix/lib/systemd/system}
 man=$destdir$prefix/share/man
 doc=$destdir$prefix/share/doc/mender-oneshot
-bash_completion=$destdir$prefix/share/bash-completion/completions/mender-oneshot
-zsh_completion=$destdir${ZSHDIR-$prefix/share/zsh/site-functions}/_mender-oneshot
-fish_completion=$destdir$prefix/share/fish/vendor_completions.d/mender-oneshot.fish
+bash_completions=$destdir$prefix/share/bash-completion/completions
+zsh_completions=$destdir${ZSHDIR-$prefix/share/zsh/site-functions}
+fish_completions=$destdir$prefix/share/fish/vendor_completions.d
 
 # `install -D` creates missing directories and keeps the mode of existing ones, under any umask.
 put() { # MODE SOURCE FILE
@@ -62,6 +62,16 @@ compile_package() { # PLACE
         "$compile" -I -m compileall -q -f --invalidation-mode unchecked-hash \
             -s "$destdir$1" -p "$1" "$destdir$1/mender_oneshot"
     )
+}
+
+install_completions() { # PROGRAM
+    put 644 "docs/completions/$1.bash" "$bash_completions/$1"
+    put 644 "docs/completions/$1.zsh" "$zsh_completions/_$1"
+    put 644 "docs/completions/$1.fish" "$fish_completions/$1.fish"
+}
+
+uninstall_completions() { # PROGRAM
+    rm -f "$bash_completions/$1" "$zsh_completions/_$1" "$fish_completions/$1.fish"
 }
 
 check_python() {
@@ -115,9 +125,7 @@ END
     for page in $(client_pages); do
         replace_with_prefix "$page" "$man/man${page##*.}/${page##*/}"
     done
-    put 644 docs/completions/mender-oneshot.bash "$bash_completion"
-    put 644 docs/completions/mender-oneshot.zsh "$zsh_completion"
-    put 644 docs/completions/mender-oneshot.fish "$fish_completion"
+    install_completions mender-oneshot
     for file in README.md LICENSE; do
         put 644 "$file" "$doc/$file"
     done
@@ -127,7 +135,8 @@ END
 }
 
 uninstall_client() {
-    rm -f "$destdir$launcher" "$cron_file" "$bash_completion" "$zsh_completion" "$fish_completion"
+    rm -f "$destdir$launcher" "$cron_file"
+    uninstall_completions mender-oneshot
     rm -rf "$destdir$share" "$doc"
     for unit in systemd-timers/*.service systemd-timers/*.timer; do
         rm -f "$units/${unit##*/}"
@@ -146,6 +155,7 @@ install_devserver() {
     done
     compile_package "$devserver_share"
     replace_with_prefix "docs/man/${devserver_page##*/}" "$man/$devserver_page"
+    install_completions mender-oneshot-devserver
     replace 755 "$destdir$devserver_launcher" << END
 #!$python -IXutf8
 import sys
@@ -157,6 +167,7 @@ END
 
 uninstall_devserver() {
     rm -f "$destdir$devserver_launcher" "$man/$devserver_page"
+    uninstall_completions mender-oneshot-devserver
     rm -rf "$destdir$devserver_share"
 }
 

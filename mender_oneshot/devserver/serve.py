@@ -37,10 +37,16 @@ used, 78 the address cannot be used.
 @click.command(epilog=EPILOG)
 @directory_option
 @click.option("--board", is_flag=True, help="Serve a board on the network, and print how to set it up.")
-@click.option("--host", help="Address to listen on.  [default: 127.0.0.1; with --board: all]")
-@click.option("--port", default=8443, show_default=True, type=click.IntRange(0, 65535))
+@click.option("--host", show_default="127.0.0.1; with --board: all", help="Address to listen on.")
 @click.option(
-    "--storage-port", default=0, show_default=True, type=click.IntRange(0, 65535), help="0 = any free one."
+    "--port", default=8443, show_default=True, type=click.IntRange(0, 65535), help="Port of the server."
+)
+@click.option(
+    "--storage-port",
+    default=0,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    help="Port of the artifact links; 0 = any free one.",
 )
 @click.option("--name", "names", multiple=True, help="Additional name or address for the certificate.")
 @click.option("--http", "plain", is_flag=True, help="Disable TLS.")

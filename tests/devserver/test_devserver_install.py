@@ -34,6 +34,12 @@ def test_the_installed_server_runs_without_the_client_and_is_removed_completely(
     make("install-devserver", tmp_path)
     installed = tmp_path / "bin/mender-oneshot-devserver"
     assert files(tmp_path / "bin") == {installed.name}
+    assert files(tmp_path / "share") > {
+        "man/man1/mender-oneshot-devserver.1",
+        "bash-completion/completions/mender-oneshot-devserver",
+        "zsh/site-functions/_mender-oneshot-devserver",
+        "fish/vendor_completions.d/mender-oneshot-devserver.fish",
+    }
     for words, code, out in (
         (["--version"], 0, __version__),
         (["devices", "--directory", "/nothing"], 69, ""),
