@@ -38,6 +38,21 @@ NoEffect = Mapping[str, str]
 """Other keys that a file may have: the end of a warning for each, or "" for no warning."""
 
 
+Faults = list[errors.SettingsError]
+"""Collects the faults of all files, for a reader that continues after each of them."""
+
+
+class Unreadable(errors.SettingsError):
+    """None of the settings in a file can be read."""
+
+
+def fail(problem: errors.SettingsError, faults: Faults | None) -> None:
+    """Add a fault to the collection, or raise it if there is none."""
+    if faults is None:
+        raise problem
+    faults.append(problem)
+
+
 def is_text(value: object) -> bool:
     """Return whether a value is a string that can be a path: without NUL and lone surrogates."""
     return (
@@ -72,25 +87,32 @@ def choice(*words: str) -> Kind:
 
 
 def read(places: Places, path: str) -> bytes | None:
-    """Return the content of a configuration file, None if there is none; raises `errors.SettingsError`."""
+    """Return the content of a configuration file, None if there is none; raises `Unreadable`."""
     if path.startswith(f"{places.datastore}/") and not os.path.isdir(places.datastore):
         return None  # the first use of the data directory reports the problem
     try:
         return disk.read(path)
     except errors.Error as error:
-        raise errors.SettingsError(str(error)) from error
+        raise Unreadable(str(error)) from error
 
 
-def parse(path: str, content: bytes, keys: Keys, no_effect: NoEffect, warnings: list[str]) -> dict[str, Any]:
+def parse(
+    path: str,
+    content: bytes,
+    keys: Keys,
+    no_effect: NoEffect,
+    warnings: list[str],
+    faults: Faults | None = None,
+) -> dict[str, Any]:
     """Return the value of each key that a file sets, by the key's name in `keys`; case does not matter.
 
-    Adds a warning for each key that has no effect. Raises `errors.SettingsError`, with line and column, if
-    the file is not a JSON object or a value is not of its key's kind.
+    Adds a warning for each key that has no effect. Raises `Unreadable`, with line and column, if the file is
+    not a JSON object. A value that is not of its key's kind is added to `faults`, or raised if that is None.
     """
     text, members = parse_object(path, content)
     names = {name.lower(): name for name in (*keys, *no_effect)}
     values: dict[str, Any] = {}
-    for typed, trail, value in _flattened(path, text, members, _sections(keys)):
+    for typed, trail, value in _flattened(path, text, members, _sections(keys), faults):
         name = names.get(typed.lower(), "")
         if not name:
             warnings.append(_unknown_key(path, typed, names))
@@ -99,9 +121,10 @@ def parse(path: str, content: bytes, keys: Keys, no_effect: NoEffect, warnings: 
                 warnings.append(f"{path}: {name} {no_effect[name]}")
         elif value is not None or keys[name][0].null_counts:
             kind = keys[name][0]
-            if not kind.accepts(value):
-                raise _wrong_value(path, text, trail, name, kind.expected)
-            values[name] = kind.convert(value)
+            if kind.accepts(value):
+                values[name] = kind.convert(value)
+            else:
+                fail(_wrong_value(path, text, trail, name, kind.expected), faults)
     return values
 
 
@@ -112,13 +135,11 @@ def parse_object(path: str, content: bytes) -> tuple[str, dict[str, Any]]:
         members = json.loads(text)
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
-        raise errors.SettingsError(f"{path} is not JSON: {error.msg} at {where}; correct it.") from error
+        raise Unreadable(f"{path} is not JSON: {error.msg} at {where}; correct it.") from error
     except (UnicodeDecodeError, RecursionError, ValueError) as error:
-        raise errors.SettingsError(f"{path} is not JSON in UTF-8; save it as UTF-8 JSON.") from error
+        raise Unreadable(f"{path} is not JSON in UTF-8; save it as UTF-8 JSON.") from error
     if not isinstance(members, dict):
-        raise errors.SettingsError(
-            f"{path} must hold one JSON object: {{...}} at line 1, column 1; correct it."
-        )
+        raise Unreadable(f"{path} must hold one JSON object: {{...}} at line 1, column 1; correct it.")
     return text, members
 
 
@@ -132,7 +153,7 @@ def _sections(keys: Keys) -> dict[str, str]:
 
 
 def _flattened(
-    path: str, text: str, members: Mapping[str, Any], sections: Mapping[str, str]
+    path: str, text: str, members: Mapping[str, Any], sections: Mapping[str, str], faults: Faults | None
 ) -> Iterator[tuple[str, list[str], Any]]:
     """Yield the dotted name of each member, the keys that lead to it in the file, and its value."""
 
@@ -146,7 +167,7 @@ def _flattened(
             elif isinstance(value, dict):
                 yield from descend(value, f"{section}.", [*trail, key])
             elif value is not None:
-                raise _wrong_value(path, text, [*trail, key], section, "an object")
+                fail(_wrong_value(path, text, [*trail, key], section, "an object"), faults)
 
     return descend(members, "", [])
 

@@ -3,12 +3,13 @@
 Keys and precedence: device-api.md section 7.
 """
 
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from . import config_file, errors, paths
-from .config_file import FLAG, TEXT, TEXTS, Keys, Kind, choice, number
+from .config_file import FLAG, TEXT, TEXTS, Faults, Keys, Kind, Unreadable, choice, fail, number
 from .paths import Places
-from .url import origin, to_ascii
+from .url import origin, to_ascii, without_login
 
 
 class Settings(NamedTuple):
@@ -134,36 +135,48 @@ _DEFAULT_IF_ZERO_OR_EMPTY = {
 def no_server(settings: Settings) -> errors.SettingsError:
     """Return the error for a configuration without a server."""
     return errors.SettingsError(
-        "No server is configured; run mender-oneshot setup, or put "
-        f'{{"ServerURL": "https://..."}} into {settings.places.config}.'
+        f'No server is configured; put {{"ServerURL": "https://..."}} into {settings.places.config}, or set '
+        "the device up: mender-oneshot setup"
     )
 
 
-def load(places: Places) -> Settings:
+def load(places: Places, faults: Faults | None = None) -> Settings:
     """Read both files and merge them, the first over the second, key by key.
 
-    Raises `errors.SettingsError` for a file that cannot be read, is not JSON, or has an invalid value. Keys
-    that have no effect are named in `Settings.warnings`.
+    Raises `errors.SettingsError` for a file that cannot be read, is not JSON, or has an invalid value. With
+    `faults`, adds all such errors to it instead, and returns the settings that are valid. Keys that have no
+    effect are named in `Settings.warnings`.
     """
     warnings: list[str] = []
     merged: dict[str, Any] = {}
     for path in (places.fallback, places.config):
-        content = config_file.read(places, path)
-        if content is None:
-            if places.explicit and path == places.config:
-                raise errors.SettingsError(f"There is no configuration file {path}; check --config.")
+        try:
+            fields = _fields(places, path, warnings, faults)
+        except Unreadable as error:
+            fail(error, faults)
             continue
-        fields = parse(path, content, warnings)
         if "server_url" in fields or "servers" in fields:
             merged.pop("server_url", None)
             merged.pop("servers", None)
         merged |= fields
-    return _settings(places, merged, warnings)
+    return _settings(places, merged, warnings, faults)
 
 
-def parse(path: str, content: bytes, warnings: list[str]) -> dict[str, Any]:
-    """Return the value of each field that a file sets; adds to `warnings`, raises `errors.SettingsError`."""
-    values = config_file.parse(path, content, KEYS, _NO_EFFECT, warnings)
+def _fields(places: Places, path: str, warnings: list[str], faults: Faults | None) -> dict[str, Any]:
+    content = config_file.read(places, path)
+    if content is not None:
+        return parse(path, content, warnings, faults)
+    if places.explicit and path == places.config:
+        raise Unreadable(f"There is no configuration file {path}; check --config.")
+    return {}
+
+
+def parse(path: str, content: bytes, warnings: list[str], faults: Faults | None = None) -> dict[str, Any]:
+    """Return the value of each field that a file sets; adds to `warnings`, raises `errors.SettingsError`.
+
+    With `faults`, only `config_file.Unreadable` is raised; other errors are added to it.
+    """
+    values = config_file.parse(path, content, KEYS, _NO_EFFECT, warnings, faults)
     return {
         KEYS[name][1]: value
         for name, value in values.items()
@@ -171,14 +184,17 @@ def parse(path: str, content: bytes, warnings: list[str]) -> dict[str, Any]:
     }
 
 
-def _settings(places: Places, merged: dict[str, Any], warnings: list[str]) -> Settings:
+def _settings(places: Places, merged: dict[str, Any], warnings: list[str], faults: Faults | None) -> Settings:
     """Check the fields that depend on each other, and combine those that mean the same."""
     if merged.pop("ssl_engine", ""):
-        raise errors.SettingsError(
+        problem = (
             "SSLEngine is set, but hardware key stores are not supported here; use a key file and remove it."
         )
+        fail(errors.SettingsError(problem), faults)
     if bool(merged.get("client_certificate")) != bool(merged.get("client_key")):
-        raise errors.SettingsError("HttpsClient needs both Certificate and Key; add the one that is missing.")
+        problem = "HttpsClient needs both Certificate and Key; add the one that is missing."
+        fail(errors.SettingsError(problem), faults)
+        merged |= {"client_certificate": "", "client_key": ""}
     first, others = merged.pop("server_url", ""), merged.pop("servers", ())
     if first and others:
         warnings.append("Both ServerURL and Servers are set; ServerURL is tried first, then the others.")
@@ -188,20 +204,21 @@ def _settings(places: Places, merged: dict[str, Any], warnings: list[str]) -> Se
     return Settings(
         places=places,
         warnings=tuple(warnings),
-        servers=tuple(dict.fromkeys(_normalized(url) for url in urls)),
+        servers=tuple(dict.fromkeys(_normalized(urls, faults))),
         artifact_verify_keys=verify_keys,
         **merged,
     )
 
 
-def _normalized(url: str) -> str:
-    """Return the URL of a server in ASCII, without a slash at the end; raises `errors.SettingsError`."""
-    url = url.rstrip("/")
-    ascii_url = to_ascii(url)
-    if url and not ascii_url:
-        raise errors.SettingsError(
-            f'The server "{url}" has letters in it that DNS does not have; write its name as xn--...'
-        )
-    if origin(ascii_url) is None:
-        raise errors.SettingsError(f'The server "{url}" is not a URL; write it as https://host.')
-    return ascii_url
+def _normalized(urls: Iterable[str], faults: Faults | None) -> Iterator[str]:
+    """Yield the URLs of servers in ASCII, without a slash at the end; raises `errors.SettingsError`."""
+    for url in urls:
+        url = url.rstrip("/")
+        ascii_url, server = to_ascii(url), f'The server "{without_login(url)}"'
+        if url and not ascii_url:
+            problem = f"{server} has letters in it that DNS does not have; write its name as xn--..."
+            fail(errors.SettingsError(problem), faults)
+        elif origin(ascii_url) is None:
+            fail(errors.SettingsError(f"{server} is not a URL; write it as https://host."), faults)
+        else:
+            yield ascii_url

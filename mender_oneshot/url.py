@@ -48,6 +48,12 @@ def host(url: str) -> str:
     return _authority(url.partition("://")[2]).rpartition("@")[2] or "the server"
 
 
+def without_login(url: str) -> str:
+    """Return a URL for a message, without the login, also if the URL is not valid."""
+    scheme, separator, rest = url.rpartition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2]}"
+
+
 def is_url(text: str) -> bool:
     """Return whether an argument is a URL and not a path."""
     return text.lower().startswith(("http://", "https://"))

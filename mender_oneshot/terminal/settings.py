@@ -7,7 +7,7 @@ import os
 from typing import Any, NamedTuple
 
 from .. import config_file, errors
-from ..config_file import FLAG, TEXT, TEXTS, Keys, Kind, number
+from ..config_file import FLAG, TEXT, TEXTS, Faults, Keys, Kind, number
 from ..paths import TERMINAL_CONFIG, Places
 
 
@@ -105,19 +105,27 @@ _SHARED = {SWITCH, "ShellCommand", "User"}  # the keys that mender-python-client
 _DEFAULT_IF_ZERO_OR_EMPTY = ("shell", "width", "height", "max_per_user")
 
 
-def load(places: Places) -> TerminalSettings:
+def load(places: Places, faults: Faults | None = None) -> TerminalSettings:
     """Read both files and merge them, the one in /etc/mender over the other, key by key.
 
-    Raises `errors.SettingsError` for a file that cannot be read, is not JSON, or has an invalid value.
-    Without either file the terminal is disabled.
+    Raises `errors.SettingsError` for a file that cannot be read, is not JSON, or has an invalid value. With
+    `faults`, adds all such errors to it instead; the terminal is then disabled. Without either file the
+    terminal is disabled.
     """
     warnings: list[str] = []
     values: dict[str, Any] = {}
     for path in (places.data(TERMINAL_CONFIG), f"{places.conf_dir}/{TERMINAL_CONFIG}"):
-        content = config_file.read(places, path)
-        if content is not None:
-            values |= config_file.parse(path, content, KEYS, _NO_EFFECT, warnings)
-    return _settings(values, tuple(warnings))
+        try:
+            content = config_file.read(places, path)
+            if content is not None:
+                values |= config_file.parse(path, content, KEYS, _NO_EFFECT, warnings, faults)
+        except config_file.Unreadable as error:
+            config_file.fail(error, faults)
+    try:
+        found = _settings(values, tuple(warnings))
+    except errors.SettingsError as error:
+        config_file.fail(error, faults)
+    return TerminalSettings(warnings=tuple(warnings)) if faults else found
 
 
 def _settings(values: dict[str, Any], warnings: tuple[str, ...]) -> TerminalSettings:
