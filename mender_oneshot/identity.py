@@ -35,16 +35,24 @@ def read(settings: Settings, known: State) -> Identity:
     try:
         output = scripts.run(settings, path).decode()
     except (errors.ScriptFailed, UnicodeDecodeError) as error:
-        why = "what it prints is not UTF-8" if isinstance(error, UnicodeDecodeError) else error
-        raise errors.SettingsError(
-            f"The identity script {path} failed: {why}; correct the script."
-        ) from error
+        raise errors.SettingsError(_why_none(path, error)) from error
     values = key_values.parse(output, strip=as_list)
     if not values:
         raise errors.SettingsError(
             f"The identity script {path} printed no key=value line; correct the script."
         )
     return dict(values) if as_list else {key: key_values.single(value) for key, value in values.items()}
+
+
+def _why_none(path: str, error: Exception) -> str:
+    """Return the message about a script that could not be started, failed, or printed something else."""
+    if obstacle := scripts.obstacle(path):
+        message = f"The identity script {path} cannot be started: {obstacle}"
+        if not os.path.lexists(path):
+            return f"{message}; write one, or install the default one: mender-oneshot setup"
+        return message if ": " in obstacle else f"{message}; correct that."
+    why = "what it prints is not UTF-8" if isinstance(error, UnicodeDecodeError) else error
+    return f"The identity script {path} failed: {why}; correct the script."
 
 
 def read_unique(settings: Settings, known: State) -> Identity:

@@ -160,13 +160,13 @@ def _obstacle(path: str, depth: int) -> str:
         if stat.S_ISDIR(os.stat(path).st_mode):
             return "it is a directory"
         if not os.access(path, os.X_OK):
-            return _not_executable(path)
+            return _not_executable(path, is_interpreter=depth < _NESTED)
         with open(path, "rb") as file:
             head = file.read(256)  # the number of bytes that the kernel reads
     except OSError as error:
         return _unreadable(path, error)
     if head.startswith(b"#!"):
-        return _interpreter_obstacle(head, depth)
+        return _interpreter_obstacle(path, head, depth)
     if head.startswith(b"\x7fELF") or b"\0" in head:
         return ""  # a program, or another format that only the kernel can check
     if not head:
@@ -176,12 +176,12 @@ def _obstacle(path: str, depth: int) -> str:
     return "its first line does not begin with #!; add the interpreter, such as #!/bin/sh"
 
 
-def _interpreter_obstacle(head: bytes, depth: int) -> str:
+def _interpreter_obstacle(path: str, head: bytes, depth: int) -> str:
     line = head[2:].split(b"\n", 1)[0]
     fields = line.strip(b" \t").replace(b"\t", b" ").split(b" ", 1)
     interpreter = os.fsdecode(fields[0])
     if line.endswith(b"\r"):
-        return "it has Windows line endings; convert them: sed -i 's/\\r$//' on the file"
+        return f"it has Windows line endings; convert them: sed -i 's/\\r$//' {path}"
     if not interpreter:
         return "its first line names no interpreter after #!"
     found = _obstacle(interpreter, depth - 1) if depth else ""
@@ -192,10 +192,12 @@ def _interpreter_obstacle(head: bytes, depth: int) -> str:
     return f"its first line names the interpreter {shown}, which cannot be used: {found}"
 
 
-def _not_executable(path: str) -> str:
+def _not_executable(path: str, *, is_interpreter: bool) -> str:
     if os.stat(path).st_mode & 0o111 and os.statvfs(path).f_flag & os.ST_NOEXEC:
-        return "its file system is mounted noexec"
-    return "it is not executable; change that: chmod +x"
+        return "its file system is mounted noexec; remount it without that option"
+    if is_interpreter:
+        return "it is not executable"
+    return f"it is not executable; change that: chmod +x {path}"
 
 
 def _unreadable(path: str, error: OSError) -> str:
