@@ -72,7 +72,7 @@ class DevServer(Operations, AbstractContextManager["DevServer"]):
             names = (*names, host)
         self.ca, certificate = certificates.make(directory, names, certificate_validity)
         self._tls = tls
-        self._host = "127.0.0.1" if any_host else host
+        self._host = {"::": "::1", "0.0.0.0": "127.0.0.1", "": "127.0.0.1"}.get(host, host)  # noqa: S104  # compared
         self._any_host = any_host
         self._names = {name.lower() for name in (*names, *certificates.LOCAL_NAMES)}
         self.faults = Faults()
