@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import signal
 import ssl
 import subprocess
@@ -284,6 +285,29 @@ def test_a_board_gets_the_ca_and_the_settings_from_the_lines_of_serve(
         board.configure(ServerURL=settings["ServerURL"].replace("localhost", "127.0.0.2"))
         assert "127.0.0.2" in board.run("auth").err
         assert len(json.loads(tool.ok("devices", "--json"))["devices"]) == 1
+
+
+@pytest.mark.parametrize("options", [["--board"], ["--host", "0.0.0.0"], ["--host", "::"]])
+def test_a_server_on_the_network_prints_the_only_login_and_the_commands_have_it(
+    tool: Tool, options: list[str]
+) -> None:
+    with tool.serving(*options, "--name", "localhost") as lines:
+        login = re.search(r"^Log in as (\S+) with the password (\S+)\.$", "".join(lines), re.MULTILINE)
+        assert login
+        assert f"The web page is {tool.settings(lines)['ServerURL']}/.\n" in lines
+        assert tool.ok("devices") == "None yet.\n"
+        file = tool.directory / "server.json"
+        endpoint = json.loads(file.read_text())
+        assert (endpoint["user"], endpoint["password"]) == login.groups()
+        file.write_text(json.dumps(endpoint | {"password": "any"}))
+        assert tool("devices").code == 77
+
+
+@pytest.mark.parametrize("options", [[], ["--board", "--user", "me:secret"], ["--host", "localhost"]])
+def test_a_server_on_loopback_or_with_a_login_makes_none(tool: Tool, options: list[str]) -> None:
+    with tool.serving(*options) as lines:
+        assert "Log in as" not in "".join(lines)
+        assert "The web page is https://" in "".join(lines)
 
 
 def test_faults_are_open_to_this_machine_at_the_address_of_the_board(tool: Tool) -> None:

@@ -1,14 +1,17 @@
 """The web page in a real Chromium: with real devices, a real terminal, and hostile ones."""
 
+import base64
 import json
 import os
+import re
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from helpers.artifacts import make_artifact
-from helpers.browser import ENTER, TAB, Browser, driver
+from helpers.browser import CONTROL, ENTER, TAB, Browser, driver
 from helpers.device import Device
 from helpers.raw_device import ATTRIBUTES, RawDevice
 from helpers.update_module import Recorder
@@ -20,6 +23,27 @@ pytestmark = pytest.mark.real
 
 DEVICE, DEPLOYMENT, TERMINAL = "#devices .card", "#deployments .card", "#terminal"
 SCREEN = "#terminal .xterm-rows"
+# The texts whose contrast with their background is below 4.5, the least that the WCAG ask for.
+PALE = """
+const channel = (value) => (value /= 255) <= 0.03928 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4;
+const light = ([r, g, b]) => 0.2126 * channel(r) + 0.7152 * channel(g) + 0.0722 * channel(b);
+const parts = (color) => color.match(/[0-9.]+/g).map(Number);
+const background = (found) => {
+    for (; found; found = found.parentElement) {
+        const color = parts(getComputedStyle(found).backgroundColor);
+        if (color.length === 3) return color;
+    }
+    return [255, 255, 255];
+};
+return [...document.querySelectorAll("body *")]
+    .filter((found) => found.checkVisibility() && !found.disabled)
+    .filter((found) => [...found.childNodes].some((node) => node.nodeType === 3 && node.data.trim()))
+    .filter((found) => {
+        const [text, behind] = [parts(getComputedStyle(found).color), background(found)].map(light);
+        return (Math.max(text, behind) + 0.05) / (Math.min(text, behind) + 0.05) < 4.5;
+    })
+    .map((found) => found.outerHTML);
+"""
 OVERHANG = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
 
 
@@ -48,8 +72,11 @@ def browser(window: Browser) -> Iterator[Browser]:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[DevServer]:
+    """A server; when it has stopped, none of its threads is left, although the page may still be open."""
+    before = threading.active_count()
     with DevServer(tmp_path / "server") as server:
         yield server
+    assert threading.active_count() == before
 
 
 @pytest.fixture
@@ -99,7 +126,7 @@ def phases(page: Browser) -> dict[str, str]:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 400])
-def test_the_page_fits_into_the_window(
+def test_the_page_fits_into_the_window_and_has_contrast(
     browser: Browser, server: DevServer, tmp_path: Path, width: int, scheme: str
 ) -> None:
     for number in range(3):
@@ -115,9 +142,10 @@ def test_the_page_fits_into_the_window(
     assert browser.run(OVERHANG) == 0
     background = browser.run("return getComputedStyle(document.body).backgroundColor")
     assert (background == "rgb(16, 23, 27)") == (scheme == "dark")
+    assert browser.run(PALE) == []
 
 
-def test_every_control_has_a_name_and_every_text_is_readable(page: Browser, server: DevServer) -> None:
+def test_every_control_has_a_name(page: Browser, server: DevServer) -> None:
     RawDevice(server).accepted()
     page.wait(DEVICE, "accepted")
     nodes = page.devtools("Accessibility.getFullAXTree")["nodes"]
@@ -193,6 +221,20 @@ def test_a_rejected_device_can_be_accepted_later(page: Browser, server: DevServe
     assert device.authorize().status == 200
 
 
+def test_a_file_that_is_dropped_beside_the_target_is_uploaded_too(page: Browser, tmp_path: Path) -> None:
+    content = base64.b64encode(make_artifact(tmp_path / "a.mender").read_bytes()).decode()
+    drop = """
+        const bytes = Uint8Array.from(atob(arguments[0]), (character) => character.charCodeAt(0));
+        const dataTransfer = new DataTransfer();
+        dataTransfer.items.add(new File([bytes], "a.mender"));
+        const event = new DragEvent("drop", {dataTransfer, bubbles: true, cancelable: true});
+        document.querySelector("h1").dispatchEvent(event);
+        return event.defaultPrevented;
+    """
+    assert page.run(drop, content) is True
+    page.wait("#artifacts .card", "release-2", "For board")
+
+
 def test_what_the_server_rejects_is_shown_with_its_reason(page: Browser, tmp_path: Path) -> None:
     (tmp_path / "not.mender").write_bytes(b"not an artifact")
     page.type("#file", str(tmp_path / "not.mender"))
@@ -216,9 +258,14 @@ def test_a_shell_of_the_device_runs_in_the_page(page: Browser, device: Device, s
         page.press(f"printf '\\303'; sleep 0; printf '\\244\\342\\202\\254'{ENTER}")
         page.wait(SCREEN, "\u00e4\u20ac")
         page.size(700, 900)
-        page.press(f"echo now-$(stty size | cut -d' ' -f2){ENTER}")
-        until(lambda: page.text(SCREEN).rpartition("now-")[2].split()[:1] not in ([], ["$(stty"]), "the size")
-        assert 20 < int(page.text(SCREEN).rpartition("now-")[2].split()[0]) < int(columns)
+        page.press(f"echo now-$(stty size | cut -d' ' -f2)-{ENTER}")
+        until(lambda: re.search(r"now-\d+-", page.text(SCREEN)), "the new size")
+        size = re.search(r"now-(\d+)-", page.text(SCREEN))
+        assert size
+        assert 20 < int(size[1]) < int(columns)
+        page.press("]", hold=CONTROL)
+        assert page.run("return document.activeElement.id") == "terminal-close"
+        page.run("document.querySelector('#terminal textarea').focus()")
         page.press(f"exit{ENTER}")
         page.wait("#terminal-state", "The shell has ended")
 

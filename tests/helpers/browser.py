@@ -24,6 +24,7 @@ return [...document.querySelectorAll(arguments[0])]
 """
 ENTER = "\ue007"
 TAB = "\ue004"
+CONTROL = "\ue009"
 
 
 class WebDriverError(Exception):
@@ -113,9 +114,11 @@ class Browser:
         """Send keys to an element; to the chooser of files, a path."""
         self._call("POST", f"/element/{self._find(selector)}/value", {"text": text})
 
-    def press(self, keys: str) -> None:
-        """Press keys, one after the other, in the element that has the focus."""
+    def press(self, keys: str, hold: str = "") -> None:
+        """Press keys, one after the other, in the element that has the focus; meanwhile hold another one."""
         actions = [{"type": kind, "value": key} for key in keys for kind in ("keyDown", "keyUp")]
+        if hold:
+            actions = [{"type": "keyDown", "value": hold}, *actions, {"type": "keyUp", "value": hold}]
         self._call("POST", "/actions", {"actions": [{"type": "key", "id": "keys", "actions": actions}]})
 
     def console(self) -> list[str]:
