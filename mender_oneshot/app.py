@@ -73,7 +73,9 @@ def _execute(options: Options, output: Output) -> int:
 def _perform(options: Options, output: Output, report: Report) -> int | None:
     """Perform the command; return the exit code of one that has printed its own result, else None."""
     if options.command == "doctor":
-        return _examine(options, output)
+        from . import diagnosis  # imports every library
+
+        return diagnosis.run(options, output)
     if options.command == "setup":
         from . import setup  # once in the life of a device
 
@@ -215,24 +217,3 @@ def _show_past(options: Options, chosen: Settings, output: Output) -> int:
     else:
         output.write_facts(*past_deployments.log_of(chosen, options.deployment))
     return 0
-
-
-def _examine(options: Options, output: Output) -> int:
-    """Print each finding of `doctor` when it is made; return the exit code of the first problem."""
-    from . import doctor  # imports every library
-
-    places = paths.find_places(options.config, options.fallback_config, options.data)
-    trouble: errors.Error | None = None
-    try:
-        chosen = settings.load(places)
-    except errors.Error as error:
-        chosen, trouble = Settings(places), error
-    logs.configure(options, chosen)
-    findings = []
-    with deadline(options.max_runtime):
-        for found in doctor.examine(chosen, trouble):
-            findings.append(found)
-            output.write_finding(found)
-    code = next((found.error.exit_code for found in findings if found.error), 0)
-    output.write_findings(findings, code)
-    return code

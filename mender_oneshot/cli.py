@@ -322,10 +322,14 @@ def _log(deployment: str) -> dict[str, Any]:
     return {"deployment": deployment}
 
 
-@_command("doctor", _limit)
-def _doctor() -> dict[str, Any]:
+@_command(
+    "doctor",
+    click.option("--bundle", metavar="FILE", default="", help="Also write a report without secrets."),
+    _limit,
+)
+def _doctor(bundle: str) -> dict[str, Any]:
     """Diagnose the setup and suggest fixes; changes nothing."""
-    return {}
+    return {"bundle": bundle}
 
 
 _INTERVAL = click.IntRange(1, 2**31)

@@ -10,84 +10,96 @@ import stat
 import time
 from collections.abc import Iterator
 from functools import partial
-from urllib.parse import urlsplit
 
 from . import (
     attributes,
-    credentials,
+    configuration_checks,
     device,
     disk,
     errors,
     identity,
     installation_checks,
     liveness,
-    network,
+    other_clients,
     paths,
     permissions,
     plan,
+    schedule_checks,
+    server_checks,
     snapshot,
     state,
     state_store,
+    terminal_checks,
+    unit_files,
 )
+from .configuration_checks import Configuration
 from .findings import Finding, finding, several
-from .settings import Settings, no_server
-from .url import host
+from .server_checks import if_known, known_state
+from .settings import Settings
+from .units import duration, when
+from .url import without_login
 
-CLOCK_TOLERANCE = 3600.0
+OLDEST = 1735689600.0
+"""The year 2025 in seconds since 1970: an earlier time is that of a clock that is not set."""
 LITTLE_SPACE = 1 << 20
 
 
-def examine(settings: Settings, trouble: errors.Error | None = None) -> Iterator[Finding]:
+def examine(found: Configuration) -> Iterator[Finding]:
     """Run all checks and yield their findings; a check that fails does not stop the others.
 
-    With `trouble`, the configuration cannot be used and `settings` are defaults, so checks that depend on the
-    settings are skipped.
+    Checks that depend on a configuration file that cannot be read are skipped.
     """
-    if trouble:
-        yield Finding("configuration", str(trouble), trouble)
-    else:
-        yield finding("configuration", _configuration, settings)
-    yield finding("data directory", _data_directory, settings)
-    yield finding("state", _state, settings)
-    yield from several("steps", _failing_steps, settings, "No step has failed repeatedly.")
+    settings = found.settings
+    servers = f"Configured server: {', '.join(map(without_login, settings.servers))}."
+    yield from several("configuration", lambda s: configuration_checks.problems(found), settings, servers)
     yield from several(
         "permissions",
         lambda s: map(errors.SettingsError, permissions.problems(s)),
         settings,
         "Only root and this user can change the configuration, the scripts and the data directory.",
     )
-    if not trouble:
-        yield finding("device type", lambda s: f"The device type is {device.device_type(s)}.", settings)
+    yield finding("clock", _clock, settings)
+    yield finding("data directory", _data_directory, settings)
+    yield finding("state", _state, settings)
+    yield from several("steps", _failing_steps, settings, "No step has failed repeatedly.")
+    yield finding("schedule", schedule_checks.schedule, settings)
+    yield finding("contact", _contact, settings)
+    yield from several(
+        "other clients", other_clients.problems, settings, "No other Mender client is running."
+    )
+    yield finding("device type", if_known(found, _device_type), settings)
     yield finding("artifact", _artifact, settings)
     yield finding("identity", _identity, settings)
     yield from _inventory(settings)
     yield from installation_checks.examine(settings)
-    if trouble:
-        return
-    yield finding("device key", _device_key, settings)
-    yield finding("verify keys", _verify_keys, settings)
-    for url in settings.servers:
-        yield finding("server", partial(_server, url), settings)
-    yield finding("authorization", _authorization, settings)
-    if uri := _link(settings):
-        yield finding("storage", partial(_storage, uri), settings)
+    if found.terminal.on:
+        yield finding("terminal", partial(terminal_checks.check, own=found.terminal), settings)
+    yield finding("device key", if_known(found, _device_key), settings)
+    yield from _verify_keys(found)
+    yield from server_checks.examine(found)
 
 
-def _configuration(settings: Settings) -> str:
-    if not settings.servers:
-        raise no_server(settings)
-    if settings.warnings:
-        raise errors.SettingsError(settings.warnings[0])
-    network.check(settings)
-    if settings.skip_verify:
-        raise errors.SettingsError(
-            "SkipVerify disables certificate checks, so anyone on the network can impersonate the server; "
-            "remove it."
+def _device_type(settings: Settings) -> str:
+    return f"The device type is {device.device_type(settings)}."
+
+
+def _clock(settings: Settings) -> str:
+    """Check the clock against the age of this program; `_server` compares it with the server's."""
+    now = time.time()
+    if now < OLDEST:
+        command = (
+            "timedatectl set-ntp true" if os.path.isdir(unit_files.SYSTEMD) else "date -s 'YYYY-MM-DD hh:mm'"
         )
-    found = f"Configured server: {', '.join(settings.servers)}."
-    if path := permissions.readable_token(settings):
-        found += f" Other users can read the TenantToken in {path}; to prevent that: chmod 600 {path}"
-    return found
+        raise errors.SettingsError(
+            f"The clock is at {when(now)}, so certificates are not valid yet; set it: {command}"
+        )
+    return f"The clock is at {when(now)}."
+
+
+def _contact(settings: Settings) -> str:
+    known, now = known_state(settings), snapshot.look(settings.places)
+    installing = now.lock is not None or known.deployment is not None
+    return schedule_checks.contact(settings, known, now.time, installing=installing)
 
 
 def _data_directory(settings: Settings) -> str:
@@ -115,16 +127,8 @@ def _not_writable(path: str) -> str:
     return f"{path} has an attribute that prevents writing (lsattr -d); remove it: chattr -ia {path}"
 
 
-def _known(settings: Settings) -> state.State:
-    """Return the state, or an empty one if it cannot be read, which `_state` reports."""
-    try:
-        return state_store.load(settings.places.data(paths.STATE))
-    except (state.Unreadable, errors.Error):
-        return state.State()
-
-
 def _failing_steps(settings: Settings) -> Iterator[errors.Error]:
-    for step, failure in _known(settings).failures.items():
+    for step, failure in known_state(settings).failures.items():
         if failure.failed and failure.times > 1:
             why = failure.why or "no reason is known."
             yield errors.TemporaryError(f"The step {step} has failed {failure.times} times in a row: {why}")
@@ -158,10 +162,11 @@ def _update_lock(settings: Settings, known: state.State, deployment: str) -> str
     if handed_off or liveness.sub_updater_runs(settings):
         return f"Deployment {name} is being installed."
     path = settings.places.data(paths.UPDATE_LOCK)
+    age = max(0, round(time.time() - os.stat(path).st_mtime))
     raise errors.SettingsError(
-        f"{path} names deployment {name}, which this client did not hand off, and no sub-updater is running; "
-        "there are no update checks until its result is reported. If nothing is being installed: "
-        "mender-oneshot report --failure"
+        f"{path}, {duration(age)} old, names deployment {name}, which this client did not hand off, and no "
+        "sub-updater is running; there are no update checks until its result is reported. If nothing is "
+        "being installed: mender-oneshot report --failure"
     )
 
 
@@ -180,7 +185,7 @@ def _artifact(settings: Settings) -> str:
 
 
 def _identity(settings: Settings) -> str:
-    known = _known(settings)
+    known = known_state(settings)
     found = identity.read(settings, known)
     if known.owner not in ("", identity.mark(found)):
         raise errors.SettingsError(
@@ -224,66 +229,25 @@ def _device_key(settings: Settings) -> str:
     return f"The device key {path} is valid."
 
 
-def _verify_keys(settings: Settings) -> str:
+def _verify_keys(found: Configuration) -> Iterator[Finding]:
+    """Yield a finding for each key that is unusable or weak, or one for all."""
+    count = len(found.settings.artifact_verify_keys)
+    fine = f"Signatures required (trusted keys: {count})." if count else "Signatures not required."
+    if not found.is_known:
+        yield finding("verify keys", if_known(found, lambda s: fine), found.settings)
+        return
+    yield from several("verify keys", _weak_keys, found.settings, fine)
+
+
+def _weak_keys(settings: Settings) -> Iterator[errors.Error]:
     from . import keys
 
     for path in settings.artifact_verify_keys:
-        if weakness := keys.weakness(keys.load_verify_key(path)):
-            raise errors.SettingsError(keys.weak_key_message(path, weakness))
-    count = len(settings.artifact_verify_keys)
-    held = _known(settings).deployment
+        try:
+            if weakness := keys.weakness(keys.load_verify_key(path)):
+                yield errors.SettingsError(keys.weak_key_message(path, weakness))
+        except errors.Error as error:
+            yield error
+    held = known_state(settings).deployment
     if held and plan.link_is_open(held, settings):
-        raise errors.SettingsError(f"Deployment {held.id}: {plan.OPEN_LINK}")
-    return f"Signatures required (trusted keys: {count})." if count else "Signatures not required."
-
-
-def _server(url: str, settings: Settings) -> str:
-    from .server import Server
-
-    server = Server(settings, url)
-    try:
-        clock = server.greet()
-    finally:
-        server.close()
-    apart = abs(clock - time.time()) if clock else 0
-    if apart > CLOCK_TOLERANCE:
-        raise errors.SettingsError(
-            f"{url} is a Mender server, but this device's clock is off by {apart / 3600:.0f} hours; set the "
-            "clock."
-        )
-    return f"{url} is a Mender server."
-
-
-def _link(settings: Settings) -> str:
-    """Return the link of a deployment whose artifact has not been downloaded yet, or ""."""
-    deployment = _known(settings).deployment
-    return deployment.uri if deployment and not snapshot.look(settings.places).artifact else ""
-
-
-def _storage(uri: str, settings: Settings) -> str:
-    from .transport import Transport
-
-    parts = urlsplit(uri)
-    transport = Transport(settings)
-    try:
-        # Not the link itself, which may be valid for one request only.
-        with transport.send("GET", f"{parts.scheme}://{parts.netloc}/", None, {}):
-            return f"The artifact storage {host(uri)} is reachable."
-    except errors.Error as error:
-        message = f"The artifact storage in the server's link is not reachable: {error}"
-        raise errors.TemporaryError(message) from error
-    finally:
-        transport.close()
-
-
-def _authorization(settings: Settings) -> str:
-    token = _known(settings).token
-    now = snapshot.look(settings.places)
-    if not credentials.token_is_good(token, settings, now):
-        why = "has no valid token"
-        if plan.token_is_good(token, settings.servers, now.time):
-            why = "has a token that was issued for another device key, TenantToken or DeviceTier"
-        raise errors.NotAccepted(
-            f"The device {why}; run mender-oneshot auth, then accept the device under Devices > Pending."
-        )
-    return "The device is authorized."
+        yield errors.SettingsError(f"Deployment {held.id}: {plan.OPEN_LINK}")

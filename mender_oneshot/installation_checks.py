@@ -4,8 +4,8 @@ import os
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from . import disk, errors, paths, scripts
-from .findings import Finding, finding, several
+from . import disk, errors, paths, scripts, unit_files
+from .findings import Finding, Skipped, Warned, finding, several
 from .installer import modules, state_scripts
 from .modules import block_device, programs, rootfs_image
 from .modules.slots import Board
@@ -13,10 +13,14 @@ from .settings import Settings
 
 Problems = Iterator[errors.Error]
 
+BOOT_UNIT = "mender-sub-updater-boot.service"
+
 
 def examine(settings: Settings) -> Iterator[Finding]:
     """Run the checks for what this device has, and yield their findings."""
     yield finding("sub-updater", _sub_updater, settings)
+    if os.path.lexists(settings.places.install_script) and settings.places.are_default:
+        yield finding("boot", _boot, settings)
     if os.path.lexists(settings.places.state_scripts):
         yield from _several("state scripts", _state_scripts, settings, "can be started")
     if os.path.lexists(settings.places.install_script):
@@ -42,9 +46,24 @@ def _sub_updater(settings: Settings) -> str:
         return f"There is none; the built-in installer can install these payload types: {types}."
     if obstacle := scripts.obstacle(path):
         raise errors.SettingsError(
-            f"The sub-updater {path} cannot be started: {obstacle}; without it no update can be installed."
+            f"No update can be installed, because the sub-updater {path} cannot be started: {obstacle}"
         )
     return f"The sub-updater {path} can be started."
+
+
+def _boot(settings: Settings) -> str:
+    """Check that a unit calls the sub-updater at boot, which ends an update after a power cut."""
+    path = settings.places.install_script
+    if not os.path.isdir(unit_files.SYSTEMD):
+        raise Skipped(f"Your start scripts must call {path} at boot; without systemd that was not checked.")
+    services = set(unit_files.services(("ExecStart", path)))
+    if found := services & set(unit_files.enabled()):
+        return f"The unit {min(found)} calls the sub-updater at boot."
+    why = f"No unit calls {path} at boot, so an update that a power cut interrupts is not resumed"
+    unit = min(services) if services else BOOT_UNIT
+    if not services:
+        why += f"; install {BOOT_UNIT} of docs/examples"
+    raise Warned(f"{why}; enable it: systemctl enable {unit}")
 
 
 def _modules(settings: Settings) -> Problems:

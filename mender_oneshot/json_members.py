@@ -151,11 +151,25 @@ FACTS: dict[str, Schema] = {
 _CHECK = members_of(
     {
         "name": text("the name of the check"),
-        "ok": typed("boolean"),
+        "ok": typed("boolean", "false if the check failed"),
         "message": text("what was found, and what to do"),
         "id": text("the name of the check without blanks"),
+        "level": {"enum": ["ok", "warning", "failed", "skipped"], "description": "how serious it is"},
+        "command": or_null(text("the command that fixes the problem"), "none"),
+    }
+)
+_SUMMARY = members_of(
+    {
+        "passed": typed("integer", "the checks that found nothing wrong"),
+        "failed": typed("integer", "the checks that failed"),
+        "warnings": typed("integer", "the checks that passed with a warning"),
+        "skipped": typed("integer", "the checks that were skipped"),
     },
-    "id",
+    description="how many checks there were of each kind",
+)
+_BUNDLE = members_of(
+    {"file": text("its path"), "bytes": typed("integer", "its size")},
+    description="what `--bundle` has written",
 )
 _PAUSE = {
     "paused_by": text("the state script that asked for a pause"),
@@ -252,7 +266,13 @@ SHOWN: dict[str, dict[str, Schema]] = {
         "deployment": FACTS["deployment"],
         "log": array(_LOG_LINE, "its lines, the oldest first"),
     },
-    "doctor": {"checks": array(_CHECK, "the checks in their order")},
+    "doctor": {
+        "summary": _SUMMARY,
+        "checks": array(
+            _CHECK, "the checks in their order; one with several problems is there several times"
+        ),
+        "bundle": or_null(_BUNDLE, "not asked for"),
+    },
     "setup": {
         "outcome": {"enum": ["authorized", "pending", "written", "failed"], "description": "the result"},
         "message": text("the sentence for people"),

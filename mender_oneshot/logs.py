@@ -177,6 +177,11 @@ def copy_to_syslog() -> None:
     root.addHandler(handler)
 
 
+def show_errors_only() -> None:
+    """Log no warnings to stderr or the syslog, because the command prints them itself."""
+    logging.getLogger(package).handlers[0].setLevel(logging.ERROR)
+
+
 def is_journal(descriptor: int) -> bool:
     """Return whether a descriptor leads to the journal (systemd.exec(5), $JOURNAL_STREAM)."""
     try:

@@ -29,6 +29,7 @@ class Options(NamedTuple):
     file: str = ""  # verify, extract, install by hand
     stop_before: str = ""  # install by hand, commit, rollback, resume
     directory: str = ""  # extract
+    bundle: str = ""  # doctor: the file to write
     setup: Mapping[str, Any] = {}  # the options of setup
 
 

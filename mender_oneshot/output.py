@@ -1,16 +1,19 @@
 """Write results to stdout, as text or as one JSON object, and draw the progress bar."""
 
 import logging
+import os
 import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from . import json_object, logs, streams, syslog
+from . import findings, json_object, logs, streams, syslog
 from .context import Done, Progress
 from .errors import Error
 from .findings import Finding
 from .options import Options
 from .syslog import visible
+
+_COLORS = {findings.OK: 32, findings.WARNING: 33, findings.FAILED: 31, findings.SKIPPED: 2}
 
 log = logging.getLogger(__name__)
 
@@ -63,16 +66,14 @@ class Output:
             self.write(f"<{syslog.NOTICE}>{visible(sentence)}" if logs.is_journal(1) else visible(sentence))
 
     def write_finding(self, finding: Finding) -> None:
-        """Print one finding of `doctor`, unless the output is JSON."""
-        word = "FAILED" if finding.error else "ok"
-        self.write_text([f"{word:<6} {finding.name:<15} {finding.message}"])
-
-    def write_findings(self, findings: list[Finding], code: int) -> None:
-        """Print all findings of `doctor` as one JSON object, if the output is JSON."""
-        checks = [
-            {"name": found.name, "ok": found.error is None, "message": found.message} for found in findings
-        ]
-        self.write_facts({"exit_code": code, "checks": checks}, ())
+        """Print one finding of `doctor`, unless the output is JSON; in color if stdout is a terminal."""
+        if self._options.json:
+            return
+        first, *more = [visible(line) for line in finding.lines()]
+        if _has_colors():
+            level = finding.level
+            first = f"\033[{_COLORS[level]}m{level}\033[0m{first.removeprefix(level)}"
+        self.write(first, *more)
 
     def write_end(self, done: list[Done], error: Error | None, code: int) -> None:
         """Print the JSON object of an invocation, or tell a person that there was nothing to do."""
@@ -80,6 +81,13 @@ class Output:
             self.write_facts(_as_json(self._options.command, done, error, code), ())
         elif not done and error is None and sys.stdout.isatty() and not self._options.syslog:
             self.write('Nothing to do. Run "mender-oneshot status" for details.')
+
+
+def _has_colors() -> bool:
+    """Return whether stdout is a terminal with colors, and the user has not disabled them (no-color.org)."""
+    environment = os.environ
+    disabled = environment.get("NO_COLOR") or environment.get("TERM", "dumb") == "dumb"
+    return not disabled and sys.stdout.isatty()
 
 
 def _as_json(command: str, done: list[Done], error: Error | None, code: int) -> dict[str, Any]:

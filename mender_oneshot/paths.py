@@ -55,6 +55,11 @@ class Places(NamedTuple):
         return f"{self.datastore}/{name}"
 
     @property
+    def are_default(self) -> bool:
+        """Whether these are the places that the timers and crontabs use."""
+        return self == _DEFAULT
+
+    @property
     def artifact_info(self) -> str:
         """What the installed artifact provides."""
         return f"{self.conf_dir}/artifact_info"
@@ -93,6 +98,16 @@ class Places(NamedTuple):
     def health_checks(self) -> str:
         """The directory of the checks that an update must pass before it is committed."""
         return f"{self.conf_dir}/checks.d"
+
+
+_DEFAULT = Places(
+    "/etc/mender/mender.conf",
+    "/var/lib/mender/mender.conf",
+    False,
+    "/etc/mender",
+    "/usr/share/mender",
+    "/var/lib/mender",
+)
 
 
 def find_places(config: str = "", fallback: str = "", datastore: str = "") -> Places:

@@ -4,19 +4,15 @@ import os
 import subprocess
 from typing import NamedTuple
 
-from . import disk, errors
+from . import disk, errors, unit_files
 
 TIMERS = ("mender-oneshot-update.timer", "mender-oneshot-inventory.timer")
 CRON_FILE = "/etc/cron.d/mender-oneshot"
 CRONTABS = ("/etc/crontabs", "/var/spool/cron/crontabs")
 """The directories of busybox crond: of Alpine, and busybox's own."""
 
-_UNIT_DIRECTORIES = (
-    *("/etc/systemd/system", "/usr/local/lib/systemd/system"),
-    *("/usr/lib/systemd/system", "/lib/systemd/system"),
-)
 _DISABLED = "#* * * * *"
-_LINE = "* * * * * /usr/local/bin/mender-oneshot --syslog run --all"
+LINE = "* * * * * /usr/local/bin/mender-oneshot --syslog run --all"
 _SECONDS = 60
 
 
@@ -35,15 +31,15 @@ def find(root: str = "") -> Schedule | None:
 
     Raises `errors.Error` if a file cannot be read.
     """
-    if os.path.isdir(f"{root}/run/systemd/system"):
-        if not any(os.path.exists(f"{root}{place}/{TIMERS[0]}") for place in _UNIT_DIRECTORIES):
+    if os.path.isdir(f"{root}{unit_files.SYSTEMD}"):
+        if not unit_files.path(TIMERS[0], root):
             return None
         return Schedule("timers", "", "the systemd timers", f"systemctl disable --now {' '.join(TIMERS)}")
     path = f"{root}{CRON_FILE}"
     content = disk.read(path)
     if content is not None:
         undo = f"sed -i 's/^[*] [*] [*] [*] [*] /#&/' {path}"
-        return Schedule("cron", path, path, undo, enabled=not _disabled(content.decode(errors="replace")))
+        return Schedule("cron", path, path, undo, enabled=not disabled(content.decode(errors="replace")))
     if os.path.isdir(f"{root}/etc/cron.d"):
         return None  # another cron, which does not have the file of our package
     for place in CRONTABS:
@@ -56,7 +52,8 @@ def find(root: str = "") -> Schedule | None:
     return None
 
 
-def _disabled(text: str) -> bool:
+def disabled(text: str) -> bool:
+    """Return whether the line in the cron file of our package is still a comment."""
     return any(line.startswith(_DISABLED) for line in text.splitlines())
 
 
@@ -74,7 +71,7 @@ def enable(schedule: Schedule) -> None:
         _replace(schedule.file, "\n".join(lines), 0o644)
         return
     separator = "\n" if content and not content.endswith("\n") else ""
-    _replace(schedule.file, f"{content}{separator}{_LINE}\n", 0o600)
+    _replace(schedule.file, f"{content}{separator}{LINE}\n", 0o600)
     # busybox crond reads only the crontabs that are named here.
     _replace(f"{os.path.dirname(schedule.file)}/cron.update", "root\n", 0o600)
 
@@ -102,6 +99,8 @@ def _systemctl(*words: str) -> None:
         why = done.stderr.strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
         if not done.returncode:
             return
-    except (OSError, subprocess.TimeoutExpired) as error:
-        why = [str(error)]
+    except OSError as error:
+        why = [os.strerror(error.errno or 0)]
+    except subprocess.TimeoutExpired:
+        why = ["systemctl timed out"]
     raise errors.SettingsError(f"The timers are not enabled ({why[0].rstrip('.')}); run: {' '.join(command)}")

@@ -7,7 +7,20 @@ import sys
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from . import config_file, disk, doctor, errors, invocation, logs, network, new_files, paths, questions
+from . import (
+    config_file,
+    configuration_checks,
+    disk,
+    doctor,
+    errors,
+    findings,
+    invocation,
+    logs,
+    network,
+    new_files,
+    paths,
+    questions,
+)
 from . import schedule as schedules
 from . import settings as settings_file
 from .deadline import deadline
@@ -62,13 +75,13 @@ def run(options: Options, output: Output) -> int:
     new_files.write(plan.files, private=(places.datastore,))
     if not quiet:
         output.write_text(_written(plan))
-    findings: list[Finding] = []
+    found: list[Finding] = []
     refusal = None if options.setup["offline"] else _authorize(options, places)
-    for found in _findings(options, places, plan, refusal):
-        findings.append(found)
-        if found.error or not quiet:
-            output.write_finding(found)
-    return _finish(options, output, plan, refusal, findings)
+    for one in _findings(options, places, plan, refusal):
+        found.append(one)
+        if one.level in (findings.FAILED, findings.WARNING) or not quiet:
+            output.write_finding(one)
+    return _finish(options, output, plan, refusal, found)
 
 
 def _present(places: Places) -> Present:
@@ -221,24 +234,21 @@ def _findings(
 
 def _examine(options: Options, places: Places, refusal: errors.Error | None) -> Iterator[Finding]:
     """Yield the findings of `doctor`, without the one for which the device only waits."""
-    trouble: errors.Error | None = None
-    try:
-        chosen = settings_file.load(places)
-    except errors.Error as error:
-        chosen, trouble = Settings(places), error
     with deadline(options.max_runtime or SECONDS):
-        for found in doctor.examine(chosen, trouble):
+        for found in doctor.examine(configuration_checks.load(places)):
             if isinstance(refusal, errors.NotAccepted) and found.name in ("authorization", "steps"):
                 continue
+            if found.name == "schedule" and not options.setup["schedule"]:
+                found = found._replace(error=None, kind=findings.WARNING if found.error else found.kind)
             yield found
 
 
 def _finish(
-    options: Options, output: Output, plan: _Plan, refusal: errors.Error | None, findings: list[Finding]
+    options: Options, output: Output, plan: _Plan, refusal: errors.Error | None, found: list[Finding]
 ) -> int:
     """Print the end and return the exit code; a device that only has to be accepted is a success."""
     pending = isinstance(refusal, errors.NotAccepted)
-    faults = [found.error for found in findings if found.error]
+    faults = [one.error for one in found if one.error]
     fault = faults[0] if faults else None if pending else refusal
     code = fault.exit_code if fault else 0
     word, sentence = "authorized", "The device is set up, and the server has accepted it."
@@ -256,9 +266,7 @@ def _finish(
         "kept": plan.kept,
         "schedule": plan.schedule.kind if plan.schedule else "",
         "undo": _undo(plan),
-        "checks": [
-            {"name": found.name, "ok": found.error is None, "message": found.message} for found in findings
-        ],
+        "checks": [one.facts() for one in found],
     }
     output.write_facts(facts, [sentence, str(refusal)] if pending and fault else [sentence])
     return code

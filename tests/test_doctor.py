@@ -1,7 +1,9 @@
-"""`doctor` names the one thing that is wrong, whatever it is, says what to do, and changes nothing."""
+"""`doctor` names the one thing that is wrong and the command that fixes it, and changes nothing."""
 
+import contextlib
 import os
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,8 +19,15 @@ def wrong(device: Device) -> dict[str, str]:
     return {check["name"]: check["message"] for check in answer["checks"] if not check["ok"]}
 
 
-def files(device: Device) -> dict[str, bytes]:
-    return {str(path): path.read_bytes() for path in device.root.rglob("*") if path.is_file()}
+def files(device: Device) -> dict[str, tuple[int, int, int, bytes]]:
+    """Return mode, times and content of everything that a device has."""
+    return {
+        str(path): (
+            found.st_mode, found.st_mtime_ns, found.st_ctime_ns, path.read_bytes() if path.is_file() else b"",
+        )
+        for path in device.root.rglob("*")
+        for found in [path.lstat()]
+    }  # fmt: skip
 
 
 def test_doctor_finds_nothing_wrong_with_a_healthy_device(accepted: Device, server: DevServer) -> None:
@@ -27,8 +36,10 @@ def test_doctor_finds_nothing_wrong_with_a_healthy_device(accepted: Device, serv
     done = accepted.ok("doctor")
     assert files(accepted) == before
     lines = done.out.splitlines()
-    assert len(lines) == 14
-    assert all(line.startswith("ok     ") for line in lines)
+    assert [line for line in lines if not line.startswith("ok      ")] == [
+        next(line for line in lines if line.startswith("skipped schedule ")),
+        "17 of 18 checks passed, 1 skipped.",
+    ]
     assert "mac=de:ad:be:ef:00:01" in done.out
     # One question, and the token is not part of it.
     (question,) = server.requests[asked:]
@@ -42,7 +53,7 @@ def test_doctor_lists_all_that_a_fresh_device_lacks(device: Device) -> None:
     (device.scripts / "identity/mender-device-identity").unlink()
     done = device.run("doctor")
     assert done.code == 78
-    said = {line[7:22].strip() for line in done.out.splitlines() if line.startswith("FAILED")}
+    said = {line[8:23].strip() for line in done.out.splitlines() if line.startswith("FAILED")}
     assert said == {"device type", "artifact", "identity", "authorization"}
 
 
@@ -192,7 +203,7 @@ def test_doctor_reports_a_clock_that_is_two_years_ahead(accepted: Device) -> Non
     if not os.path.exists("/usr/bin/faketime"):
         pytest.skip("faketime is not installed")
     done = accepted.run("doctor", wrapper=("faketime", "-f", "+2y"))
-    assert "set the clock" in done.out
+    assert "is off by 17520 h 0 min; set it:\n                        date -s @" in done.out
 
 
 def test_a_disk_that_does_not_even_say_how_full_it_is(accepted: Device) -> None:
@@ -207,7 +218,7 @@ def test_a_disk_that_does_not_even_say_how_full_it_is(accepted: Device) -> None:
     done = accepted.run("doctor")
     assert done.code == 74
     (line,) = [line for line in done.out.splitlines() if line.startswith("FAILED")]
-    assert line.startswith("FAILED data directory  Cannot examine the data directory: Stale file handle;")
+    assert line.startswith("FAILED  data directory  Cannot examine the data directory: Stale file handle;")
 
 
 def test_a_script_that_hangs_does_not_hold_it(accepted: Device) -> None:
@@ -233,33 +244,84 @@ def test_what_even_root_cannot_write(accepted: Device, name: str) -> None:
     assert f"remove it: chattr -ia {accepted.data}" in found["data directory"]
 
 
-BROKEN: dict[str, tuple[str, str]] = {
-    "no JSON": ('{"ServerURL": ', "line 1"),
+SKIPPED = {"device type", "device key", "verify keys", "server", "authorization", "schedule"}
+
+
+def test_a_file_that_is_no_json_is_one_finding_and_what_needs_it_is_skipped(
+    accepted: Device, server: DevServer
+) -> None:
+    accepted.sub_updater()
+    asked = len(server.requests)
+    (accepted.conf / "mender.conf").write_text('{"ServerURL": ')
+    done = accepted.run("doctor", "--json")
+    assert done.code == 78
+    [failed] = [check for check in done.json["checks"] if not check["ok"]]
+    assert failed["name"] == "configuration"
+    assert "line 1, column 15" in failed["message"]
+    assert {check["name"] for check in done.json["checks"] if check["level"] == "skipped"} == SKIPPED
+    assert done.json["summary"] == {"passed": 11, "failed": 1, "warnings": 0, "skipped": len(SKIPPED)}
+    assert len(server.requests) == asked
+    assert accepted.run("doctor").out.splitlines()[-1] == "1 of 18 checks failed, 6 skipped."
+
+
+def test_all_faults_of_all_files_are_listed_at_once(accepted: Device, server: DevServer) -> None:
+    accepted.sub_updater()
+    accepted.configure(
+        UpdatePollIntervalSeconds="soon",
+        SkipVerify=3,
+        Servers=[{"ServerURL": "mender"}, {"ServerURL": server.url}],
+        ServerURL="ftp://host",
+        ServreURL="x",
+        HttpsClient={"Certificate": "/no/certificate", "Key": "/no/key"},
+        ArtifactVerifyKeys=["/no/first", "/no/second"],
+        ServerCertificate="/no/ca",
+    )
+    (accepted.data / "mender.conf").write_text('{"RetryPollIntervalSeconds": -1, "HttpsClient": []}')
+    (accepted.conf / "mender-connect.conf").write_text('{"Terminal": {"Width": "wide"}, "User": 7}')
+    done = accepted.run("doctor", "--json")
+    faults = [check["message"] for check in done.json["checks"] if not check["ok"]]
+    for words in (
+        "UpdatePollIntervalSeconds must be a whole number", "SkipVerify must be true or false",
+        "RetryPollIntervalSeconds must be a whole number", "HttpsClient must be an object (line 1",
+        'The server "mender" is not a URL', 'The server "ftp://host" is not a URL', "did you mean ServerURL",
+        "/no/certificate does not exist", "/no/key does not exist", "/no/first does not exist",
+        "/no/second does not exist", "ServerCertificate /no/ca does not exist",
+        "Terminal.Width must be a whole number", "User must be a string",
+    ):  # fmt: skip
+        assert len([fault for fault in faults if words in fault]) == 1, words
+    assert "Errno" not in done.out + done.err
+    assert done.err == ""
+    found = {check["name"]: check for check in done.json["checks"]}
+    assert found["server"]["level"] == "skipped"
+    assert all(found[name]["ok"] for name in ("identity", "inventory", "state", "device key"))
+
+
+FAULTY: dict[str, tuple[str, str]] = {
     "a wrong type": ('{"UpdatePollIntervalSeconds": "soon"}', "UpdatePollIntervalSeconds"),
     "no URL": ('{"ServerURL": "mender"}', "https://"),
     "half a certificate": ('{"HttpsClient": {"Key": "/x"}}', "Certificate and Key"),
+    "an engine": ('{"Security": {"SSLEngine": "pkcs11"}}', "hardware key stores"),
 }
 
 
-@pytest.mark.parametrize("case", BROKEN)
-def test_a_broken_configuration_is_one_finding(accepted: Device, server: DevServer, case: str) -> None:
-    text, words = BROKEN[case]
+@pytest.mark.parametrize("case", FAULTY)
+def test_a_faulty_value_is_one_finding(accepted: Device, server: DevServer, case: str) -> None:
+    text, words = FAULTY[case]
     asked = len(server.requests)
     (accepted.conf / "mender.conf").write_text(text)
-    done = accepted.run("doctor", "--json")
-    found = {check["name"]: check for check in done.json["checks"]}
-    assert done.code == 78
-    assert words in found["configuration"]["message"]
-    assert {name for name, check in found.items() if not check["ok"]} == {"configuration"}
-    assert {"identity", "inventory", "artifact", "state", "permissions"} <= set(found)
+    found = wrong(accepted)
+    assert words in found["configuration"]
+    assert set(found) == {"configuration"}
     assert len(server.requests) == asked
 
 
-def test_a_token_that_others_can_read_is_remarked(accepted: Device) -> None:
+def test_a_token_that_others_can_read_is_a_warning(accepted: Device) -> None:
     accepted.configure(TenantToken="secret-token")
     (accepted.conf / "mender.conf").chmod(0o644)
     done = accepted.run("doctor")
-    assert f"to prevent that: chmod 600 {accepted.conf}/mender.conf" in done.out
+    assert "warning configuration   Other users can read the TenantToken in " in done.out
+    assert f"\n                        chmod 600 {accepted.conf}/mender.conf\n" in done.out
+    assert done.out.splitlines()[-1].endswith(", 1 warning, 1 skipped.")
     assert "secret-token" not in done.out
     (accepted.conf / "mender.conf").chmod(0o600)
     assert "chmod 600" not in accepted.run("doctor").out
@@ -282,3 +344,124 @@ def test_the_storage_of_a_deployment_in_hand(
     assert "artifact storage" in found["message"]
     assert "secret" not in done.out
     assert not [one for one in server.requests[asked:] if "/download" in one.path or "signature" in one.path]
+
+
+def test_a_token_for_another_server_is_named_as_that(accepted: Device, server: DevServer) -> None:
+    accepted.configure(ServerURL="https://127.0.0.1:9")
+    assert f"but one for {server.url.partition('//')[2]}" in wrong(accepted)["authorization"]
+
+
+def test_an_expired_token_is_named_as_that(accepted: Device) -> None:
+    accepted.expire_token()
+    assert "has expired" in wrong(accepted)["authorization"]
+
+
+def test_a_missing_certificate_is_the_advice_in_both_places(accepted: Device) -> None:
+    accepted.configure(ServerCertificate="/no/ca")
+    found = wrong(accepted)
+    assert found["configuration"] == (
+        "ServerCertificate /no/ca does not exist; put the file there, or correct the path."
+    )
+    assert "ServerCertificate /no/ca does not exist" in found["server"]
+
+
+SCRIPTS: dict[str, tuple[str | None, int, str, str]] = {
+    "missing": (None, 0, "it does not exist", "mender-oneshot setup"),
+    "not executable": ("#!/bin/sh\n", 0o644, "it is not executable", "chmod +x {path}"),
+    "Windows line ends": ("#!/bin/sh\r\n", 0o755, "Windows line endings", "sed -i 's/\\r$//' {path}"),
+    "no interpreter": ("echo mac=1\n", 0o755, "does not begin with #!", ""),
+}
+
+
+@pytest.mark.parametrize("case", SCRIPTS)
+def test_the_advice_fits_the_fault_of_a_script(accepted: Device, case: str) -> None:
+    text, mode, words, command = SCRIPTS[case]
+    path = accepted.scripts / "identity/mender-device-identity"
+    path.unlink()
+    if text:
+        accepted.script("identity/mender-device-identity", text, mode)
+    [found] = [one for one in accepted.run("doctor", "--json").json["checks"] if one["id"] == "identity"]
+    assert words in found["message"]
+    assert (found["command"] or "") == command.format(path=path)
+
+
+def test_a_last_contact_long_ago_is_a_warning(accepted: Device) -> None:
+    accepted.ok("check-update")
+    [found] = [one for one in accepted.run("doctor", "--json").json["checks"] if one["id"] == "contact"]
+    assert (found["level"], "The last check for an update was" in found["message"]) == ("ok", True)
+    accepted.make_hours_old("check-update", 10)
+    [found] = [one for one in accepted.run("doctor", "--json").json["checks"] if one["id"] == "contact"]
+    assert (found["level"], found["command"]) == ("warning", "mender-oneshot status")
+
+
+def test_a_clock_in_1970_is_a_fault(accepted: Device) -> None:
+    if not os.path.exists("/usr/bin/faketime"):
+        pytest.skip("faketime is not installed")
+    done = accepted.run("doctor", wrapper=("faketime", "-f", "@1970-01-02 00:00:00"))
+    assert "FAILED  clock           The clock is at 1970-01-0" in done.out
+
+
+def test_the_age_of_a_lock_that_was_left_over_is_told(accepted: Device) -> None:
+    path = accepted.data / "update.lock"
+    path.write_text("11111111-2222-3333-4444-555555555555")
+    os.utime(path, (time.time() - 3 * 3600,) * 2)
+    accepted.make_hours_old("check-update", 0)
+    assert f"{path}, 3 h 0 min old, names deployment" in wrong(accepted)["state"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"RemoteTerminal": true, "ShellCommand": "/no/shell"}', "/no/shell"),
+        ('{"RemoteTerminal": true, "User": "no-such-user"}', "there is no user no-such-user"),
+    ],
+)
+def test_a_terminal_that_cannot_start_is_a_fault(accepted: Device, text: str, words: str) -> None:
+    (accepted.conf / "mender-connect.conf").write_text(text)
+    assert words in wrong(accepted)["terminal"]
+
+
+def test_a_terminal_without_its_library_is_a_fault(accepted: Device) -> None:
+    patch_python(accepted, "import sys\nsys.modules['msgpack'] = None\n")
+    assert "terminal" not in wrong(accepted)
+    (accepted.conf / "mender-connect.conf").write_text('{"RemoteTerminal": true}')
+    assert "python3-msgpack" in wrong(accepted)["terminal"]
+
+
+def in_a_terminal(device: Device, **environment: str) -> str:
+    """Return what `doctor` prints on a terminal."""
+    device.environment |= environment
+    control, terminal = os.openpty()
+    done = subprocess.run(
+        [device.python, "-m", "mender_oneshot", "doctor"],
+        env=device.env(),
+        stdin=subprocess.DEVNULL,
+        stdout=terminal,
+        stderr=subprocess.DEVNULL,
+        check=False,
+    )
+    os.close(terminal)
+    shown = b""
+    with contextlib.suppress(OSError):  # EIO at the end
+        while piece := os.read(control, 65536):
+            shown += piece
+    os.close(control)
+    assert done.returncode in (0, 77, 78)
+    return shown.decode()
+
+
+def test_colors_are_for_terminals_that_have_them(accepted: Device) -> None:
+    accepted.configure(TenantToken="secret-token")
+    shown = in_a_terminal(accepted, TERM="xterm")
+    for text in ("\033[32mok\033[0m      state", "\033[33mwarning\033[0m ", "\033[31mFAILED\033[0m  auth"):
+        assert text in shown
+    assert "\033" not in in_a_terminal(accepted, TERM="xterm", NO_COLOR="1")
+    assert "\033" not in in_a_terminal(accepted, TERM="dumb", NO_COLOR="")
+    assert "\033" not in accepted.run("doctor").out
+
+
+def test_a_message_of_another_program_adds_no_command(accepted: Device) -> None:
+    accepted.fail("download", times=4, why="x: rm -rf /")
+    [found] = [one for one in accepted.run("doctor", "--json").json["checks"] if one["id"] == "steps"]
+    assert found["message"].endswith("x: rm -rf /")
+    assert found["command"] is None

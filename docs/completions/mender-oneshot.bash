@@ -75,7 +75,14 @@ _mender_oneshot() {
             words='--stop-before --max-runtime'
             ;;
         commit | rollback | resume) words='--stop-before --max-runtime' ;;
-        send-inventory | download | doctor) words='--max-runtime' ;;
+        doctor)
+            if [[ ${COMP_WORDS[COMP_CWORD - 1]} == --bundle ]]; then
+                compopt -o default
+                return
+            fi
+            words='--bundle --max-runtime'
+            ;;
+        send-inventory | download) words='--max-runtime' ;;
         status | history | log | show-artifact | show-provides) ;;
         *) return ;;
     esac

@@ -80,6 +80,7 @@ complete -c mender-oneshot -n '__mender_oneshot_command setup' -l offline -d 'On
 complete -c mender-oneshot -n '__mender_oneshot_command setup' -l force -d 'Replace existing files; copies are kept.'
 complete -c mender-oneshot -n '__mender_oneshot_command setup' -l quiet -d 'Print only problems and the result.'
 complete -c mender-oneshot -n '__mender_oneshot_command setup' -s h -l help -d 'Show this message and exit.'
+complete -c mender-oneshot -n '__mender_oneshot_command doctor' -l bundle -r -F -d 'Also write a report without secrets.'
 complete -c mender-oneshot -n '__mender_oneshot_command install commit rollback resume' -l stop-before -xa 'ArtifactInstall_Enter ArtifactCommit_Enter ArtifactCommit_Leave ArtifactRollback_Enter ArtifactFailure_Enter Cleanup' -d 'Stop before this state.'
 complete -c mender-oneshot -n '__mender_oneshot_command install verify extract' -F
 

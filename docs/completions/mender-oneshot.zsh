@@ -102,7 +102,8 @@ case $state in
             commit|rollback|resume) _arguments $limited $stop ;;
             verify) _arguments $limited '1:artifact:_files' ;;
             extract) _arguments $limited '1:artifact:_files' '2:directory:_directories' ;;
-            send-inventory|download|doctor) _arguments $limited ;;
+            send-inventory|download) _arguments $limited ;;
+            doctor) _arguments $limited '--bundle=[Also write a report without secrets.]:file:_files' ;;
             status|history|show-artifact|show-provides) _arguments $always ;;
             log) _arguments $always '1:deployment:' ;;
         esac

@@ -12,9 +12,12 @@ DOCUMENT = REPO / "docs" / "reference" / "json.md"
 
 _ID = "3d2a5e2c-6a43-4d0e-9d3c-7d1c4e0f5b11"
 _CHECK = {
+    "id": "device-type",
     "name": "device type",
     "ok": True,
+    "level": "ok",
     "message": "The device type is raspberrypi4.",
+    "command": None,
 }
 _ACCEPTED = {
     "artifact_name": "release-2",
@@ -137,7 +140,11 @@ EXAMPLES: dict[str, dict[str, Any]] = {
             {"timestamp": "2025-11-26T09:40:00Z", "level": "info", "message": "release-2 verified."},
         ],
     },
-    "doctor": {"checks": [_CHECK]},
+    "doctor": {
+        "summary": {"passed": 18, "failed": 0, "warnings": 1, "skipped": 0},
+        "checks": [_CHECK],
+        "bundle": None,
+    },
     "setup": {
         "outcome": "pending",
         "message": "hosted.mender.io has not accepted this device yet; accept it under Devices > Pending.",
