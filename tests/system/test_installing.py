@@ -4,6 +4,7 @@ import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers import booted_board as board
@@ -13,6 +14,7 @@ from helpers.machine import Machine, copy, have_journal_kept, write
 from helpers.waiting import until
 
 from mender_oneshot.devserver import DevServer
+from mender_oneshot.schedule import TIMERS
 
 pytestmark = pytest.mark.real
 
@@ -188,3 +190,27 @@ def a_release_that_is_not_healthy_is_rolled_back(one: Board, kind: str, reboot: 
     messages = [line["message"] for line in one.server.log(deployment) or []]
     assert "the application of this release does not start" in messages[-1]
     assert "this is ArtifactFailure_Enter" in messages
+
+
+def schedule_of(machine: Machine) -> dict[str, Any]:
+    """Return what `doctor` finds about the timers."""
+    done = machine.run("mender-oneshot", "doctor", "--json", check=False)
+    checks: list[dict[str, Any]] = json.loads(done.stdout)["checks"]
+    return next(one for one in checks if one["id"] == "schedule")
+
+
+def test_doctor_sees_whether_the_timers_are_enabled(root: Path, server: DevServer, tmp_path: Path) -> None:
+    (root / "etc/systemd/system/mender-oneshot-update.timer.d/soon.conf").unlink()
+    with Machine(root, tmp_path / "console") as machine:
+        found = schedule_of(machine)
+        assert found["level"] == "warning"
+        assert "no inventory is sent" in found["message"]
+        machine.run(*found["command"].split())
+        found = schedule_of(machine)
+        assert found["level"] == "ok"
+        assert "the next run is in " in found["message"]
+        machine.run("systemctl", "disable", "--now", *TIMERS)
+        found = schedule_of(machine)
+        assert found["level"] == "failed"
+        machine.run(*found["command"].split())
+        assert schedule_of(machine)["level"] == "ok"
