@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import pytest
 from helpers.device import REPO
+from helpers.documents import broken_links, headings
 
 from mender_oneshot import config_file, paths, settings
 from mender_oneshot.config_file import Keys
@@ -28,33 +29,6 @@ def documents() -> list[Path]:
         check=True,
     )
     return sorted(REPO / name for name in listed.stdout.split())
-
-
-def prose(page: Path) -> str:
-    """Return a page without its code blocks."""
-    return re.sub(r"^ *```.*?^ *```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
-
-
-def headings(page: Path, level: str = "#+") -> list[str]:
-    return re.findall(rf"^{level} (.+)$", prose(page), re.MULTILINE)
-
-
-def anchors(page: Path) -> set[str]:
-    """Return the anchors that GitHub gives to the headings of a page."""
-    return {re.sub(r"[^\w -]", "", text.lower()).replace(" ", "-") for text in headings(page)}
-
-
-def broken_links(page: Path) -> list[str]:
-    """Return the relative links of a page that lead nowhere."""
-    broken = []
-    for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
-        path, _, anchor = target.partition("#")
-        if re.match("[a-z]+:", path):
-            continue
-        found = page if not path else (page.parent / path)
-        if not found.exists() or (anchor and anchor not in anchors(found)):
-            broken.append(target)
-    return broken
 
 
 @pytest.mark.parametrize("page", documents(), ids=lambda page: str(page.relative_to(REPO)))

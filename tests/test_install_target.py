@@ -14,6 +14,7 @@ from types import CodeType
 
 import pytest
 from helpers.device import REPO, Device, need_libraries
+from helpers.documents import broken_links
 
 from mender_oneshot import __version__
 
@@ -114,19 +115,66 @@ def test_what_is_installed(tmp_path: Path) -> None:
     sources = {path for path in modules if path.endswith(".py")}
     assert len(modules) == 2 * len(sources) > 60
     assert not [path for path in modules if "devserver" in path]
-    assert {path for path in found if path.startswith("/etc")} == {"/etc/cron.d/mender-oneshot"}
+    assert {path for path in found if path.startswith("/etc")} == {
+        "/etc/cron.d/mender-oneshot",
+        "/etc/fish/completions/mender-oneshot.fish",
+    }
     assert {
         "/usr/local/lib/systemd/system/mender-oneshot-update.timer",
         "/usr/local/lib/systemd/system/mender-oneshot-update.service",
         f"{share}/bash-completion/completions/mender-oneshot",
         f"{share}/zsh/site-functions/_mender-oneshot",
-        f"{share}/fish/vendor_completions.d/mender-oneshot.fish",
         f"{share}/doc/mender-oneshot/README.md",
         f"{share}/doc/mender-oneshot/LICENSE",
     } < set(found)
     size = sum((root / path[1:]).stat().st_size for path in found)
     byte_code = sum((root / path[1:]).stat().st_size for path in found if path.endswith(".pyc"))
     print(f"{len(found)} files, {size / 1024:.0f} KiB, of these {byte_code / 1024:.0f} KiB byte-code")
+
+
+def test_each_link_of_the_installed_documents_leads_to_an_installed_one(tmp_path: Path) -> None:
+    make("install", tmp_path, "COMPILE=no")
+    pages = sorted((tmp_path / "usr/local/share/doc/mender-oneshot").rglob("*.md"))
+    assert {"README.md", "first-update.md", "troubleshooting.md"} < {page.name for page in pages}
+    assert {str(page): broken_links(page) for page in pages if broken_links(page)} == {}
+    assert "](docs/install.md)" in pages[0].parent.joinpath("README.md").read_text()
+
+
+PARTS = {
+    "systemd": "/systemd/",
+    "cron": "cron",
+    "man": "/man/",
+    "doc": "/doc/",
+    "bash": "/bash-completion/",
+    "zsh": "/zsh/",
+    "fish": "/fish/",
+}
+"""The parts that can be left out, and what only their paths contain."""
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_that_the_device_has_no_use_for_is_left_out(tmp_path: Path, part: str) -> None:
+    make("install", tmp_path / "all", "COMPILE=no")
+    make("install", tmp_path / "less", "COMPILE=no", f"WITHOUT={part}")
+    everything, less = files(tmp_path / "all"), files(tmp_path / "less")
+    left_out = set(everything) - set(less)
+    assert left_out
+    assert all(PARTS[part] in path for path in left_out)
+    assert not [path for path in less if PARTS[part] in path and "/doc/" not in path]
+
+
+def test_several_parts_are_left_out_and_an_unknown_one_is_an_error(tmp_path: Path) -> None:
+    make("install", tmp_path, "COMPILE=no", f"WITHOUT={' '.join(PARTS)}")
+    assert all("/mender_oneshot/" in path or path.endswith("/bin/mender-oneshot") for path in files(tmp_path))
+    done = subprocess.run(
+        ["make", "-s", "-C", REPO, "install", f"DESTDIR={tmp_path}/other", "COMPILE=no", "WITHOUT=docs"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "WITHOUT=docs is not known" in done.stderr
+    assert not (tmp_path / "other").exists()
 
 
 def test_every_module_is_installed(tmp_path: Path) -> None:

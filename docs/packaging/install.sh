@@ -1,8 +1,9 @@
 #!/bin/sh
 # Install the client or the development server, or remove it. make calls this for the targets of the same names.
 #
-# Variables, as packagers know them: DESTDIR, PREFIX, SYSCONFDIR, UNITDIR, ZSHDIR and PYTHON, the interpreter on the
-# device. COMPILE is the interpreter that byte-compiles here and now; COMPILE=no leaves that to the packager.
+# Variables, as packagers know them: DESTDIR, PREFIX, SYSCONFDIR, UNITDIR, ZSHDIR, FISHDIR and PYTHON, the interpreter
+# on the device. COMPILE is the interpreter that byte-compiles here and now; COMPILE=no leaves that to the packager.
+# WITHOUT names parts that are left out: systemd, cron, man, doc, bash, zsh, fish.
 set -eu
 cd "$(dirname "$0")/../.."
 
@@ -22,7 +23,28 @@ man=$destdir$prefix/share/man
 doc=$destdir$prefix/share/doc/mender-oneshot
 bash_completions=$destdir$prefix/share/bash-completion/completions
 zsh_completions=$destdir${ZSHDIR-$prefix/share/zsh/site-functions}
-fish_completions=$destdir$prefix/share/fish/vendor_completions.d
+# fish searches /usr/local/share only if XDG_DATA_DIRS names it.
+case $prefix in
+    /usr/local) fishdir=${SYSCONFDIR-/etc}/fish/completions ;;
+    *) fishdir=$prefix/share/fish/vendor_completions.d ;;
+esac
+fish_completions=$destdir${FISHDIR-$fishdir}
+
+for part in ${WITHOUT-}; do
+    case $part in
+        systemd | cron | man | doc | bash | zsh | fish) ;;
+        *)
+            echo "WITHOUT=$part is not known; it may be: systemd, cron, man, doc, bash, zsh, fish." >&2
+            exit 64
+            ;;
+    esac
+done
+
+with() { # PART
+    case " ${WITHOUT-} " in
+        *" $1 "*) return 1 ;;
+    esac
+}
 
 # `install -D` creates missing directories and keeps the mode of existing ones, under any umask.
 put() { # MODE SOURCE FILE
@@ -65,9 +87,9 @@ compile_package() { # PLACE
 }
 
 install_completions() { # PROGRAM
-    put 644 "docs/completions/$1.bash" "$bash_completions/$1"
-    put 644 "docs/completions/$1.zsh" "$zsh_completions/_$1"
-    put 644 "docs/completions/$1.fish" "$fish_completions/$1.fish"
+    if with bash; then put 644 "docs/completions/$1.bash" "$bash_completions/$1"; fi
+    if with zsh; then put 644 "docs/completions/$1.zsh" "$zsh_completions/_$1"; fi
+    if with fish; then put 644 "docs/completions/$1.fish" "$fish_completions/$1.fish"; fi
 }
 
 uninstall_completions() { # PROGRAM
@@ -106,9 +128,24 @@ from mender_oneshot.__main__ import main
 sys.exit(main())
 END
 
+    if with systemd; then install_units; fi
+    if with cron; then install_cron; fi
+    if with man; then
+        for page in $(client_pages); do
+            replace_with_prefix "$page" "$man/man${page##*.}/${page##*/}"
+        done
+    fi
+    install_completions mender-oneshot
+    if with doc; then install_documents; fi
+}
+
+install_units() {
     for unit in systemd-timers/*.service systemd-timers/*.timer; do
         replace_with_prefix "$unit" "$units/${unit##*/}"
     done
+}
+
+install_cron() {
     for file in cron/*; do
         case $file in
             cron/README.md | cron/mender-oneshot) ;;
@@ -121,16 +158,38 @@ END
     else
         replace_with_prefix cron/mender-oneshot "$cron_file"
     fi
+}
 
-    for page in $(client_pages); do
-        replace_with_prefix "$page" "$man/man${page##*.}/${page##*/}"
-    done
-    install_completions mender-oneshot
-    for file in README.md LICENSE; do
-        put 644 "$file" "$doc/$file"
-    done
+# The documents for users, with the layout of the repository, so that their links work.
+install_documents() {
+    rm -rf "$doc"
+    put 644 LICENSE "$doc/LICENSE"
     for file in docs/examples/*; do
         put 644 "$file" "$doc/examples/${file##*/}"
+    done
+    put 644 docs/pictures/update.svg "$doc/docs/pictures/update.svg"
+    put 644 docs/pictures/demo.svg "$doc/docs/pictures/demo.svg"
+    ln -s ../examples "$doc/docs/examples"
+    pages="README.md cron/README.md systemd-timers/README.md"
+    for page in $pages docs/*.md docs/decisions/*.md docs/reference/json.md docs/reference/installation-cases.md; do
+        case $page in
+            docs/architecture.md | docs/contributing.md) ;; # for work on the code
+            *) put 644 "$page" "$doc/$page" ;;
+        esac
+    done
+    find "$doc" -name '*.md' | while read -r page; do
+        unlink_missing "$page"
+    done
+}
+
+# Replace each link of a page to a file that is not installed by the text of the link.
+unlink_missing() { # PAGE
+    grep -o '](\([^):]*\))' "$1" | sed 's/^](//; s/[)#].*//' | sort -u | while read -r target; do
+        if [ ! -e "${1%/*}/$target" ]; then
+            text=$(sed -e ':join' -e 'N' -e '$!b join' \
+                -e "s|!\{0,1\}\[\([^][]*\)\]($target\(#[^)]*\)\{0,1\})|\1|g" "$1")
+            printf '%s\n' "$text" | replace 644 "$1"
+        fi
     done
 }
 
@@ -144,6 +203,8 @@ uninstall_client() {
     for page in $(client_pages); do
         rm -f "$man/man${page##*.}/${page##*/}"
     done
+    [ -n "$destdir" ] || echo "Kept the configuration in /etc/mender, the scripts in /usr/share/mender, and the device key" \
+        "and the state in /var/lib/mender; remove them yourself if this device is not to be used again."
 }
 
 # The development server needs no file of the client, so that a desk can have either one or both.

@@ -66,3 +66,31 @@ def shows(output: tuple[str, ...], text: str) -> bool:
         for line in output
     )
     return re.fullmatch("".join(parts), f"{text.strip()}\n" if text.strip() else "") is not None
+
+
+def prose(page: Path) -> str:
+    """Return a page without its code blocks."""
+    return re.sub(r"^ *```.*?^ *```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+def headings(page: Path, level: str = "#+") -> list[str]:
+    """Return the headings of a page, of one level or of all."""
+    return re.findall(rf"^{level} (.+)$", prose(page), re.MULTILINE)
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors that GitHub gives to the headings of a page."""
+    return {re.sub(r"[^\w -]", "", text.lower()).replace(" ", "-") for text in headings(page)}
+
+
+def broken_links(page: Path) -> list[str]:
+    """Return the relative links of a page that lead nowhere."""
+    broken = []
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
+        path, _, anchor = target.partition("#")
+        if re.match("[a-z]+:", path):
+            continue
+        found = page if not path else (page.parent / path)
+        if not found.exists() or (anchor and anchor not in anchors(found)):
+            broken.append(target)
+    return broken
