@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from helpers.debian import need_root, system
 from helpers.device import REPO, Device
+from helpers.documents import broken_links
 from helpers.machine import Machine
 
 from mender_oneshot import __version__, paths
@@ -163,7 +164,7 @@ def test_it_is_for_every_machine_and_brings_no_byte_code(package: Path) -> None:
         assert library in said
     names = tell("dpkg-deb", "--contents", package)
     assert ".pyc" not in names
-    assert "devserver" not in names
+    assert "/devserver/" not in names
     print(f"{package.stat().st_size / 1024:.0f} KiB", said)
 
 
@@ -185,13 +186,26 @@ OURS = [
     paths.SUB_UPDATER_LOG,
     paths.DEPLOYMENT_LOG,
     paths.TERMINAL_LOCK,
+    paths.HISTORY,
+    paths.INSTALLER,
+    paths.INSTALLER_LOCK,
+    paths.INSTALLER_RESERVE,
+    paths.MODULE_PROCESS,
+    paths.STORED_PROVIDES,
+    paths.BY_HAND_ARTIFACT,
+    paths.PROVIDES,
 ]
+OUR_DIRECTORIES = [paths.HISTORY_LOGS, paths.ARTIFACT_SCRIPTS, paths.MODULE_TREE]
 
 
 @pytest.mark.real
 def test_installed_upgraded_removed_purged(root: Path, package: Path, next_package: Path) -> None:
     bare = ours(root)
-    assert "warning" not in install(root, package)
+    said = install(root, package)
+    assert "warning" not in said
+    assert "unit" not in said
+    documents = (root / "usr/share/doc/mender-oneshot").rglob("*.md")
+    assert [link for page in documents for link in broken_links(page)] == []
     assert status(root) == "installed"
     assert inside(root, "mender-oneshot", "--version") == f"{__version__}\n"
     modules = root / "usr/share/mender-oneshot/mender_oneshot"
@@ -211,6 +225,9 @@ def test_installed_upgraded_removed_purged(root: Path, package: Path, next_packa
     key = (data / "mender-agent.pem").read_bytes()
     for name in OURS:
         (data / name).touch()
+    for name in OUR_DIRECTORIES:
+        (data / name).mkdir(parents=True)
+        (data / name / "file").touch()
 
     said = install(root, next_package)
     assert "warning" not in said
@@ -272,7 +289,7 @@ def test_under_a_running_systemd_an_upgrade_keeps_the_timers_as_they_were(
         def states() -> list[str]:
             return machine.run("systemctl", "is-active", *timers, check=False).stdout.split()
 
-        machine.run("dpkg", "--install", f"/opt/{package.name}")
+        assert "unit" not in machine.run("dpkg", "--install", f"/opt/{package.name}").stderr
         assert states() == ["inactive", "inactive"]
         machine.run("systemctl", "start", timers[1])  # systemd knows it without a reload of ours
         machine.run("systemctl", "stop", timers[1])
@@ -427,3 +444,11 @@ def test_purge_takes_what_is_ours_and_passes_by_what_it_cannot_remove(tmp_path: 
         done = subprocess.run(["sh", str(postrm), "purge"], capture_output=True, check=False)
         assert done.returncode == 0, done.stderr
         assert {path.name for path in data.iterdir()} == {"mender-agent.pem", directory} - {None}
+
+
+def test_a_removal_stops_every_unit() -> None:
+    script = (PACKAGING / "debian/mender-oneshot.prerm").read_text()
+    units = {
+        path.name for path in (REPO / "systemd-timers").iterdir() if path.suffix in (".service", ".timer")
+    }
+    assert set(re.findall(r"mender-oneshot-[a-z-]+\.(?:timer|service)", script)) == units
