@@ -135,7 +135,7 @@ def test_what_is_installed(tmp_path: Path) -> None:
 def test_each_link_of_the_installed_documents_leads_to_an_installed_one(tmp_path: Path) -> None:
     make("install", tmp_path, "COMPILE=no")
     pages = sorted((tmp_path / "usr/local/share/doc/mender-oneshot").rglob("*.md"))
-    assert {"README.md", "first-update.md", "troubleshooting.md"} < {page.name for page in pages}
+    assert {"README.md", "first-update.md", "troubleshooting.md", "json.md"} < {page.name for page in pages}
     assert {str(page): broken_links(page) for page in pages if broken_links(page)} == {}
     assert "](docs/install.md)" in pages[0].parent.joinpath("README.md").read_text()
 

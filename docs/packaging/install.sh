@@ -167,8 +167,9 @@ install_documents() {
     for file in docs/examples/*; do
         put 644 "$file" "$doc/examples/${file##*/}"
     done
-    put 644 docs/pictures/update.svg "$doc/docs/pictures/update.svg"
-    put 644 docs/pictures/demo.svg "$doc/docs/pictures/demo.svg"
+    for file in docs/pictures/*.svg; do
+        put 644 "$file" "$doc/$file"
+    done
     ln -s ../examples "$doc/docs/examples"
     pages="README.md cron/README.md systemd-timers/README.md"
     for page in $pages docs/*.md docs/decisions/*.md docs/reference/json.md docs/reference/installation-cases.md; do
