@@ -62,7 +62,7 @@ COMMANDS: dict[str, Outcomes] = {
     "resume": _BY_HAND,
     "verify": {"accepted": _ARTIFACT},
     "extract": {"extracted": ("directory", *_ARTIFACT)},
-    "report": {**_DELIVERED, "queued": _RESULT, "already": ("deployment",)},
+    "report": {**_DELIVERED, "queued": _RESULT, "already": ("deployment",), "other-device": ()},
     "announce": dict.fromkeys(("announced", "paused", "aborted"), _RESULT),
     "terminal": {"served": ("sessions", "connections", "seconds")},
 }

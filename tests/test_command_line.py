@@ -258,7 +258,6 @@ def test_the_help_names_commands_and_exit_codes() -> None:
         (["--max-runtime", "soon", "run"], "soon"),
         (["run", "--max-runtime", "-1"], "-1"),
         (["run", "--max-runtime"], "--max-runtime"),
-        (["--json", "run"], "--json"),
         ([""], "No such command"),
         (["Run"], "Run"),
         (["daemon"], "cron"),
