@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from . import device
+from . import console, device
 from .artifact.verify import Header, Readable, Receive, ReceiveScript, Verified, discard
 from .artifact.verify import verify as verify_artifact
 from .settings import Settings
@@ -20,15 +20,16 @@ def verify(
     What `receive` gets is **not** verified until this returns. Raises `errors.ArtifactRejected`,
     `errors.SettingsError` for a key or a device type that cannot be read, and `OSError` from the file.
     """
-    return verify_artifact(
-        file,
-        device_type=device.device_type(settings),
-        provides=device.provides(settings),
-        check_signature=_signature_check(settings),
-        receive=receive,
-        receive_script=receive_script,
-        begin=begin,
-    )
+    with console.waiting("Verifying the artifact ..."):
+        return verify_artifact(
+            file,
+            device_type=device.device_type(settings),
+            provides=device.provides(settings),
+            check_signature=_signature_check(settings),
+            receive=receive,
+            receive_script=receive_script,
+            begin=begin,
+        )
 
 
 def _signature_check(settings: Settings) -> Callable[[bytes, bytes], bool] | None:

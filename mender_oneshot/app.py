@@ -5,7 +5,19 @@ import os
 import sys
 from collections.abc import Callable
 
-from . import errors, inherited, json_object, libraries, logs, paths, settings, state, state_store, syslog
+from . import (
+    console,
+    errors,
+    inherited,
+    json_object,
+    libraries,
+    logs,
+    paths,
+    settings,
+    state,
+    state_store,
+    syslog,
+)
 from .context import Done, Outcome
 from .deadline import deadline, hard_end
 from .options import Options
@@ -24,6 +36,7 @@ def execute(options: Options) -> int:
     """Run the command and return the exit code. Raises only what is a bug."""
     # A name that the locale cannot encode must not end the program.
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # it is a text file's
+    console.begin()
     output = Output(options)
     inherited.set_right()
     # The terminal has a time limit of its own, and the shells that it starts get the umask of its unit.
@@ -32,9 +45,12 @@ def execute(options: Options) -> int:
         hard_end(options.max_runtime)
     try:
         code = _execute(options, output)
-        output.write()  # flushes here: the interpreter's own flush at exit reports errors in its own way
+        # Ends the terminal's last line, and flushes: the interpreter reports errors of its own flush in its
+        # own way.
+        output.write()
         return code or (os.EX_IOERR if output.failed else 0)
     except KeyboardInterrupt:
+        console.clear()
         sentence = "Interrupted."
         if options.command in ("run", "download"):
             sentence = "Interrupted; what was downloaded is kept, and the next run will resume."

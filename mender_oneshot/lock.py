@@ -5,7 +5,7 @@ import fcntl
 import os
 import stat
 
-from . import disk, errors, ownership
+from . import console, disk, errors, ownership
 
 
 def take(path: str, *, wait: bool) -> int:
@@ -16,8 +16,9 @@ def take(path: str, *, wait: bool) -> int:
     file cannot be created or locked.
     """
     try:
-        while (descriptor := _try(path, wait)) < 0:
-            pass
+        with console.waiting("Waiting for another mender-oneshot to end ..."):
+            while (descriptor := _try(path, wait)) < 0:
+                pass
     except BlockingIOError as error:
         message = "Another mender-oneshot is already running; try again later."
         raise errors.Busy(message) from error

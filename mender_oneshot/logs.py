@@ -8,7 +8,7 @@ import sys
 from typing import TextIO
 
 from . import __package__ as package
-from . import errors, syslog
+from . import console, errors, syslog
 from .options import Options
 from .settings import Settings
 from .syslog import visible
@@ -72,6 +72,10 @@ class _StderrHandler(_PatientHandler, logging.StreamHandler[TextIO]):
         super().__init__(sys.stderr)
         self.setFormatter(_StderrFormatter(is_journal(2)))
 
+    def emit(self, record: logging.LogRecord) -> None:
+        console.clear()
+        super().emit(record)
+
 
 class _FileHandler(_PatientHandler, logging.StreamHandler[TextIO]):
     """Logs to a file; raises `OSError` if it cannot be opened.
@@ -127,7 +131,7 @@ def begin(options: Options, warnings: list[str]) -> None:
     root = logging.getLogger(package)
     root.handlers.clear()
     handler = _SyslogHandler() if options.syslog else _StderrHandler()
-    handler.setLevel((options.log_level or "warning").upper())
+    handler.setLevel((_chosen_level(options) or "warning").upper())
     # An outcome that is also printed would appear twice.
     handler.addFilter(_is_untold)
     root.addHandler(handler)
@@ -138,6 +142,12 @@ def begin(options: Options, warnings: list[str]) -> None:
     # Each handler has its own level, because the log of a deployment gets more than stderr.
     root.setLevel(logging.DEBUG)
     root.propagate = False
+
+
+def _chosen_level(options: Options) -> str:
+    """Return the level of the command line; a person who starts the terminal service sees what it does."""
+    by_hand = options.command == "terminal" and console.is_enabled() and not options.syslog
+    return options.log_level or ("info" if by_hand else "")
 
 
 def _is_untold(record: logging.LogRecord) -> bool:
@@ -151,7 +161,7 @@ def configure(options: Options, chosen: Settings) -> None:
     """
     root = logging.getLogger(package)
     configured = chosen.log_level.upper()
-    if not options.log_level and configured in _PRIORITIES:
+    if not _chosen_level(options) and configured in _PRIORITIES:
         root.handlers[0].setLevel(configured)
     if options.log_file:
         try:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from . import findings, json_object, logs, streams, syslog
+from . import console, findings, json_object, logs, streams, syslog
 from .context import Done, Progress
 from .errors import Error
 from .findings import Finding
@@ -32,6 +32,7 @@ class Output:
 
     def write(self, *lines: str) -> None:
         """Print lines and flush."""
+        console.clear()
         try:
             for line in lines:
                 print(line)
@@ -108,20 +109,8 @@ def _as_json(command: str, done: list[Done], error: Error | None, code: int) -> 
 
 def progress_bar() -> Progress:
     """Return a function that draws (bytes done, bytes in total) if stderr is a terminal, and else nothing."""
-    if not sys.stderr.isatty():
+    if not console.is_enabled():
         return lambda done, size: None
-    from click import progressbar  # imported only for a person at a terminal
+    from .progress import ProgressBar  # only for a person at a terminal
 
-    bar: Any = None
-
-    def draw(done: int, size: int) -> None:
-        nonlocal bar
-        if size <= 0:
-            return
-        if bar is None:
-            bar = progressbar(length=size, file=sys.stderr, label="Downloading")
-        bar.update(done - bar.pos)
-        if done >= size:
-            bar.render_finish()
-
-    return draw
+    return ProgressBar()

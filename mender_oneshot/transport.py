@@ -20,7 +20,7 @@ import urllib3.connection
 import urllib3.exceptions
 from urllib3.exceptions import HTTPError
 
-from . import __version__, errors, network, proxy, reach
+from . import __version__, console, errors, network, proxy, reach
 from .network import host as host
 from .reply import HeadTooLarge, Reply
 from .settings import Settings
@@ -72,6 +72,10 @@ class Response:
         `errors.TemporaryError` if the connection is lost, the body is shorter than its Content-Length, or
         reading takes more than `WHOLE_SECONDS`.
         """
+        with console.waiting(f"Waiting for the rest of the answer of {self.name} ..."):
+            return self._read(limit)
+
+    def _read(self, limit: int) -> bytes:
         # In pieces: urllib3 would keep one object for each chunk, and a chunk may have one byte.
         content = bytearray()
         for piece in self.pieces():
@@ -136,17 +140,18 @@ class Transport:
         if way not in self._pools:
             self._pools[way] = _connect_through(named, url, self._trust)
         try:
-            response = self._pools[way].request(
-                method,
-                url,
-                body=body,
-                headers={"User-Agent": f"mender-oneshot/{__version__}", **headers},
-                timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS),
-                retries=False,
-                redirect=False,
-                preload_content=False,
-                decode_content=False,
-            )
+            with console.waiting(f"Asking {name or host(url)} ..."):
+                response = self._pools[way].request(
+                    method,
+                    url,
+                    body=body,
+                    headers={"User-Agent": f"mender-oneshot/{__version__}", **headers},
+                    timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=READ_SECONDS),
+                    retries=False,
+                    redirect=False,
+                    preload_content=False,
+                    decode_content=False,
+                )
         except _FAILURES as error:
             if self._trust.reconsider():  # no byte of the request has been sent
                 return self.send(method, url, body, headers, name)

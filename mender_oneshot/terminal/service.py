@@ -141,7 +141,7 @@ class Service:
         self._connection = connection
         self._keepalive = Keepalive(self._loop.now())
         self._outbox.attach(connection, self._receive)
-        log.info("Connected to %s.", network.host(connection.url))
+        log.info("Connected to %s; a terminal can be opened now.", network.host(connection.url))
         self._loop.run(lambda: bool(self._outbox.lost) or self._done())
         if self._outbox.lost:
             log.warning("Connection lost: %s.", self._outbox.lost)

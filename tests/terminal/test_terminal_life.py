@@ -18,6 +18,7 @@ import msgpack
 import pytest
 from helpers.device import REPO, Device, patch_python
 from helpers.proxy import Proxy
+from helpers.screen import on_screen
 from helpers.terminal_peer import (
     Served,
     is_blocked,
@@ -160,6 +161,18 @@ def test_without_a_session_it_exits_after_the_waiting_time(ready: Device, server
     assert done.json["step"] == "terminal"
     assert (done.json["sessions"], done.json["connections"]) == (0, 1)
     assert server.close_codes() == [1000]
+
+
+@newest
+def test_a_person_sees_when_it_is_reachable_and_its_sessions(ready: Device, server: DevServer) -> None:
+    with on_screen(ready, "terminal", "--wait", "2", "--max-sessions", "1") as screen:
+        screen.until("; a terminal can be opened now.")
+        until(server.connected, "the server has the connection as well")
+        check_shell(server)
+        screen.until("shell opened as ")
+        screen.until("shell closed.")
+        assert screen.end() == 0
+    assert "Served 1 session in " in screen.shown
 
 
 def test_it_stays_during_a_session_and_then_for_the_waiting_time(terminal: Served) -> None:
