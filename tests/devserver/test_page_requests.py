@@ -44,7 +44,7 @@ def test_every_address_in_the_page_is_one_of_its_files(server: DevServer) -> Non
 
 
 def test_no_script_of_the_page_makes_markup_from_text() -> None:
-    for name in ("page.js", "server.js", "terminal.js"):
+    for name in ("page.js", "server.js", "terminal.js", "texts.js"):
         text = (Path(web_page.__file__).parent / "web" / name).read_text()
         assert not re.search(
             r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(|setAttribute\(\"on", text

@@ -207,6 +207,7 @@ def test_a_deployment_is_aborted_with_the_keyboard_alone(
     page.run("document.querySelector('#deploy button').focus()")
     page.press(TAB + ENTER)
     page.wait(f"{DEPLOYMENT} .badge", "aborted")
+    assert page.run("return document.activeElement.innerText") == "release-2"
     device.ok("check-update")
     assert "aborted" in page.text(DEPLOYMENT)
 

@@ -1,7 +1,8 @@
 // The web page of the development server. What devices send is untrusted: it reaches the page as text only, through
 // shown() and textContent, and the policy of the server admits no script and no style but its files.
 
-import { Rejected, currentToken, forgetToken, login, request, shown, shownLines, upload } from "./server.js";
+import { Rejected, currentToken, forgetToken, login, request, upload } from "./server.js";
+import { ago, bytes, label, shown, shownLines, word } from "./texts.js";
 
 const API = "/api/management/v1/";
 const DEVICES = "/api/management/v2/devauth/devices/";
@@ -17,39 +18,9 @@ const TONES = {
   rejected: "bad", failure: "bad", aborted: "bad", noartifact: "bad", decommissioned: "bad",
   pending: "wait", preauthorized: "wait",
 };
-const WORDS = {
-  inprogress: "in progress", noauth: "no key", noartifact: "no artifact for this device type",
-  "already-installed": "already installed", pause_before_installing: "paused before the installation",
-  pause_before_rebooting: "paused before the reboot", pause_before_committing: "paused before the commit",
-};
-
 let terminal = null;
 let overview = { devices: [], artifacts: [], deployments: [], deployment_count: 0, now: 0 };
 const byId = (id) => document.getElementById(id);
-
-const word = (status) => WORDS[status] ?? shown(status);
-
-function ago(then) {
-  if (then == null) return "never";
-  const seconds = Math.max(0, Math.round(overview.now - then));
-  if (seconds < 5) return "now";
-  for (const [unit, size] of [["day", 86400], ["hour", 3600], ["minute", 60], ["second", 1]]) {
-    const count = Math.floor(seconds / size);
-    if (count) return `${count} ${unit}${count > 1 ? "s" : ""} ago`;
-  }
-}
-
-function bytes(size) {
-  const units = ["bytes", "kB", "MB", "GB"];
-  let unit = 0;
-  for (; size >= 1000 && unit < 3; unit++) size /= 1000;
-  return `${unit && size < 100 ? size.toFixed(1) : Math.round(size)} ${units[unit]}`;
-}
-
-function label(device) {
-  const parts = Object.entries(device?.identity ?? {}).map(([name, value]) => `${name}=${shown(value, 60)}`);
-  return shown(parts.join(" "), 120) || "no identity";
-}
 
 // Log in without a question if the server admits every user; otherwise show the form.
 async function begin() {
@@ -125,6 +96,12 @@ function text(part, value, status) {
   if (status !== undefined) part.dataset.tone = TONES[status] ?? "busy";
 }
 
+// Hide an element; if it has the focus, the heading of its card gets it.
+function hide(part, hidden, heading) {
+  if (hidden && document.activeElement === part) heading.focus();
+  part.hidden = hidden;
+}
+
 function list(container, items, create, update) {
   const kept = (container.kept ??= new Map());
   const ids = new Set(items.map((item) => item.id));
@@ -164,13 +141,13 @@ function updateDevice(entry, device) {
   text(parts.status, word(device.status), device.status);
   text(parts.release, shown(device.release, 80) || "not reported");
   text(parts.type, shown(device.type, 80) || "not reported");
-  text(parts.contact, ago(device.contact));
+  text(parts.contact, ago(device.contact, overview.now));
   text(parts.id, device.id.slice(0, 8));
   parts.id.title = device.id;
   const waits = device.keys.some((key) => key.status === "pending");
-  parts.accept.hidden = !device.keys.length || (device.status === "accepted" && !waits);
-  parts.reject.hidden = device.keys.every((key) => key.status === "rejected");
-  parts.open.hidden = !device.connected;
+  hide(parts.accept, !device.keys.length || (device.status === "accepted" && !waits), parts.label);
+  hide(parts.reject, device.keys.every((key) => key.status === "rejected"), parts.label);
+  hide(parts.open, !device.connected, parts.label);
   if (entry.reported !== device.inventory) showInventory(entry, device);
 }
 
@@ -197,7 +174,7 @@ function updateArtifact({ parts }, artifact) {
   text(parts.size, bytes(artifact.size));
   const types = artifact.device_types.map((type) => shown(type, 40)).join(", ");
   const payloads = artifact.payloads.map((type) => shown(type, 40)).join(", ") || "no payload";
-  text(parts.facts, `For ${types} \u00b7 ${payloads} \u00b7 uploaded ${ago(artifact.uploaded)}`);
+  text(parts.facts, `For ${types} \u00b7 ${payloads} \u00b7 uploaded ${ago(artifact.uploaded, overview.now)}`);
 }
 
 function createDeployment({ id }) {
@@ -216,9 +193,9 @@ function result(deployment) {
 function updateDeployment({ parts }, deployment) {
   text(parts.name, shown(deployment.name));
   text(parts.status, word(result(deployment)), result(deployment));
-  text(parts.facts, `Created ${ago(deployment.created)} \u00b7 ${deployment.id.slice(0, 8)}`);
+  text(parts.facts, `Created ${ago(deployment.created, overview.now)} \u00b7 ${deployment.id.slice(0, 8)}`);
   parts.facts.title = deployment.id;
-  parts.abort.hidden = deployment.status === "finished";
+  hide(parts.abort, deployment.status === "finished", parts.name);
   list(parts.targets, deployment.devices, () => createTarget(deployment.id), updateTarget);
 }
 
@@ -230,7 +207,8 @@ function createTarget(deploymentId) {
 
 function updateTarget(entry, target) {
   const { parts } = entry;
-  text(parts.label, label(overview.devices.find((device) => device.id === target.id)));
+  const device = overview.devices.find((found) => found.id === target.id);
+  text(parts.label, device ? label(device) : `removed device ${target.id.slice(0, 8)}`);
   const ended = target.finished !== null || target.status === "aborted";
   const waits = target.status === "pending" && !ended;
   const details = target.substate ? `: ${shown(target.substate, 200)}` : "";

@@ -1,5 +1,7 @@
 // Requests to the management API. The token is kept here only: a reload of the page logs in again.
 
+import { shown } from "./texts.js";
+
 const LOGIN = "/api/management/v1/useradm/auth/login";
 const ARTIFACTS = "/api/management/v1/deployments/artifacts";
 let token = "";
@@ -10,15 +12,6 @@ export class Rejected extends Error {
     this.status = status;
   }
 }
-
-// Text from outside, with every invisible or reordering character replaced, and cut to a length.
-export function shown(value, limit = 120) {
-  const text = typeof value === "string" ? value : value == null ? "" : JSON.stringify(value);
-  const visible = text.slice(0, limit).replace(/[\p{Cc}\p{Cf}\p{Co}\p{Cs}\p{Zl}\p{Zp}]/gu, "\ufffd");
-  return text.length > limit ? `${visible}\u2026` : visible;
-}
-
-export const shownLines = (text) => text.split("\n").map((line) => shown(line.replaceAll("\t", "    "), 4000)).join("\n");
 
 export const currentToken = () => token;
 

@@ -9,6 +9,7 @@ const byId = (id) => document.getElementById(id);
 const utf8 = new TextEncoder();
 let close = () => {};
 let openedFor = null;
+let openedBy = null;
 
 // xterm.js makes <style> elements, which the policy of the page forbids. It gets elements without an effect instead,
 // whose text becomes a constructed style sheet; these are allowed.
@@ -94,6 +95,7 @@ export function notice(connected) {
 export function open(device, name, token) {
   close();
   openedFor = device;
+  openedBy = document.activeElement;
   byId("terminal-title").textContent = `Terminal: ${name}`;
   byId("terminal").hidden = false;
   document.body.classList.add("with-terminal");
@@ -160,4 +162,7 @@ export function open(device, name, token) {
   close = end;
 }
 
-byId("terminal-close").onclick = () => close();
+byId("terminal-close").onclick = () => {
+  close();
+  openedBy?.focus();
+};
