@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # One worker for each core.
 PYTEST_OPTIONS ?= -n auto
 
-.PHONY: help demo test test-long coverage mutants lint bench install uninstall install-devserver uninstall-devserver deb sbom clean
+.PHONY: help demo test test-long coverage mutants lint bench board install uninstall install-devserver uninstall-devserver deb sbom clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-19s %s\n", $$1, $$2 }' Makefile
@@ -40,6 +40,10 @@ bench: $(VENV)/dev ## measure start-up, the cost of an invocation and of an inst
 	@$(BIN)/python tests/bench.py
 	@$(BIN)/python tests/bench_installing.py
 	@$(BIN)/python tests/bench_terminal.py
+
+# A virtual machine of Debian's packages; docs/board.md lists them.
+board: $(VENV)/dev ## run one update on a virtual board with GRUB and two root file systems; the console is shown
+	@cd tests && ../$(BIN)/python -m board update
 
 $(VENV)/runtime: pyproject.toml
 	@sh .ci/venv "$(or $(PYTHON),python3)" $(VENV) .
