@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # One worker for each core.
 PYTEST_OPTIONS ?= -n auto
 
-.PHONY: help demo test test-long coverage mutants lint bench board install uninstall install-devserver uninstall-devserver deb sbom clean
+.PHONY: help demo test test-long coverage mutants lint bench board board-cut install uninstall install-devserver uninstall-devserver deb sbom clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-19s %s\n", $$1, $$2 }' Makefile
@@ -44,6 +44,10 @@ bench: $(VENV)/dev ## measure start-up, the cost of an invocation and of an inst
 # A virtual machine of Debian's packages; docs/board.md lists them.
 board: $(VENV)/dev ## run one update on a virtual board with GRUB and two root file systems; the console is shown
 	@cd tests && ../$(BIN)/python -m board update
+
+board-cut: $(VENV)/dev ## cut the power of that board at writes of an update: SAMPLE=24 SEED=1 JOBS=1, ALL=1 for each one
+	@cd tests && ../$(BIN)/python -m board cut $(if $(ALL),--all) --sample $(or $(SAMPLE),24) --seed $(or $(SEED),1) \
+		--jobs $(or $(JOBS),1) $(if $(ONLY),--only $(ONLY)) $(if $(PHASE),--phase $(PHASE)) $(if $(BROKEN),--broken $(BROKEN))
 
 $(VENV)/runtime: pyproject.toml
 	@sh .ci/venv "$(or $(PYTHON),python3)" $(VENV) .

@@ -1,4 +1,4 @@
-"""`make board`: one update on the virtual board."""
+"""`make board` and `make board-cut`: one update on the virtual board, or many with their power cut."""
 
 import argparse
 import os
@@ -6,16 +6,27 @@ import shutil
 import sys
 from collections.abc import Sequence
 
-from . import disk
-from .build import build
+from . import broken, disk, expected, replay, write_log
+from .build import Built, build
 from .machine import Machine, cpu_seconds
+from .recording import Recording, environments, record, requests
 from .server import BoardServer
 from .slots import problems_of
+from .survey import Survey
 from .update import update
 
+LEAST_WRITES = 60
+"""An update with fewer writes between its offer and its end was not recorded as a whole."""
+LEAST_CUTS = 10
+
 _PROGRAMS = (
-    *("busybox", "grub-mkimage", "mender-artifact", "mke2fs"),
-    *("mmdebstrap", "qemu-system-x86_64", "sfdisk"),
+    "qemu-system-x86_64",
+    "grub-mkimage",
+    "mmdebstrap",
+    "mender-artifact",
+    "busybox",
+    "mke2fs",
+    "sfdisk",
 )
 
 
@@ -24,12 +35,20 @@ def main(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="board", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("update")
-    parser.parse_args(words)
+    cut = commands.add_parser("cut")
+    cut.add_argument("--all", action="store_true")
+    cut.add_argument("--sample", type=int, default=24)
+    cut.add_argument("--seed", type=int, default=1)
+    cut.add_argument("--jobs", type=int, default=1)
+    cut.add_argument("--phase", choices=expected.PHASES)
+    cut.add_argument("--only", help="one cut by its name, with its console")
+    cut.add_argument("--broken", choices=sorted(broken.CLIENTS))
+    options = parser.parse_args(words)
     path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
     if missing := [program for program in _PROGRAMS if not shutil.which(program, path=path)]:
         print(f"The board needs programs that are not installed: {', '.join(missing)} (docs/board.md).")
         return 69
-    return _update()
+    return _update() if options.command == "update" else _cut(options)
 
 
 def _update() -> int:
@@ -50,6 +69,47 @@ def _update() -> int:
     for problem in problems:
         print(problem)
     return 0 if status == "success" and not problems else 1
+
+
+def _cut(options: argparse.Namespace) -> int:
+    """Cut the power at many points of an update."""
+    client = broken.CLIENTS.get(options.broken)
+    built = build(client.change, options.broken) if client else build()
+    recording = record(built)
+    log = write_log.read(recording.log)
+    course = _course(built, recording, log)
+    inside = list(range(recording.offered, recording.idle + 1))
+    counts = expected.require_enough(course, inside, LEAST_WRITES)
+    print(f"The update has {len(inside)} writes and flushes: {counts}.")
+    found = list(replay.cuts(log.entries, recording.offered, recording.idle, options.seed))
+    phase = options.phase or (client and client.phase)
+    if phase:
+        found = [cut for cut in found if course.phase(cut.point) == phase]
+    print(f"The power can be cut in {len(found)} ways that leave different disks.", flush=True)
+    if options.only:
+        chosen = [cut for cut in found if str(cut) == options.only]
+    else:
+        chosen = found if options.all else replay.sample(found, options.sample, options.seed)
+    survey = Survey(built, recording, course, show=bool(options.only))
+    results = survey.run(chosen, options.jobs, until_wrong=bool(client))
+    wrong = [result for result in results if result["problems"]]
+    if not (phase or options.only):
+        expected.require_enough(course, [cut.point for cut in chosen], LEAST_CUTS)
+    survived = len(results) - len(wrong)
+    print(f"{len(results)} cuts, {survived} survived, {sum(result['boots'] for result in results)} boots.")
+    for result in wrong:
+        print(f"{result['cut']} ({result['phase']}): {'; '.join(result['problems'])}")
+    if client:
+        print("The broken client was caught." if wrong else "The broken client was NOT caught.")
+    return int(bool(wrong) != bool(client))
+
+
+def _course(built: Built, recording: Recording, log: write_log.WriteLog) -> expected.Course:
+    (recording.directory / "requests.txt").write_text(requests(recording.moments))
+    installing, rebooting = (recording.reported(status) for status in ("installing", "rebooting"))
+    if installing is None or rebooting is None:
+        raise LookupError("the recorded update was not installed")
+    return expected.course(installing, rebooting, environments(built.disk, log))
 
 
 if __name__ == "__main__":
