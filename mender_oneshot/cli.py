@@ -72,7 +72,7 @@ class _Commands(click.Group):
     "--max-runtime", type=click.IntRange(0, LONGEST), metavar="SECONDS", help="Time limit for the command."
 )
 @click.option("--json", is_flag=True, help="Print one JSON object on stdout.")
-@click.version_option(__version__, "-v", "--version", message="%(version)s")
+@click.version_option(__version__, "-v", "--version", message="mender-oneshot %(version)s")
 @click.pass_context
 def cli(
     ctx: click.Context,
@@ -197,7 +197,7 @@ def _check_update(exit_code: bool) -> dict[str, Any]:
 
 @_command("download", _limit)
 def _download() -> dict[str, Any]:
-    """Download the artifact of the current deployment, or resume the download."""
+    """Download the artifact, or resume its download."""
     return {}
 
 
@@ -215,7 +215,7 @@ _stop_before = click.option(
 
 @_command("install", click.argument("file", default=""), _stop_before, _limit)
 def _install(file: str, stop_before: str | None) -> dict[str, Any]:
-    """Start the installation of the downloaded artifact, or install an artifact FILE (or URL) by hand."""
+    """Install the downloaded artifact, or a FILE or URL by hand."""
     return {"file": file, "stop_before": stop_before or ""}
 
 
@@ -239,13 +239,13 @@ def _resume(stop_before: str | None) -> dict[str, Any]:
 
 @_command("verify", click.argument("file"), _limit)
 def _verify(file: str) -> dict[str, Any]:
-    """Check whether this device would accept an artifact, and list its contents."""
+    """Check whether this device would accept an artifact."""
     return {"file": file}
 
 
 @_command("extract", click.argument("file"), click.argument("directory"), _limit)
 def _extract(file: str, directory: str) -> dict[str, Any]:
-    """Verify an artifact and extract its payload files to a new directory."""
+    """Verify an artifact and extract its files to a directory."""
     return {"file": file, "directory": directory}
 
 
@@ -318,7 +318,7 @@ def _history() -> dict[str, Any]:
 
 @_command("log", click.argument("deployment", default=""))
 def _log(deployment: str) -> dict[str, Any]:
-    """Show the log of the current or last deployment, or of DEPLOYMENT (an artifact name or an id)."""
+    """Show the log of the last deployment, or of DEPLOYMENT."""
     return {"deployment": deployment}
 
 

@@ -96,7 +96,7 @@ def lines(facts: dict[str, Any]) -> list[str]:
         why, since = facts["failure_reasons"].get(step), facts["failing_since"].get(step)
         attempts = "1 failed attempt" if times == 1 else f"{times} failed attempts"
         attempts += f" since {when(since)}" if since else ""
-        output.append(f"retrying        {step}, {attempts}" + (f": {why}" if why else ""))
+        output.append(f"retrying        {_STEPS.get(step, step)}, {attempts}" + (f": {why}" if why else ""))
     if facts["trouble"]:
         output.append(f"problem         {facts['trouble']}")
     output.append(f"next            {_next(facts)}")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 from typing import Any
 
@@ -229,12 +230,19 @@ def test_the_levels_of_the_old_client(level: str) -> None:
 
 @pytest.mark.parametrize("word", ["-v", "--version"])
 def test_the_version(word: str) -> None:
-    assert printed(word) == f"{__version__}\n"
+    assert printed(word) == f"mender-oneshot {__version__}\n"
 
 
 @pytest.mark.parametrize("line", ["--help", "-h", *(f"{command} --help" for command in COMMANDS)])
 def test_the_help_goes_to_stdout(line: str) -> None:
     assert "mender-oneshot" in printed(line)
+
+
+def test_the_help_cuts_no_sentence_at_80_columns() -> None:
+    # click asks for the size of the terminal, which the tests do not have, and then takes 80 columns.
+    lines = [line for line in printed("--help").splitlines() if re.match("  [a-z]", line)]
+    assert len(lines) >= len(COMMANDS)
+    assert [line for line in lines if not line.endswith(".")] == []
 
 
 def test_the_help_names_commands_and_exit_codes() -> None:

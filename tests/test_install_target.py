@@ -86,7 +86,7 @@ def run(root: Path, *words: str, prefix: str = "/usr/local") -> subprocess.Compl
 
 def test_the_installed_program_runs(tmp_path: Path, python: str) -> None:
     make("install", tmp_path, f"PYTHON={python}")
-    assert run(tmp_path, "--version").stdout == f"{__version__}\n"
+    assert run(tmp_path, "--version").stdout == f"mender-oneshot {__version__}\n"
     done = run(tmp_path, "check-update")
     assert done.returncode == 78
     assert "No server is configured" in done.stderr
@@ -293,7 +293,7 @@ def test_at_every_step_of_an_installation_the_program_is_whole(tmp_path: Path) -
         (programs / name).chmod(0o755)
     make("install", "", *on_a_device(tmp_path), path=f"{programs}:/usr/bin:/bin")
     seen = (tmp_path / "seen").read_text().splitlines()
-    assert set(seen) == {f"0 {__version__}"}
+    assert set(seen) == {f"0 mender-oneshot {__version__}"}
     assert len(seen) > 50
 
 
@@ -438,7 +438,7 @@ def test_a_person_who_is_not_root_can_make_a_package(for_anybody: Path) -> None:
         tree=for_anybody / "tree",
         wrapper=nobody if os.geteuid() == 0 else (),
     )
-    assert run(for_anybody / "root", "--version").stdout == f"{__version__}\n"
+    assert run(for_anybody / "root", "--version").stdout == f"mender-oneshot {__version__}\n"
 
 
 def test_an_umask_that_hides_everything_hides_nothing(tmp_path: Path) -> None:

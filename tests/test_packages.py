@@ -207,7 +207,7 @@ def test_installed_upgraded_removed_purged(root: Path, package: Path, next_packa
     documents = (root / "usr/share/doc/mender-oneshot").rglob("*.md")
     assert [link for page in documents for link in broken_links(page)] == []
     assert status(root) == "installed"
-    assert inside(root, "mender-oneshot", "--version") == f"{__version__}\n"
+    assert inside(root, "mender-oneshot", "--version") == f"mender-oneshot {__version__}\n"
     modules = root / "usr/share/mender-oneshot/mender_oneshot"
     assert len(list(modules.rglob("*.pyc"))) == len(list(modules.rglob("*.py"))) > 30
     # Nothing runs by itself.

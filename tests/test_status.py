@@ -30,6 +30,19 @@ def test_a_device_that_waits_to_be_accepted_is_told_since_when_and_what_is_next(
     )
 
 
+def test_a_step_that_is_no_command_is_shown_in_words(
+    accepted: Device, server: DevServer, release: Release
+) -> None:
+    accepted.sub_updater()
+    release()
+    accepted.ok("run", "--all")
+    server.faults.add(match="PUT */status", count=None, status=503)
+    accepted.ok("report", "--success")
+    shown = accepted.ok("status").out
+    assert "retrying        sending the result, 1 failed attempt since" in shown
+    assert "next            sending the result in " in shown
+
+
 def test_the_last_check_and_inventory_have_a_time(accepted: Device) -> None:
     assert "last check" not in accepted.ok("status").out
     accepted.ok("check-update")

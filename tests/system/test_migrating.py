@@ -45,7 +45,7 @@ systemctl restart mender-python-client
 INSTALL = OLD_SUB_UPDATER.replace("release-2", "release-3")
 OLD_WORDS = (
     ("-d /var/lib/mender -L /root/log -l debug --no-syslog show-artifact", 0, "release-2"),
-    ("-v", 0, "0."),
+    ("-v", 0, "mender-oneshot 0."),
     ("bootstrap", 0, ""),
     ("report --success --failure", 2, "nothing to report"),
     ("report", 64, "--success or --failure"),
