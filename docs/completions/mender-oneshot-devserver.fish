@@ -29,7 +29,7 @@ complete -c mender-oneshot-devserver -n '__mender_oneshot_devserver_command serv
 complete -c mender-oneshot-devserver -n '__mender_oneshot_devserver_command serve' -l host -x -d 'Address to listen on.'
 complete -c mender-oneshot-devserver -n '__mender_oneshot_devserver_command serve' -l port -x -d 'Port of the server.'
 complete -c mender-oneshot-devserver -n '__mender_oneshot_devserver_command serve' -l storage-port -x -d 'Port of the artifact links; 0 = any free one.'
-complete -c mender-oneshot-devserver -n '__mender_oneshot_devserver_command serve' -l name -x -d 'Additional name or address for the certificate.'
+complete -c mender-oneshot-devserver -n '__mender_oneshot_devserver_command serve' -l name -x -d 'Additional name or address of the server.'
 complete -c mender-oneshot-devserver -n '__mender_oneshot_devserver_command serve' -l http -d 'Disable TLS.'
 complete -c mender-oneshot-devserver -n '__mender_oneshot_devserver_command serve' -l accept-all -d 'Accept every device.'
 complete -c mender-oneshot-devserver -n '__mender_oneshot_devserver_command serve' -l user -x -d 'The only user who can log in.'

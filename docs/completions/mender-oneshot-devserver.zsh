@@ -31,7 +31,7 @@ case $state in
                     '--host=[Address to listen on.]:address:' \
                     '--port=[Port of the server.]:port:' \
                     '--storage-port=[Port of the artifact links; 0 = any free one.]:port:' \
-                    '*--name=[Additional name or address for the certificate.]:name:' \
+                    '*--name=[Additional name or address of the server.]:name:' \
                     '--http[Disable TLS.]' \
                     '--accept-all[Accept every device.]' \
                     '--user=[The only user who can log in.]:login:' \

@@ -48,7 +48,7 @@ used, 78 the address cannot be used.
     type=click.IntRange(0, 65535),
     help="Port of the artifact links; 0 = any free one.",
 )
-@click.option("--name", "names", multiple=True, help="Additional name or address for the certificate.")
+@click.option("--name", "names", multiple=True, help="Additional name or address of the server.")
 @click.option("--http", "plain", is_flag=True, help="Disable TLS.")
 @click.option("--accept-all", is_flag=True, help="Accept every device.")
 @click.option("--user", metavar="NAME:PASSWORD", help="The only user who can log in.")
