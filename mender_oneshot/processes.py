@@ -21,7 +21,8 @@ class Process(NamedTuple):
 def running() -> Iterator[Process]:
     """Yield the processes with the same root directory as this one, without itself.
 
-    A container has a root directory of its own, so its processes are left out. Yields nothing without /proc.
+    A container has a root directory of its own, so its processes are left out; only root can tell. Yields
+    nothing without /proc.
     """
     try:
         numbers = [int(name) for name in os.listdir(PROC) if name.isdigit()]
@@ -36,12 +37,10 @@ def _look(number: int) -> Process | None:
     """Return a process, or None for a thread of the kernel, and for one that has ended or is not visible."""
     place = f"{PROC}/{number}"
     try:
-        if not os.path.samestat(os.stat(f"{place}/root"), os.stat("/")):
+        if not _has_our_root(place):
             return None
         with open(f"{place}/cmdline", "rb") as file:
             line = file.read(65536)
-    except PermissionError:
-        return None
     except OSError:
         return None
     words = tuple(word.decode("utf-8", "replace") for word in line.rstrip(b"\0").split(b"\0"))
@@ -52,3 +51,10 @@ def _look(number: int) -> Process | None:
     if first.startswith(_RUN_OTHERS):
         names |= {os.path.basename(word) for word in words[1:3]}
     return Process(number, words, frozenset(names))
+
+
+def _has_our_root(place: str) -> bool:
+    try:
+        return os.path.samestat(os.stat(f"{place}/root"), os.stat("/"))
+    except PermissionError:
+        return True

@@ -122,15 +122,16 @@ def _timer(name: str) -> Timer:
     """Return the state of a timer; if systemctl fails, what its files show."""
     wanted = "LoadState,UnitFileState,ActiveState,NextElapseUSecMonotonic"
     found = properties(systemctl("show", f"--property={wanted}", name))
+    is_enabled = name in set(unit_files.enabled())
     if not found:
-        is_enabled = name in set(unit_files.enabled())
         return Timer(bool(unit_files.path(name)), is_enabled, is_enabled)
     left = None
     if at := seconds(found.get("NextElapseUSecMonotonic", "")):
         left = at - time.clock_gettime(time.CLOCK_MONOTONIC)
     return Timer(
         found.get("LoadState") == "loaded",
-        found.get("UnitFileState", "").startswith("enabled"),
+        # systemd does not report a unit as enabled if the links are in /usr, as in a read-only image.
+        is_enabled or found.get("UnitFileState", "").startswith("enabled"),
         found.get("ActiveState") == "active",
         left,
     )
@@ -200,7 +201,9 @@ def _tables(root: str) -> Iterator[str]:
 
 def _by_cron(line: Line) -> str:
     found = list(processes.running())
-    if found and not any(process.names & CRON_DAEMONS for process in found):
+    # Without process 1, other processes are hidden from this user or in another root directory.
+    sees_all = any(process.number == 1 for process in found)
+    if sees_all and not any(process.names & CRON_DAEMONS for process in found):
         raise errors.SettingsError(
             f"{line.file} has a line for mender-oneshot, but no cron daemon is running; start one: "
             f"{_start(line)}"

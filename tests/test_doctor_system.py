@@ -54,6 +54,14 @@ def test_a_timer_that_no_boot_starts_is_a_fault(system: OwnSystem) -> None:
     assert "no boot starts it" in found["message"]
 
 
+def test_a_timer_that_a_link_enables_is_fine(system: OwnSystem) -> None:
+    system.systemd(ON.replace("enabled", "disabled"), *TIMERS)
+    wants = "/etc/systemd/system/timers.target.wants"
+    for timer in TIMERS:
+        system.more += f"mkdir -p {wants}\nln -s /etc/systemd/system/{timer} {wants}\n"
+    assert check(system, "schedule")["level"] == "ok"
+
+
 def test_systemd_without_the_units_and_without_cron_runs_nothing(system: OwnSystem) -> None:
     system.systemd("LoadState=not-found UnitFileState= ActiveState=inactive")
     found = check(system, "schedule")
@@ -115,6 +123,12 @@ def test_cron_without_a_line_is_a_fault_with_a_command_that_adds_one(
     assert found["level"] == "failed"
     assert (found["command"] or "").startswith(command)
     system.more += f"{found['command']}\n"
+    assert check(system, "schedule")["level"] == "ok"
+
+
+def test_a_cron_that_this_user_cannot_see_is_not_judged(system: OwnSystem) -> None:
+    system.write("/etc/crontab", EVERY_MINUTE)
+    system.more += "mount -t tmpfs empty /proc\n"
     assert check(system, "schedule")["level"] == "ok"
 
 
