@@ -174,8 +174,8 @@ so ignore the members that you do not need. Sentences (`message`, `error`, `warn
 people and change.
 
 This page is generated from the schema in the package by `PYTHONPATH=tests .venv/bin/python -m
-helpers.json_page`. `python3 -m mender_oneshot.json_schema COMMAND` prints the JSON Schema of a
-command. The tests compare the output of each command that they run with it.
+helpers.json_page`. In a checkout, `python3 -m mender_oneshot.json_schema COMMAND` prints the JSON
+Schema of a command. The tests compare the output of each command that they run with it.
 
 Nothing is printed if the process is killed, or has to be ended after its time limit because a
 system call hangs; `--help` and `--version` print text.
