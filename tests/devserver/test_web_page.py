@@ -266,10 +266,15 @@ def test_a_shell_of_the_device_runs_in_the_page(page: Browser, device: Device, s
         assert 20 < int(size[1]) < int(columns)
         page.press("]", hold=CONTROL)
         assert page.run("return document.activeElement.id") == "terminal-close"
-        page.run("document.querySelector('#terminal textarea').focus()")
+        page.click(f"{DEVICE} [data-is=open]")
         page.press(f"exit{ENTER}")
         page.wait("#terminal-state", "The shell has ended")
 
+        with server.terminal(user="developer@example.com") as other:
+            other.new()
+            page.click(f"{DEVICE} [data-is=open]")
+            page.wait("#terminal-state", "The device starts no shell: ", "MaxPerUser")
+            other.stop()
         page.click(f"{DEVICE} [data-is=open]")
         page.wait("#terminal-state", "Connected")
         server.disconnect(code=1001)

@@ -1,6 +1,7 @@
 // The terminal of the page: xterm.js, and the messages of deviceconnect (MessagePack) over a WebSocket.
 
 import { FitAddon } from "./addon-fit.mjs";
+import { shown } from "./texts.js";
 import { Terminal } from "./xterm.mjs";
 
 const SHELL = 1;
@@ -8,6 +9,7 @@ const FAILED = 2;
 const byId = (id) => document.getElementById(id);
 const utf8 = new TextEncoder();
 let close = () => {};
+let focus = () => false;
 let openedFor = null;
 let openedBy = null;
 
@@ -91,8 +93,9 @@ export function notice(connected) {
   if (openedFor && !connected.includes(openedFor)) state("The device has disconnected.");
 }
 
-// Open a terminal to a device, in place of the one that is open.
+// Open a terminal to a device, in place of the one that is open; if that is of the same device, return to it.
 export function open(device, name, token) {
+  if (openedFor === device && focus()) return;
   close();
   openedFor = device;
   openedBy = document.activeElement;
@@ -129,7 +132,7 @@ export function open(device, name, token) {
     const type = header.get("typ");
     if (type === "shell") screen.write(body);
     else if (type === "new" && !failed) state("Connected. Ctrl-] leaves the terminal.");
-    else if (type === "new") state((ended = "The device starts no shell."));
+    else if (type === "new") state((ended = `The device starts no shell: ${shown(new TextDecoder().decode(body), 200)}`));
     else if (type === "stop") state((ended = "The shell has ended."));
   };
   socket.onclose = ({ reason }) => {
@@ -149,6 +152,11 @@ export function open(device, name, token) {
   observer.observe(byId("terminal-screen"));
   screen.focus();
 
+  focus = () => {
+    if (ended || socket.readyState !== WebSocket.OPEN) return false;
+    screen.focus();
+    return true;
+  };
   const end = () => {
     close = () => {};
     openedFor = null;
