@@ -381,7 +381,9 @@ def test_a_device_keeps_two_versions_and_no_more(tmp_path: Path) -> None:
     (share / "mender_oneshot/gone.py").write_text("# a module that the next version has no more\n")
     assert install_and_look() == (both, first)
     assert install_and_look() == (both, second)
-    make("uninstall", "", *on_a_device(tmp_path))
+    assert (
+        "device key and the state in /var/lib/mender" in make("uninstall", "", *on_a_device(tmp_path)).stdout
+    )
     assert files(tmp_path) == {}
 
 

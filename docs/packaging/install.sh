@@ -204,8 +204,8 @@ uninstall_client() {
     for page in $(client_pages); do
         rm -f "$man/man${page##*.}/${page##*/}"
     done
-    [ -n "$destdir" ] || echo "Kept the configuration in /etc/mender, the scripts in /usr/share/mender, and the device key" \
-        "and the state in /var/lib/mender; remove them yourself if this device is not to be used again."
+    [ -n "$destdir" ] || echo "Kept the configuration in /etc/mender, the scripts in /usr/share/mender, and the" \
+        "device key and the state in /var/lib/mender; remove them if you do not need them."
 }
 
 # The development server needs no file of the client, so that a desk can have either one or both.

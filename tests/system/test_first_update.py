@@ -43,6 +43,7 @@ def overlay(lower: Path, place: Path, root: Path) -> Iterator[None]:
 @pytest.fixture
 def network() -> Iterator[tuple[str, ...]]:
     """A network of its own, in which the ports of the page are free; yields the command that enters it."""
+    need_root("unshare", "nsenter", "ip")
     with subprocess.Popen(["unshare", "--net", "sleep", "infinity"]) as holder:
         there = Path(f"/proc/{holder.pid}/ns/net")
         try:
@@ -92,7 +93,7 @@ class Desk:
 
 @pytest.fixture
 def desk(tmp_path: Path, network: tuple[str, ...]) -> Iterator[Desk]:
-    need_root("systemd-nspawn", "nsenter", "make", "mender-artifact", "ip")
+    need_root("systemd-nspawn", "make", "mender-artifact")
     with overlay(Path("/"), tmp_path / "desk", tmp_path / "root"):
         root = tmp_path / "root"
         for name in ("proc", "sys", "dev"):
