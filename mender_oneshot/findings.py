@@ -108,7 +108,7 @@ def several(
 
 
 def counts(found: list[Finding]) -> dict[str, int]:
-    """Return how many checks passed, failed or were skipped, and how many of the passed ones warn.
+    """Return how many checks passed, failed or were skipped, and how many of all gave a warning.
 
     A check with several findings counts once.
     """
@@ -118,9 +118,8 @@ def counts(found: list[Finding]) -> dict[str, int]:
             names[one.level].add(one.name)
     failed = names[FAILED]
     skipped = names[SKIPPED] - failed
-    warned = names[WARNING] - failed - skipped
     passed = len({one.name for one in found}) - len(failed) - len(skipped)
-    return {"passed": passed, "failed": len(failed), "warnings": len(warned), "skipped": len(skipped)}
+    return {"passed": passed, "failed": len(failed), "warnings": len(names[WARNING]), "skipped": len(skipped)}
 
 
 def summary(found: list[Finding]) -> str:

@@ -162,7 +162,7 @@ _SUMMARY = members_of(
     {
         "passed": typed("integer", "the checks that found nothing wrong"),
         "failed": typed("integer", "the checks that failed"),
-        "warnings": typed("integer", "the checks that passed with a warning"),
+        "warnings": typed("integer", "the checks that gave a warning"),
         "skipped": typed("integer", "the checks that were skipped"),
     },
     description="how many checks there were of each kind",

@@ -465,3 +465,13 @@ def test_a_message_of_another_program_adds_no_command(accepted: Device) -> None:
     [found] = [one for one in accepted.run("doctor", "--json").json["checks"] if one["id"] == "steps"]
     assert found["message"].endswith("x: rm -rf /")
     assert found["command"] is None
+
+
+def test_a_check_with_a_fault_and_a_warning_is_counted_as_both(accepted: Device) -> None:
+    accepted.sub_updater()
+    accepted.configure(TenantToken="secret-token", SkipVerify=1, ServreURL=1)
+    (accepted.conf / "mender.conf").chmod(0o644)
+    done = accepted.run("doctor", "--json")
+    assert len([one for one in done.json["checks"] if one["id"] == "configuration"]) == 3
+    assert done.json["summary"] == {"passed": 15, "failed": 2, "warnings": 1, "skipped": 1}
+    assert accepted.run("doctor").out.splitlines()[-1] == "2 of 18 checks failed, 1 warning, 1 skipped."

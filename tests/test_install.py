@@ -107,7 +107,8 @@ def test_a_sub_updater_that_cannot_start_is_a_reported_failure(
     assert "the update has failed" in done.err
     assert why in done.err
     if text is not None:
-        assert why in downloaded.run("doctor").out
+        found = downloaded.run("doctor", "--json").json["checks"]
+        assert [why in one["message"] for one in found if one["id"] == "sub-updater"] == [True]
     assert not (downloaded.data / "update.lock").exists()
     downloaded.ok("run", "--all")
     assert server.status(wanted) == "failure"
