@@ -9,7 +9,6 @@ from . import (
     console,
     errors,
     inherited,
-    json_object,
     libraries,
     logs,
     paths,
@@ -56,6 +55,8 @@ def execute(options: Options) -> int:
             sentence = "Interrupted; what was downloaded is kept, and the next run will resume."
             log.warning("%s", sentence)
         if options.json:
+            from . import json_object
+
             output.write_facts(json_object.failure(None, "interrupted", sentence, INTERRUPTED), ())
         return INTERRUPTED
 

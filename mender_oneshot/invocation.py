@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 
-from . import disk, errors, identity, owner, pacing, paths, plan, snapshot, state, state_store, steps
+from . import disk, errors, identity, owner, paths, plan, snapshot, state, state_store, steps
 from .context import Connection, Context, Done, IdentityScript, Outcome, Progress
 from .deadline import deadline
 from .deployment_log import Handler
@@ -106,9 +106,11 @@ def _run(context: Context, options: Options, on_done: Callable[[Done], None]) ->
     store, settings = context.store, context.settings
     if not settings.servers:
         raise no_server(settings)
+    by_hand = sys.stdout.isatty()
+    if options.force or by_hand:
+        from . import pacing  # timers do not need it
     if options.force:
         store.state, settings = pacing.forced(store.state, settings)
-    by_hand = sys.stdout.isatty()
     for turn in range(MOST_STEPS if options.every_step else 1):
         known, paced = store.state, settings
         if by_hand and turn == 0:

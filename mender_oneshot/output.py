@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from . import console, findings, json_object, logs, streams, syslog
+from . import console, findings, logs, streams, syslog
 from .context import Done, Progress
 from .errors import Error
 from .findings import Finding
@@ -52,6 +52,8 @@ class Output:
     def write_facts(self, facts: Mapping[str, Any], lines: Iterable[str]) -> None:
         """Print facts as one JSON object, or else the lines that describe them."""
         if self._options.json:
+            from . import json_object  # timers do not need it
+
             self.write(json_object.text(dict(facts), self.warnings))
         else:
             self.write_text(lines)
@@ -102,6 +104,8 @@ def _as_json(command: str, done: list[Done], error: Error | None, code: int) -> 
     elif steps:
         members |= steps[0]
     if error:
+        from . import json_object
+
         step = error.step or (None if command == "run" else command)
         members |= json_object.failure(step, error.word, str(error), code)
     return members
