@@ -26,6 +26,7 @@ RDEPENDS:${PN} = "\
     ca-certificates \
     python3-click \
     python3-core \
+    python3-compression \
     python3-crypt \
     python3-cryptography \
     python3-datetime \
