@@ -218,6 +218,12 @@ def test_updates_are_installed_without_any_other_program(board: Board) -> None:
     assert board.server.status_history(deployment) == [*WITHOUT_REBOOT, "failure"]
     assert board.text(RELEASE) == "level=2\n"
     assert "the application of this release does not start" in last_message(board, deployment)
+    # The story ends in the syslog of the run that cron started, with the reason.
+    log = read(board.root / "var/log/messages")
+    (told,) = [line for line in log.splitlines() if f"Reported failure for deployment {deployment}: " in line]
+    assert "daemon.warn mender-oneshot" in told
+    assert "the application of this release does not start" in told
+    assert "Installed release-2." in log
     deployment = board.install("release-4", "by-itself", {"release": "level=4"})
     assert board.server.status_history(deployment) == [*WITH_REBOOT, "success"]
     assert board.calls() == [
