@@ -33,7 +33,7 @@ from . import (
     unit_files,
 )
 from .configuration_checks import Configuration
-from .findings import Finding, finding, several
+from .findings import Finding, Skipped, finding, several
 from .server_checks import if_known, known_state
 from .settings import Settings
 from .units import duration, when
@@ -97,7 +97,7 @@ def _clock(settings: Settings) -> str:
 
 
 def _contact(settings: Settings) -> str:
-    known, now = known_state(settings), snapshot.look(settings.places)
+    known, now = _readable_state(settings), snapshot.look(settings.places)
     installing = now.lock is not None or known.deployment is not None
     return schedule_checks.contact(settings, known, now.time, installing=installing)
 
@@ -127,8 +127,16 @@ def _not_writable(path: str) -> str:
     return f"{path} has an attribute that prevents writing (lsattr -d); remove it: chattr -ia {path}"
 
 
+def _readable_state(settings: Settings) -> state.State:
+    """Return the state; raise `Skipped` if it cannot be read, which `_state` reports."""
+    try:
+        return state_store.load(settings.places.data(paths.STATE))
+    except (state.Unreadable, errors.Error) as error:
+        raise Skipped("Not checked, because the state cannot be read.") from error
+
+
 def _failing_steps(settings: Settings) -> Iterator[errors.Error]:
-    for step, failure in known_state(settings).failures.items():
+    for step, failure in _readable_state(settings).failures.items():
         if failure.failed and failure.times > 1:
             why = failure.why or "no reason is known."
             yield errors.TemporaryError(f"The step {step} has failed {failure.times} times in a row: {why}")

@@ -475,3 +475,9 @@ def test_a_check_with_a_fault_and_a_warning_is_counted_as_both(accepted: Device)
     assert len([one for one in done.json["checks"] if one["id"] == "configuration"]) == 3
     assert done.json["summary"] == {"passed": 15, "failed": 2, "warnings": 1, "skipped": 1}
     assert accepted.run("doctor").out.splitlines()[-1] == "2 of 18 checks failed, 1 warning, 1 skipped."
+
+
+def test_what_needs_a_state_that_cannot_be_read_is_skipped(accepted: Device) -> None:
+    (accepted.data / "mender-oneshot.json").write_text("{")
+    found = {check["id"]: check["level"] for check in accepted.run("doctor", "--json").json["checks"]}
+    assert (found["state"], found["steps"], found["contact"]) == ("failed", "skipped", "skipped")
