@@ -2,6 +2,7 @@
 
 import hashlib
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,7 +45,8 @@ class Built(NamedTuple):
 def build(change: root_fs.Change | None = None, name: str = "board") -> Built:
     """Build what is missing; `change` changes the client in all roots, and `name` tells such boards apart."""
     CACHE.mkdir(parents=True, exist_ok=True)
-    directory = CACHE / f"{name}-{_digest()[:12]}"
+    more = [HERE / "broken.py"] if change else []
+    directory = CACHE / f"{name}-{_digest(more)[:12]}"
     built = Built(directory)
     if (directory / "done").exists():
         return built
@@ -78,9 +80,9 @@ def _make_artifact(path: Path, image: Path, release: str) -> None:
     )
 
 
-def _digest() -> str:
+def _digest(more: Sequence[Path]) -> str:
     """Return a digest of all that the files are made from, Debian's packages excepted."""
-    files = [HERE / source for source in _SOURCES]
+    files = [*more, *(HERE / source for source in _SOURCES)]
     for directory in (REPO / "mender_oneshot", HERE / "root", HERE / "initrd", HERE / "loader"):
         files += [path for path in directory.rglob("*") if path.is_file() and path.suffix != ".pyc"]
     found = hashlib.sha256()

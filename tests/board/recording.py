@@ -85,6 +85,7 @@ def record(built: Built, *, show: bool = False) -> Recording:
     if kept.exists():
         found: Recording = pickle.loads(kept.read_bytes())
         return found
+    print("Recording an update; the numbers are those of the writes and flushes.", flush=True)
     directory.mkdir(exist_ok=True)
     log, board = directory / "writes.log", directory / "disk.img"
     log.write_bytes(b"")
@@ -94,6 +95,7 @@ def record(built: Built, *, show: bool = False) -> Recording:
     def note(seen: Seen) -> None:
         request = f"{seen.method} {seen.path} {seen.status}"
         moments.append(Moment(write_log.count(log), request, server.snapshot()))
+        print(f"{moments[-1].entries:6} {request}", flush=True)
 
     with BoardServer(built.server, note) as server:
         with Machine(board, server.ports, log=log, show=show) as machine:
