@@ -90,11 +90,17 @@ def _cut(options: argparse.Namespace) -> int:
         chosen = [cut for cut in found if str(cut) == options.only]
     else:
         chosen = found if options.all else replay.sample(found, options.sample, options.seed)
+    if not (phase or options.only):
+        expected.require_enough(course, [cut.point for cut in chosen], LEAST_CUTS)
+    if not chosen:
+        print("There is no such cut.")
+        return 64
     survey = Survey(built, recording, course, show=bool(options.only))
     results = survey.run(chosen, options.jobs, until_wrong=bool(client))
     wrong = [result for result in results if result["problems"]]
-    if not (phase or options.only):
-        expected.require_enough(course, [cut.point for cut in chosen], LEAST_CUTS)
+    if not client and len(results) < len(chosen):
+        print(f"{len(chosen) - len(results)} cuts were not judged; the reason is above.")
+        return 1
     survived = len(results) - len(wrong)
     print(f"{len(results)} cuts, {survived} survived, {sum(result['boots'] for result in results)} boots.")
     for result in wrong:

@@ -45,7 +45,7 @@ Change = Callable[[Path], None]
 
 
 def build(image: Path, debian: Path, ca: Path, release: str, change: Change | None = None) -> None:
-    """Write the image of one release; the same input gives the same bytes."""
+    """Write the image of one release."""
     with tempfile.TemporaryDirectory(dir=image.parent) as name:
         root = Path(name) / "root"
         root.mkdir(mode=0o755)
