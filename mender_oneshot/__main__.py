@@ -2,8 +2,9 @@
 
 import os
 import sys
+import time
 
-from . import fast_path, streams
+from . import idle, streams
 
 
 def main() -> int:
@@ -20,11 +21,16 @@ def main() -> int:
 
 
 def _main() -> int:
+    kind = idle.kind_of(sys.argv[1:])
+    unwatched = not os.isatty(1)  # on a terminal, the whole invocation prints that there is nothing to do
+    if unwatched and kind and idle.lasts(kind, time.time()):
+        return 0
     if None in (sys.stdin, sys.stdout, sys.stderr):
         streams.open_missing()
+    from . import fast_path  # only here, because it imports the configuration and the state
+
     options = fast_path.parse(sys.argv[1:])
-    # On a terminal, the whole invocation prints that there is nothing to do.
-    if options and not sys.stdout.isatty() and fast_path.nothing_due(options):
+    if unwatched and options and fast_path.nothing_due(options, kind):
         return 0
     if sys.flags.no_site:  # the installed program starts with -S; from here on it may need its libraries
         import site

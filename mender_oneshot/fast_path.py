@@ -3,9 +3,10 @@
 Importing click takes longer than all the rest of a `run` that finds nothing due.
 """
 
+import time
 from typing import Any
 
-from . import errors, paths, plan, settings, snapshot, state, state_store
+from . import errors, idle, paths, plan, settings, snapshot, state, state_store
 from .options import LEVELS, Options
 
 _FILES = {
@@ -72,14 +73,15 @@ def _terminal(arguments: tuple[str, ...]) -> Options | None:
     return None if len(arguments) % 2 else Options("terminal", **chosen)
 
 
-def nothing_due(options: Options) -> bool:
+def nothing_due(options: Options, kind: str) -> bool:
     """Return whether `run` can exit at once.
 
-    Reads the configuration and the state without the lock, and writes nothing. False if either of them has a
-    problem, which the whole invocation reports.
+    Reads the configuration and the state without the lock. False if either of them has a problem, which the
+    whole invocation reports. With the `kind` of a command line, tells the next runs (`idle`).
     """
     if options.command != "run":
         return False
+    began = time.time()
     try:
         chosen = settings.load(paths.find_places(options.config, options.fallback_config, options.data))
         known = state_store.load(chosen.places.data(paths.STATE))
@@ -87,4 +89,16 @@ def nothing_due(options: Options) -> bool:
         return False
     if chosen.warnings or known.damaged or not chosen.servers or known.spread < 0:
         return False
-    return plan.next_step(known, chosen, snapshot.look(chosen.places), options.only) is None
+    now = snapshot.look(chosen.places)
+    step, wait = plan.due(known, chosen, now, options.only)
+    if step:
+        return False
+    if kind and _goes_by_the_clock(known, chosen, now):
+        idle.note(kind, began, wait)
+    return True
+
+
+def _goes_by_the_clock(known: state.State, chosen: settings.Settings, now: snapshot.Snapshot) -> bool:
+    """Return whether only the clock, the configuration and the state decide when the next step is due."""
+    installs = known.handoff is not None or now.lock is not None or now.interrupted is not None
+    return not installs and not plan.spread_remaining(known, chosen, now)

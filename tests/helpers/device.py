@@ -112,6 +112,7 @@ class Device(StateFile):
                 "MENDER_CONF_DIR": str(self.conf),
                 "MENDER_DATA_DIR": str(self.scripts),
                 "MENDER_DATASTORE_DIR": str(self.data),
+                "MENDER_RUN_DIR": str(self.root / "run"),
                 "PYTHONPATH": str(REPO),
                 "PYTHONWARNINGS": "error",
             }
