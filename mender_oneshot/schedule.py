@@ -12,7 +12,12 @@ CRONTABS = ("/etc/crontabs", "/var/spool/cron/crontabs")
 """The directories of busybox crond: of Alpine, and busybox's own."""
 
 _DISABLED = "#* * * * *"
-LINE = "* * * * * /usr/local/bin/mender-oneshot --syslog run --all"
+_IDLE = "/usr/local/share/mender-oneshot/cron/idle.sh"
+LINE = (
+    f"* * * * * {{ [ -r {_IDLE} ] && . {_IDLE} && idle all; }} || "
+    "/usr/local/bin/mender-oneshot --syslog run --all"
+)
+"""The line of `cron/busybox-crontab`."""
 _SECONDS = 60
 
 

@@ -3,6 +3,7 @@
 import os
 import re
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from mender_oneshot.devserver import DevServer
 DEBIAN = REPO / "cron/mender-oneshot"
 BUSYBOX = REPO / "cron/busybox-crontab"
 PROGRAM = "/usr/local/bin/mender-oneshot"
+IDLE = "/usr/local/share/mender-oneshot/cron/idle.sh"
 TICKS = 25
 
 
@@ -33,7 +35,7 @@ def enabled(text: str) -> str:
 def words() -> list[str]:
     """What the lines call the program with."""
     (job,) = jobs(BUSYBOX.read_text())
-    program, *rest = job.removeprefix("* * * * * ").split()
+    program, *rest = job.rpartition(" || ")[2].split()
     assert program == PROGRAM
     return rest
 
@@ -54,7 +56,8 @@ def test_enabled_it_does_as_busybox_does() -> None:
     path, job = jobs(enabled(DEBIAN.read_text()))
     assert set(os.defpath.split(":")) <= set(path.removeprefix("PATH=").split(":"))
     unless = f"[ -d /run/systemd/system ] || [ ! -x {PROGRAM} ]"
-    assert job == f"* * * * * root {unless} || {PROGRAM} {' '.join(words())}"
+    (other,) = jobs(BUSYBOX.read_text())
+    assert job == f"* * * * * root {unless} || {other.removeprefix('* * * * * ')}"
 
 
 @pytest.mark.real
@@ -81,6 +84,43 @@ def test_where_systemd_runs_or_the_program_is_gone_the_debian_line_does_nothing(
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert (tmp_path / "called").exists() == (there and not systemd)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("line", ["Debian", "busybox"])
+@pytest.mark.parametrize("shell", ["/bin/sh", "/bin/bash", "busybox sh"])
+def test_while_nothing_is_due_the_line_starts_no_program(
+    accepted: Device, tmp_path: Path, shell: str, line: str
+) -> None:
+    need("unshare", "busybox")
+    program = tmp_path / "mender-oneshot"
+    program.write_text(f"#!/bin/sh\necho called >>{tmp_path}/called\n")
+    program.chmod(0o755)
+    text = enabled(DEBIAN.read_text()) if line == "Debian" else BUSYBOX.read_text()
+    job = jobs(text)[-1].removeprefix("* * * * * ").removeprefix("root ")
+    job = job.replace(PROGRAM, str(program)).replace(IDLE, str(REPO / "cron/idle.sh"))
+
+    def called() -> bool:
+        (tmp_path / "called").unlink(missing_ok=True)
+        command = [*shell.split(), "-c", job]
+        quiet = ["unshare", "-m", "sh", "-euc", 'mount -t tmpfs run /run; exec "$@"', "sh", *command]
+        done = subprocess.run(quiet, env=accepted.env(), capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+        return (tmp_path / "called").exists()
+
+    accepted.ok("run", "--all")
+    assert called()
+    long_ago(accepted)
+    accepted.ok(*words())
+    assert not called()
+    accepted.configure(UpdatePollIntervalSeconds=600)
+    assert called()
+
+
+def long_ago(device: Device) -> None:
+    """Make the files of the device older than the minute of a tick."""
+    for path in (device.conf, device.data, *device.conf.iterdir(), *device.data.iterdir()):
+        os.utime(path, (time.time() - 60,) * 2)
 
 
 def test_ticks_with_nothing_due_ask_nobody_and_say_nothing(accepted: Device, server: DevServer) -> None:

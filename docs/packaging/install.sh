@@ -60,7 +60,7 @@ replace() { # MODE FILE, the content on stdin
 
 # The same for a file of the repository that names the launcher.
 replace_with_prefix() { # SOURCE FILE
-    text=$(sed "s|/usr/local/bin/|$prefix/bin/|g" "$1")
+    text=$(sed -E "s@/usr/local/(bin|share)/@$prefix/\1/@g" "$1")
     printf '%s\n' "$text" | replace 644 "$2"
 }
 

@@ -35,7 +35,7 @@ crond -b -l 8 -c /var/spool/cron/crontabs
 # The second line is another device on this board, its server never there; the third proves that cron mails.
 CRONTAB = """MAILTO=root
 {line}
-* * * * * MENDER_CONF_DIR=/etc/elsewhere MENDER_DATASTORE_DIR=/var/lib/elsewhere {command}
+* * * * * export MENDER_CONF_DIR=/etc/elsewhere MENDER_DATASTORE_DIR=/var/lib/elsewhere; {command}
 * * * * * echo this is mailed
 """
 
