@@ -12,7 +12,7 @@ CRONTABS = ("/etc/crontabs", "/var/spool/cron/crontabs")
 """The directories of busybox crond: of Alpine, and busybox's own."""
 
 _DISABLED = "#* * * * *"
-_IDLE = "/usr/local/share/mender-oneshot/cron/idle.sh"
+_IDLE = "/usr/local/share/mender-oneshot/idle.sh"
 LINE = (
     f"* * * * * {{ [ -r {_IDLE} ] && . {_IDLE} && idle all; }} || "
     "/usr/local/bin/mender-oneshot --syslog run --all"

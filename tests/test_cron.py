@@ -17,7 +17,7 @@ from mender_oneshot.devserver import DevServer
 DEBIAN = REPO / "cron/mender-oneshot"
 BUSYBOX = REPO / "cron/busybox-crontab"
 PROGRAM = "/usr/local/bin/mender-oneshot"
-IDLE = "/usr/local/share/mender-oneshot/cron/idle.sh"
+IDLE = "/usr/local/share/mender-oneshot/idle.sh"
 TICKS = 25
 
 

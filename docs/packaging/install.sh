@@ -129,6 +129,7 @@ sys.exit(main())
 END
 
     if with systemd; then install_units; fi
+    replace 644 "$destdir$share/idle.sh" < cron/idle.sh
     if with cron; then install_cron; fi
     if with man; then
         for page in $(client_pages); do
@@ -148,7 +149,7 @@ install_units() {
 install_cron() {
     for file in cron/*; do
         case $file in
-            cron/README.md | cron/mender-oneshot) ;;
+            cron/README.md | cron/mender-oneshot | cron/idle.sh) ;;
             *) replace_with_prefix "$file" "$destdir$share/$file" ;;
         esac
     done
