@@ -129,7 +129,7 @@ sys.exit(main())
 END
 
     if with systemd; then install_units; fi
-    replace 644 "$destdir$share/idle.sh" < cron/idle.sh
+    if with systemd || with cron; then replace 644 "$destdir$share/idle.sh" < cron/idle.sh; fi
     if with cron; then install_cron; fi
     if with man; then
         for page in $(client_pages); do
