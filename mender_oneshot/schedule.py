@@ -11,12 +11,11 @@ CRON_FILE = "/etc/cron.d/mender-oneshot"
 CRONTABS = ("/etc/crontabs", "/var/spool/cron/crontabs")
 """The directories of busybox crond: of Alpine, and busybox's own."""
 
-_DISABLED = "#* * * * *"
+EVERY_MINUTE = "* * * * *"
+COMMAND = "/usr/local/bin/mender-oneshot --syslog run --all"
+_DISABLED = f"#{EVERY_MINUTE}"
 _IDLE = "/usr/local/share/mender-oneshot/idle.sh"
-LINE = (
-    f"* * * * * {{ [ -r {_IDLE} ] && . {_IDLE} && idle all; }} || "
-    "/usr/local/bin/mender-oneshot --syslog run --all"
-)
+_LINE = f"{EVERY_MINUTE} {{ [ -r {_IDLE} ] && . {_IDLE} && idle all; }} || {COMMAND}"
 """The line of `cron/busybox-crontab`."""
 _SECONDS = 60
 
@@ -76,7 +75,7 @@ def enable(schedule: Schedule) -> None:
         _replace(schedule.file, "\n".join(lines), 0o644)
         return
     separator = "\n" if content and not content.endswith("\n") else ""
-    _replace(schedule.file, f"{content}{separator}{LINE}\n", 0o600)
+    _replace(schedule.file, f"{content}{separator}{_LINE}\n", 0o600)
     # busybox crond reads only the crontabs that are named here.
     _replace(f"{os.path.dirname(schedule.file)}/cron.update", "root\n", 0o600)
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from . import errors, processes, unit_files
 from .findings import Skipped, Warned
-from .schedule import CRON_FILE, CRONTABS, LINE, TIMERS
+from .schedule import COMMAND, CRON_FILE, CRONTABS, EVERY_MINUTE, TIMERS
 from .settings import Settings
 from .state import State
 from .units import duration, when
@@ -242,15 +242,15 @@ def _no_cron() -> Exception:
             f"{_NOTHING}: its line in {CRON_FILE} is disabled; enable it: sed -i 's/^#[*]/*/' {CRON_FILE}"
         )
     if os.path.isdir(os.path.dirname(CRON_FILE)):
-        user = LINE.replace("* /", "* root /")
         return errors.SettingsError(
-            f"{_NOTHING}: no crontab has a line for it; add one: echo '{user}' > {CRON_FILE}"
+            f"{_NOTHING}: no crontab has a line for it; add one: "
+            f"echo '{EVERY_MINUTE} root {COMMAND}' > {CRON_FILE}"
         )
     for directory in CRONTABS:
         if os.path.isdir(directory):
             return errors.SettingsError(
                 f"{_NOTHING}: no crontab has a line for it; add one: "
-                f"echo '{LINE}' >> {directory}/root && echo root > {directory}/cron.update"
+                f"echo '{EVERY_MINUTE} {COMMAND}' >> {directory}/root && echo root > {directory}/cron.update"
             )
     return Skipped(
         "This system has neither systemd nor cron, so whatever runs mender-oneshot was not checked."
