@@ -412,4 +412,5 @@ def test_verify_shows_what_is_in_an_artifact(device: Device, tmp_path: Path) -> 
         "depends": {"shape": ["round", "flat"]},
         "clears_provides": ["*"],
         "files": [{"name": "app", "size": 7, "sha256": sum_}],
+        "warnings": [],
     }
