@@ -285,7 +285,7 @@ def test_a_check_while_a_result_is_queued_has_not_failed(installing: Device, ser
     assert installing.run("check-update").code == 75
     assert list(installing.ok("status", "--json").json["failures"]) == ["deliver"]
     shown = installing.ok("status").out
-    assert "deliver, 1 failed attempt since " in shown
+    assert "sending the result, 1 failed attempt since " in shown
     assert "answered 503" in shown
 
 

@@ -84,10 +84,10 @@ def error_text(message: Message) -> str:
 
 
 def running(mark: str) -> bool:
-    """Return whether a process has this argument."""
+    """Return whether a `sleep` has this argument; `nohup sleep` has not ignored SIGHUP yet."""
     for process in Path("/proc").iterdir():
         try:
-            if process.name.isdecimal() and mark.encode() in (process / "cmdline").read_bytes().split(b"\0"):
+            if process.name.isdecimal() and (process / "cmdline").read_bytes() == f"sleep\0{mark}\0".encode():
                 return True
         except OSError:
             continue
