@@ -192,7 +192,9 @@ def test_a_time_that_cannot_be_noted_is_no_error(accepted: Device, obstacle: str
     assert (done.out, done.err) == ("", "")
 
 
-AGES = st.none() | st.integers(-200, 200).filter(bool)
+AGES = (
+    st.none() | st.integers(-200, -30) | st.integers(30, 200)
+)  # never so close that the shells take as long
 
 
 @settings(max_examples=60, deadline=None)
