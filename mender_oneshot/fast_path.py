@@ -77,7 +77,7 @@ def nothing_due(options: Options, kind: str) -> bool:
     """Return whether `run` can exit at once.
 
     Reads the configuration and the state without the lock. False if either of them has a problem, which the
-    whole invocation reports. With the `kind` of a command line, tells the next runs (`idle`).
+    whole invocation reports. With the `kind` of a command line, leaves the time for the next runs (`idle`).
     """
     if options.command != "run":
         return False

@@ -1,7 +1,7 @@
 """Whether a `run` can exit at once because the last one found nothing due, without reading a file.
 
-A `run` that finds nothing due leaves two empty files in /run: the time stamp of one is the time when it
-looked, that of the other the time until which nothing will be due. Until then nothing is due, unless the
+A `run` that finds nothing due leaves two empty files in /run: the time stamp of one is the time of that
+run, that of the other the time until which nothing will be due. Until then nothing is due, unless the
 configuration, the state or the data directory has changed, or the clock was set back; a clock that was set
 forward ends the wait early. A reboot removes both files.
 

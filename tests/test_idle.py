@@ -77,14 +77,14 @@ def runs(device: Device, server: DevServer) -> bool:
     return len(server.requests) > asked
 
 
-def test_the_next_run_and_every_shell_know_that_nothing_is_due(resting: Device, server: DevServer) -> None:
+def test_the_next_run_and_every_shell_find_that_nothing_is_due(resting: Device, server: DevServer) -> None:
     assert sorted(path.name for path in notes(resting).iterdir()) == ["all.since", "all.until"]
     assert [is_idle(resting, shell) for shell in SHELLS] == [True] * len(SHELLS)
     assert not runs(resting, server)
     assert not any(is_idle(resting, shell, kind) for shell in SHELLS for kind in ("update", "inventory"))
 
 
-def test_nothing_of_it_is_for_another_command_line(resting: Device, server: DevServer) -> None:
+def test_other_command_lines_ignore_the_time_stamps(resting: Device, server: DevServer) -> None:
     conf = str(resting.conf / "mender.conf")
     for words in (["-c", conf, "run"], ["--data", str(resting.data), "run"], ["run", "--force"]):
         asked = len(server.requests)
@@ -128,7 +128,7 @@ CHANGES: dict[str, Callable[[Device], object]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_after_a_change_the_next_run_looks_for_itself(
+def test_after_a_change_the_next_run_reads_its_files_again(
     resting: Device, server: DevServer, change: str
 ) -> None:
     CHANGES[change](resting)
@@ -199,7 +199,7 @@ AGES = (
 
 @settings(max_examples=60, deadline=None)
 @given(since=AGES, until=AGES, others=st.lists(AGES, min_size=5, max_size=5))
-def test_shells_and_python_judge_alike(
+def test_shells_and_python_come_to_the_same_result(
     tmp_path_factory: pytest.TempPathFactory, since: int | None, until: int | None, others: list[int | None]
 ) -> None:
     root = tmp_path_factory.mktemp("any")
@@ -273,7 +273,9 @@ def days(tmp_path: Path, fork_server: ForkServer) -> Callable[[str, str], list[s
     return live_three_hours
 
 
-def test_no_step_of_three_hours_comes_later(tmp_path: Path, days: Callable[[str, str], list[str]]) -> None:
+def test_no_step_in_three_hours_comes_later_with_the_time_stamps(
+    tmp_path: Path, days: Callable[[str, str], list[str]]
+) -> None:
     usual = days("without", "/proc/none")
     assert len(usual) > 10
     assert days("with", str(tmp_path / "with" / "run")) == usual
