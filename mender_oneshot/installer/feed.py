@@ -163,7 +163,7 @@ class Feed:
     def _ended_early(self) -> ModuleFailed:
         return ModuleFailed(
             f"The update module {self._module.name} stopped reading in {self._call} before the payload was "
-            "complete; its output is in the log."
+            f"complete{output.reason(self._process.printed_from)}"
         )
 
     def _begin_files(self) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from .. import scripts
+from . import output
 from . import process as processes
 
 ANSWER_LIMIT = 4096
@@ -47,7 +48,7 @@ class Module(NamedTuple):
         process = self.start(name, stdout=subprocess.PIPE)
         pipe = process.stdout
         try:
-            output = self._read(process, pipe.fileno(), name) if pipe else b""
+            answer = self._read(process, pipe.fileno(), name) if pipe else b""
         except BaseException:
             if process.poll() is None:  # the time limit of the command has passed
                 processes.stop(process)
@@ -55,7 +56,7 @@ class Module(NamedTuple):
         finally:
             if pipe:
                 pipe.close()
-        text = output.decode("utf-8", "replace").removesuffix("\n") or answers[0]
+        text = answer.decode("utf-8", "replace").removesuffix("\n") or answers[0]
         if text not in answers:
             processes.kill_session(process.pid)
             raise ModuleFailed(
@@ -64,7 +65,7 @@ class Module(NamedTuple):
             )
         return text
 
-    def start(self, name: str, stdout: int | None = None) -> "subprocess.Popen[bytes]":
+    def start(self, name: str, stdout: int | None = None) -> processes.Started:
         """Start a call in a session of its own; raises `ModuleFailed` or `errors.DiskError`."""
         if not self.command:
             raise ModuleFailed(f"The update module {self.name} is missing in this system; install it.")
@@ -81,7 +82,7 @@ class Module(NamedTuple):
                 f"The update module {self.name} cannot be started: {scripts.explain(self.command[0], error)}."
             ) from error
 
-    def wait(self, process: "subprocess.Popen[bytes]", name: str, end: float) -> None:
+    def wait(self, process: processes.Started, name: str, end: float) -> None:
         """Wait for a call to end; raises `ModuleFailed` if it fails, or is not over at `end` (monotonic).
 
         A call that fails leaves no process behind. What one that succeeds has left running may be a service
@@ -98,9 +99,8 @@ class Module(NamedTuple):
         if code:
             processes.kill_session(process.pid)
             how = f"signal {-code}" if code < 0 else f"exit code {code}"
-            raise ModuleFailed(
-                f"The update module {self.name} failed in {name} ({how}); its output is in the log."
-            )
+            why = output.reason(process.printed_from)
+            raise ModuleFailed(f"The update module {self.name} failed in {name} ({how}){why}")
 
     def too_slow(self, process: "subprocess.Popen[bytes]", name: str) -> ModuleFailed:
         """Stop a call that has taken too long, and return the error to raise."""
@@ -110,17 +110,17 @@ class Module(NamedTuple):
             "stopped; raise ModuleTimeoutSeconds if it needs longer."
         )
 
-    def _read(self, process: "subprocess.Popen[bytes]", pipe: int, name: str) -> bytes:
+    def _read(self, process: processes.Started, pipe: int, name: str) -> bytes:
         """Return what a call prints until it ends, its children or not."""
         end = time.monotonic() + self.seconds
         os.set_blocking(pipe, False)
-        output, ended, pause = b"", False, 0.001
+        answer, ended, pause = b"", False, 0.001
         while True:
             ended = process.poll() is not None
             with contextlib.suppress(BlockingIOError):
                 while piece := os.read(pipe, ANSWER_LIMIT):
-                    output += piece
-                    if len(output) > ANSWER_LIMIT:
+                    answer += piece
+                    if len(answer) > ANSWER_LIMIT:
                         processes.stop(process)
                         raise ModuleFailed(
                             f"The update module {self.name} printed more than {ANSWER_LIMIT} bytes to "
@@ -131,4 +131,4 @@ class Module(NamedTuple):
             time.sleep(pause)
             pause = min(pause * 2, 0.05)
         self.wait(process, name, end)
-        return output
+        return answer

@@ -18,6 +18,12 @@ GRACE_SECONDS = 10.0
 log = logging.getLogger(__name__)
 
 
+class Started(subprocess.Popen[bytes]):
+    """A process that `start` has started; `printed_from` is the `output.position` before it."""
+
+    printed_from = -1
+
+
 class _Process(NamedTuple):
     """A running process; `started` tells it from a later one with the same number."""
 
@@ -33,7 +39,7 @@ def start(
     environment: Mapping[str, str],
     note: str,
     stdout: int | None = None,
-) -> "subprocess.Popen[bytes]":
+) -> Started:
     """Start the leader of a session, its output going to our stderr, and name it in the file `note`.
 
     An empty `note` stands for none. Raises `OSError` if the command cannot be started, `errors.NoSpace` or
@@ -49,8 +55,9 @@ def start(
             os.ftruncate(opened, 0)
             os.write(opened, pidfile.note())
 
+    printed_from = output.position()
     try:
-        return subprocess.Popen(
+        process = Started(
             command,
             stdin=subprocess.DEVNULL,
             stdout=2 if stdout is None else stdout,
@@ -63,6 +70,8 @@ def start(
     finally:
         if note:
             os.close(opened)
+    process.printed_from = printed_from
+    return process
 
 
 def forget(note: str) -> None:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from .. import disk, pidfile, scripts
 from ..state import Gate
+from . import output
 from . import process as processes
 
 STATES = (
@@ -171,7 +172,7 @@ def _run_one(path: str, name: str, limits: Limits) -> int:
     if code not in (0, RETRY):
         processes.kill_session(process.pid)
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
-        raise ScriptFailed(f"The state script {name} failed ({how}); its output is in the log.")
+        raise ScriptFailed(f"The state script {name} failed ({how}){output.reason(process.printed_from)}")
     return code
 
 

@@ -119,9 +119,15 @@ class _Module:
         """Raise `errors.Error` unless the new system runs and is not committed."""
         system = survey(self.board)
         if _original(update) == system.running.number:
+            if system.environment.upgrade_available:
+                raise errors.Error(
+                    f"The old slot {system.running.path} runs, and the boot loader has not tried "
+                    f"{system.other.path}: there was no reboot, or the boot loader does not read its "
+                    "environment."
+                )
             raise errors.Error(
-                f"The old slot {system.running.path} runs: the new system did not start, or there was no "
-                "reboot."
+                f"The old slot {system.running.path} runs: the boot loader tried {system.other.path}, and "
+                "returned because that system did not start, or was reset before its commit."
             )
         if not system.environment.upgrade_available:
             raise errors.Error(

@@ -80,6 +80,24 @@ BEFORE, AFTER = "downloading failure", "downloading installing failure"
 FAULTS = {
     "a module that hangs": ("ArtifactInstall", "setsid sleep 61 & sleep 60", AFTER, "did not end"),
     "a module that is killed": ("ArtifactInstall", "kill -9 $$", AFTER, "(signal 9)"),
+    "a module that prints why": (
+        "ArtifactInstall",
+        r"echo one; printf 'the pump\tis off.\n\n' >&2; exit 3",
+        AFTER,
+        "failed in ArtifactInstall (exit code 3): the pump?is off.",
+    ),
+    "a module that prints nothing": (
+        "ArtifactInstall",
+        "exit 3",
+        AFTER,
+        "failed in ArtifactInstall (exit code 3); its output is in the log.",
+    ),
+    "a script that prints why": (
+        "ArtifactInstall_Enter",
+        "echo the user declined; exit 1",
+        AFTER,
+        "ArtifactInstall_Enter_00 failed (exit code 1): the user declined.",
+    ),
     "a child that keeps a stream": (
         "Download",
         "read -r line <stream-next; (exec 3<$line; sleep 60) & exec 3<$line; exit 0",
@@ -169,4 +187,4 @@ def test_a_flood_of_output_leaves_a_log_that_the_server_takes(
     accepted: Device, server: DevServer, module: Recorder
 ) -> None:
     module.at("ArtifactInstall", "timeout 0.5 yes; exit 3")
-    fails(accepted, server, module, AFTER, "(exit code 3); its output is in the log")
+    fails(accepted, server, module, AFTER, "(exit code 3): y.")

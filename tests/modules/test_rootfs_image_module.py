@@ -84,11 +84,16 @@ def test_a_rollback_returns_to_the_old_slot(board: ModuleBoard, rebooted: bool) 
     assert board.boots == ("2", "0")
 
 
+def test_an_update_without_a_reboot_is_seen(board: ModuleBoard) -> None:
+    board.begin(IMAGE)
+    assert "there was no reboot" in board.tree.rejects("ArtifactVerifyReboot")
+
+
 def test_the_boot_loaders_own_rollback_is_seen(board: ModuleBoard) -> None:
     board.begin(IMAGE)
     board.reboot()
     assert board.reboot() == 2
-    assert "The old slot" in board.tree.rejects("ArtifactVerifyReboot")
+    assert "the boot loader tried" in board.tree.rejects("ArtifactVerifyReboot")
     assert "Cannot commit the update: the old slot" in board.tree.rejects("ArtifactCommit")
     for _ in range(2):
         board.tree.ok("ArtifactRollback")
