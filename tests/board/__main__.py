@@ -6,7 +6,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 
-from . import broken, disk, expected, replay, write_log
+from . import broken, disk, expected, replay, states, write_log
 from .build import Built, build
 from .machine import Machine, cpu_seconds
 from .recording import Recording, environments, record, requests
@@ -95,14 +95,19 @@ def _cut(options: argparse.Namespace) -> int:
     if not chosen:
         print("There is no such cut.")
         return 64
+    groups = states.groups(built, recording, log, chosen)
+    print(f"{len(chosen)} of them are tried; they leave {len(groups)} different boards.", flush=True)
     survey = Survey(built, recording, course, show=bool(options.only))
-    results = survey.run(chosen, options.jobs, until_wrong=bool(client))
+    results = survey.run(groups, options.jobs, until_wrong=bool(client))
     wrong = [result for result in results if result["problems"]]
-    if not client and len(results) < len(chosen):
-        print(f"{len(chosen) - len(results)} cuts were not judged; the reason is above.")
+    if not client and len(results) < len(groups):
+        print(f"{len(groups) - len(results)} cuts were not judged; the reason is above.")
         return 1
     survived = len(results) - len(wrong)
-    print(f"{len(results)} cuts, {survived} survived, {sum(result['boots'] for result in results)} boots.")
+    print(
+        f"{len(chosen)} cuts, {len(results)} different boards, {survived} survived, "
+        f"{sum(result['boots'] for result in results)} boots."
+    )
     for result in wrong:
         print(f"{result['cut']} ({result['phase']}): {'; '.join(result['problems'])}")
     if client:

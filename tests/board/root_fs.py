@@ -24,6 +24,7 @@ _DIRECTORIES = [
     "sys",
     "tmp",
     "var/lib/mender",
+    "var/spool/cron/crontabs",
     "etc/mender",
     "usr/bin",
     "usr/sbin",
@@ -56,6 +57,7 @@ def build(image: Path, debian: Path, ca: Path, release: str, change: Change | No
         _link_busybox(root)
         _install_client(root)
         shutil.copytree(HERE / "root", root, dirs_exist_ok=True)
+        shutil.copy(REPO / "cron/busybox-crontab", root / "var/spool/cron/crontabs/root")
         shutil.copy(ca, root / "etc/mender/ca.pem")
         (root / "etc/mender/artifact_info").write_text(f"artifact_name={release}\n")
         if change:
@@ -122,6 +124,8 @@ def _install_client(root: Path) -> None:
     )
     shutil.rmtree(root / "usr/local/share/man")
     shutil.rmtree(root / "usr/local/share/doc")
+    # busybox crond does not read it.
+    shutil.rmtree(root / "etc/cron.d")
 
 
 def _compile(root: Path) -> None:

@@ -1,4 +1,7 @@
-"""Many power cuts, one after the other or side by side: resumable, with progress and an estimate."""
+"""Many power cuts, one after the other or side by side: resumable, with progress and an estimate.
+
+Of the cuts that leave the same state only one is tried.
+"""
 
 import json
 import queue
@@ -13,8 +16,9 @@ from . import expected, replay, write_log
 from .build import Built
 from .judge import judge
 from .recording import Recording
-from .replay import Cut
 from .server import BoardServer
+from .states import Group
+from .write_log import Entry
 
 
 @dataclass
@@ -30,28 +34,28 @@ class Survey:
 
     @property
     def path(self) -> Path:
-        """The file with a line for each cut that was judged."""
+        """The file with a line for each state that was judged."""
         return self.recording.directory / "results.jsonl"
 
     def results(self) -> dict[str, dict[str, Any]]:
-        """Return what is known of each cut, by its name."""
+        """Return what is known of each state."""
         if not self.path.exists():
             return {}
         lines = [line for line in self.path.read_text().splitlines() if line.endswith("}")]
-        return {found["cut"]: found for found in map(json.loads, lines)}
+        return {found["state"]: found for found in map(json.loads, lines)}
 
-    def run(self, cuts: Sequence[Cut], jobs: int, *, until_wrong: bool = False) -> list[dict[str, Any]]:
-        """Judge these cuts, `jobs` at a time, and return what is known of them.
+    def run(self, groups: Sequence[Group], jobs: int, *, until_wrong: bool = False) -> list[dict[str, Any]]:
+        """Judge one cut of each group, `jobs` at a time, and return what is known of them.
 
         With `until_wrong`, no more are tried after one that found something wrong.
         """
         self._until_wrong = until_wrong
         known = self.results()
-        left: queue.SimpleQueue[Cut] = queue.SimpleQueue()
-        for cut in cuts:
-            if str(cut) not in known:
-                left.put(cut)
-        progress = _Progress(left.qsize(), len(cuts), jobs)
+        left: queue.SimpleQueue[Group] = queue.SimpleQueue()
+        for group in groups:
+            if group.state not in known:
+                left.put(group)
+        progress = _Progress(left.qsize(), len(groups), jobs)
         servers = [BoardServer(self.built.server) for _ in range(jobs)]
         workers = [
             threading.Thread(target=self._work, args=(number, server, left, progress))
@@ -62,10 +66,10 @@ class Survey:
         for worker in workers:
             worker.join()
         known = self.results()
-        return [known[str(cut)] for cut in cuts if str(cut) in known]
+        return [known[group.state] for group in groups if group.state in known]
 
     def _work(
-        self, number: int, server: BoardServer, left: "queue.SimpleQueue[Cut]", progress: "_Progress"
+        self, number: int, server: BoardServer, left: "queue.SimpleQueue[Group]", progress: "_Progress"
     ) -> None:
         self.recording.give_keys(server)
         log = write_log.read(self.recording.log)
@@ -73,10 +77,10 @@ class Survey:
         with server:
             while True:
                 try:
-                    cut = left.get_nowait()
+                    group = left.get_nowait()
                 except queue.Empty:
                     break
-                began = time.monotonic()
+                began, cut = time.monotonic(), group.cuts[0]
                 replay.replay(log, self.built.disk, board, cut)
                 verdict, console = judge(
                     board,
@@ -84,12 +88,14 @@ class Survey:
                     server,
                     self.recording.server_at(cut.point),
                     self.recording.deployment,
-                    expected.statuses(self.course, log.entries, cut),
+                    self._right(group, log.entries),
                     show=self.show,
                 )
                 seconds = time.monotonic() - began
                 found = {
+                    "state": group.state,
                     "cut": str(cut),
+                    "cuts": len(group.cuts),
                     "phase": self.course.phase(cut.point),
                     **verdict._asdict(),
                     "seconds": round(seconds),
@@ -100,6 +106,10 @@ class Survey:
                 if found["problems"] and self._until_wrong:
                     break
         board.unlink(missing_ok=True)
+
+    def _right(self, group: Group, entries: Sequence[Entry]) -> frozenset[str]:
+        """Return the statuses that are right after every cut of a group."""
+        return frozenset.intersection(*(expected.statuses(self.course, entries, cut) for cut in group.cuts))
 
     def _note(self, found: dict[str, Any], console: str) -> None:
         if found["problems"]:
@@ -122,8 +132,9 @@ class _Progress:
         self._seconds.append(found["seconds"])
         left = self._left * sum(self._seconds) / len(self._seconds) / self._jobs
         print(
-            f"{self._total - self._left}/{self._total} {found['cut']} ({found['phase']}): {found['status']} "
-            f"after {found['boots']} boots, {found['seconds']} s; about {left / 60:.0f} min left",
+            f"{self._total - self._left}/{self._total} {found['cut']} "
+            f"({found['phase']}, stands for {found['cuts']}): {found['status']}, "
+            f"{found['boots']} boots, {found['seconds']} s; about {left / 60:.0f} min left",
             flush=True,
         )
         for problem in found["problems"]:
