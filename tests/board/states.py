@@ -13,14 +13,13 @@ import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from mender_oneshot.devserver.operations import Snapshot
 
 from . import boot_loader, replay
 from .build import NEW, OLD, Built
 from .layout import DATA, LOADER, ROOT_A, ROOT_B, Partition
-from .recording import Recording
 from .replay import Cut
 from .write_log import Entry, WriteLog
 
@@ -28,8 +27,14 @@ _Piece = tuple[int, int]
 """The number of an entry, and how many bytes of it are on the disk."""
 
 
-class Damaged(Exception):
+class Inconsistent(Exception):
     """A file system is not consistent after its journal was replayed."""
+
+
+class _Recording(Protocol):
+    @property
+    def directory(self) -> Path: ...
+    def server_at(self, entries: int, /) -> Snapshot: ...
 
 
 class Group(NamedTuple):
@@ -39,8 +44,8 @@ class Group(NamedTuple):
     cuts: tuple[Cut, ...]
 
 
-def groups(built: Built, recording: Recording, log: WriteLog, cuts: Sequence[Cut]) -> list[Group]:
-    """Group cuts by what they leave, in order; raise `Damaged`.
+def groups(built: Built, recording: _Recording, log: WriteLog, cuts: Sequence[Cut]) -> list[Group]:
+    """Group cuts by what they leave, in order; raise `Inconsistent`.
 
     What was computed is kept with the recording.
     """
@@ -72,7 +77,7 @@ class States:
         self._known: dict[tuple[int, tuple[_Piece, ...], bool], str] = {}
 
     def after(self, cut: Cut, server: Snapshot) -> str:
-        """Return a digest of the board and the server after a cut; raise `Damaged`."""
+        """Return a digest of the board and the server after a cut; raise `Inconsistent`."""
         writes = replay.writes(self._log.entries, cut)
         environment = self._part(LOADER, writes)
         parts = [
@@ -150,6 +155,6 @@ def _run(*words: str, right: Sequence[int]) -> None:
         check=False,
     )
     if done.returncode not in right:
-        raise Damaged(
+        raise Inconsistent(
             f"{words[0]} ends with {done.returncode}: {done.stdout.decode(errors='replace')[-600:]}"
         )
