@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # One worker for each core.
 PYTEST_OPTIONS ?= -n auto
 
-.PHONY: help demo test test-long coverage mutants lint bench board board-cut install uninstall install-devserver uninstall-devserver deb sbom clean
+.PHONY: help demo test test-long coverage mutants lint bench board board-cut board-fail install uninstall install-devserver uninstall-devserver deb sbom clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-19s %s\n", $$1, $$2 }' Makefile
@@ -48,6 +48,9 @@ board: $(VENV)/dev ## run one update on a virtual board with GRUB and two root f
 board-cut: $(VENV)/dev ## cut the power of that board at writes of an update: SAMPLE=24 SEED=1 JOBS=1, ALL=1 for each one
 	@cd tests && ../$(BIN)/python -m board cut $(if $(ALL),--all) --sample $(or $(SAMPLE),24) --seed $(or $(SEED),1) \
 		--jobs $(or $(JOBS),1) $(if $(ONLY),--only $(ONLY)) $(if $(PHASE),--phase $(PHASE)) $(if $(BROKEN),--broken $(BROKEN))
+
+board-fail: $(VENV)/dev ## deploy releases that must fail to that board: ONLY=kernel, halt, hang, idle, server or check; CUTS=6 cuts the power in a return
+	@cd tests && ../$(BIN)/python -m board fail $(if $(ONLY),--only $(ONLY)) $(if $(CUTS),--cuts $(CUTS)) --seed $(or $(SEED),1)
 
 $(VENV)/runtime: pyproject.toml
 	@sh .ci/venv "$(or $(PYTHON),python3)" $(VENV) .

@@ -6,8 +6,8 @@ import shutil
 import sys
 from collections.abc import Sequence
 
-from . import broken, disk, expected, replay, states, write_log
-from .build import Built, build
+from . import broken, disk, expected, failing, failing_cuts, replay, states, write_log
+from .build import NEW, Built, build
 from .machine import Machine, cpu_seconds
 from .recording import Recording, environments, record, requests
 from .server import BoardServer
@@ -43,11 +43,19 @@ def main(words: Sequence[str]) -> int:
     cut.add_argument("--phase", choices=expected.PHASES)
     cut.add_argument("--only", help="one cut by its name, with its console")
     cut.add_argument("--broken", choices=sorted(broken.CLIENTS))
+    fail = commands.add_parser("fail")
+    fail.add_argument("--only", choices=failing.RELEASES)
+    fail.add_argument("--cuts", type=int, default=0, help="cut the power this often in a return instead")
+    fail.add_argument("--seed", type=int, default=1)
     options = parser.parse_args(words)
     path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
     if missing := [program for program in _PROGRAMS if not shutil.which(program, path=path)]:
         print(f"The board needs programs that are not installed: {', '.join(missing)} (docs/board.md).")
         return 69
+    if options.command == "fail":
+        if options.cuts:
+            return failing_cuts.run(build(), options.cuts, options.seed)
+        return failing.run(build(), [options.only] if options.only else list(failing.RELEASES))
     return _update() if options.command == "update" else _cut(options)
 
 
@@ -58,7 +66,7 @@ def _update() -> int:
     disk.copy(built.disk, board)
     with BoardServer(built.server) as server:
         with Machine(board, server.ports, show=True) as machine:
-            deployment = update(server, machine, built)
+            deployment = update(server, machine, built.artifact(NEW))
         status = server.status(deployment)
         history = server.status_history(deployment)
         log = server.log(deployment)

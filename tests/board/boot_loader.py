@@ -20,6 +20,8 @@ _MODULES = [
     "configfile",
     "linux",
     "loadenv",
+    "memrw",
+    "setpci",
     "test",
     "echo",
     "reboot",

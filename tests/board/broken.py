@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
-from .root_fs import Change
+from .root_fs import Change, replace
 
 _PACKAGE = "usr/local/share/mender-oneshot/mender_oneshot"
 
@@ -24,11 +24,7 @@ def _commit_late(root: Path) -> None:
 
 
 def _replace(root: Path, name: str, old: str, new: str) -> None:
-    path = root / _PACKAGE / name
-    text = path.read_text()
-    if old not in text:
-        raise LookupError(f"{name} has no {old} any more; correct this file")
-    path.write_text(text.replace(old, new))
+    replace(root / _PACKAGE / name, old, new)
 
 
 class Client(NamedTuple):

@@ -57,7 +57,7 @@ def build(change: root_fs.Change | None = None, name: str = "board") -> Built:
     for release in (OLD, NEW, NEXT):
         root_fs.build(built.root(release), debian, ca, release, change)
     for release in (NEW, NEXT):
-        _make_artifact(built.artifact(release), built.root(release), release)
+        make_artifact(built.artifact(release), built.root(release), release)
     loader, data = directory / "loader.ext2", directory / "data.ext4"
     boot_loader.build_partition(loader)
     content = directory / "data"
@@ -69,7 +69,8 @@ def build(change: root_fs.Change | None = None, name: str = "board") -> Built:
     return built
 
 
-def _make_artifact(path: Path, image: Path, release: str) -> None:
+def make_artifact(path: Path, image: Path, release: str) -> None:
+    """Write the artifact of an image."""
     subprocess.run(
         [
             *("mender-artifact", "--compression", "gzip", "write", "rootfs-image", "--no-progress"),

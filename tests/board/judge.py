@@ -82,7 +82,7 @@ def judge(
             machine.wait("board: up ", BOOT_SECONDS)
             wait_final(server, deployment, machine, SETTLE_SECONDS)
             wait_idle(machine)
-            problems += _ask(machine)
+            problems += at_rest(machine)
             problems += _update_again(server, machine, built)
         except TimedOut as error:
             problems.append(str(error).splitlines()[0])
@@ -99,7 +99,7 @@ def judge(
     return Verdict(status, counted.until_up or 0, counted.total, tuple(problems)), console
 
 
-def _ask(machine: Machine) -> list[str]:
+def at_rest(machine: Machine) -> list[str]:
     """Return what the board's own commands find wrong."""
     problems = []
     code, answer = machine.ask("mender-oneshot status --json")

@@ -26,7 +26,8 @@ class Machine:
     """`with Machine(disk, ports) as machine:` switches the power on, and the end cuts it.
 
     `ports` are the server's two ports on the host. With `log`, every write and flush of the board is recorded
-    there. With `show`, the console is copied to stdout. The board survives its own reboots.
+    there. With `show`, the console is copied to stdout. With `watchdog`, the board has one, which resets it.
+    The board survives its own reboots.
     """
 
     def __init__(
@@ -37,8 +38,11 @@ class Machine:
         log: Path | None = None,
         show: bool = False,
         clock: str = "utc",
+        watchdog: bool = False,
     ) -> None:
         self._words = [*_computer(clock), *_storage(disk, log), *_network(ports)]
+        if watchdog:
+            self._words += ["-device", "i6300esb,addr=0x10", "-action", "watchdog=reset"]
         self._show = show
         self._changed = threading.Condition()
         self._console = ""

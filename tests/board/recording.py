@@ -13,7 +13,7 @@ from mender_oneshot.devserver.operations import Snapshot
 
 from . import boot_loader, disk, write_log
 from .boot_loader import BLOCK, Environment
-from .build import Built
+from .build import NEW, Built
 from .layout import LOADER
 from .machine import Machine
 from .server import BoardServer
@@ -78,9 +78,12 @@ class Recording:
         server.model.signer._key, server.model.signer._secret = key, self.secret
 
 
-def record(built: Built, *, show: bool = False) -> Recording:
-    """Run the update to `NEW`, recorded, or return the recording that exists; raise TimedOut."""
-    directory = built.directory / "recording"
+def record(built: Built, *, bad: Path | None = None, show: bool = False) -> Recording:
+    """Run the update to `NEW`, recorded, or return the recording that exists; raise TimedOut.
+
+    `bad` is the artifact of a release that must fail, to be installed instead; the server is beside it.
+    """
+    directory = bad.with_suffix(".recording") if bad else built.directory / "recording"
     kept = directory / "recording.pickle"
     if kept.exists():
         found: Recording = pickle.loads(kept.read_bytes())
@@ -97,9 +100,9 @@ def record(built: Built, *, show: bool = False) -> Recording:
         moments.append(Moment(write_log.count(log), request, server.snapshot()))
         print(f"{moments[-1].entries:6} {request}", flush=True)
 
-    with BoardServer(built.server, note) as server:
+    with BoardServer(bad.parent / "server" if bad else built.server, note) as server:
         with Machine(board, server.ports, log=log, show=show) as machine:
-            deployment = update(server, machine, built)
+            deployment = update(server, machine, bad or built.artifact(NEW))
             idle = write_log.count(log)
         signer = server.model.signer
         key = signer._key.private_bytes(

@@ -66,6 +66,14 @@ def build(image: Path, debian: Path, ca: Path, release: str, change: Change | No
         make_file_system(image, READ_ONLY, ROOT_A.size, root)
 
 
+def replace(path: Path, old: str, new: str) -> None:
+    """Replace text in a file of a root; raise LookupError if it is not there."""
+    text = path.read_text()
+    if old not in text:
+        raise LookupError(f"{path.name} does not have {old!r} any more; correct what replaces it")
+    path.write_text(text.replace(old, new))
+
+
 def make_file_system(image: Path, options: Sequence[str], size: int, content: Path) -> None:
     """Write an image of a file system with the content of a directory; its files belong to root.
 

@@ -3,7 +3,6 @@
 import time
 from pathlib import Path
 
-from .build import NEW, Built
 from .machine import Machine, TimedOut
 from .server import BoardServer
 
@@ -11,10 +10,13 @@ FINAL = ("success", "failure")
 UPDATE_SECONDS = 1800.0
 
 
-def update(server: BoardServer, machine: Machine, built: Built) -> str:
-    """Let a new board update itself to `NEW`, and return the id of the deployment; raise TimedOut."""
-    add_artifact(server, built.artifact(NEW))
-    deployment = deploy(server, NEW)
+def update(server: BoardServer, machine: Machine, artifact: Path) -> str:
+    """Let a board install an artifact, and return the id of the deployment; raise TimedOut.
+
+    The name of the file, without its suffix, is that of the release.
+    """
+    add_artifact(server, artifact)
+    deployment = deploy(server, artifact.stem)
     wait_final(server, deployment, machine, UPDATE_SECONDS)
     wait_idle(machine)
     return deployment
