@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # One worker for each core.
 PYTEST_OPTIONS ?= -n auto
 
-.PHONY: help demo test test-long coverage mutants lint bench board board-cut board-fail install uninstall install-devserver uninstall-devserver deb sbom clean
+.PHONY: help demo test test-long coverage mutants lint bench board board-cut board-fail board-poor-network install uninstall install-devserver uninstall-devserver deb sbom clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-19s %s\n", $$1, $$2 }' Makefile
@@ -51,6 +51,9 @@ board-cut: $(VENV)/dev ## cut the power of that board at writes of an update: SA
 
 board-fail: $(VENV)/dev ## deploy releases that must fail to that board: ONLY=kernel, halt, hang, idle, server or check; CUTS=6 cuts the power in a return
 	@cd tests && ../$(BIN)/python -m board fail $(if $(ONLY),--only $(ONLY)) $(if $(CUTS),--cuts $(CUTS)) --seed $(or $(SEED),1)
+
+board-poor-network: $(VENV)/dev ## run one update on that board in 1970, over a slow network that is cut, with a power cut in the download
+	@cd tests && ../$(BIN)/python -m board poor-network
 
 $(VENV)/runtime: pyproject.toml
 	@sh .ci/venv "$(or $(PYTHON),python3)" $(VENV) .

@@ -6,7 +6,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 
-from . import broken, disk, expected, failing, failing_cuts, replay, states, write_log
+from . import broken, disk, expected, failing, failing_cuts, poor_network, replay, states, write_log
 from .build import NEW, Built, build
 from .machine import Machine, cpu_seconds
 from .recording import Recording, environments, record, requests
@@ -47,6 +47,7 @@ def main(words: Sequence[str]) -> int:
     fail.add_argument("--only", choices=failing.RELEASES)
     fail.add_argument("--cuts", type=int, default=0, help="cut the power this often in a return instead")
     fail.add_argument("--seed", type=int, default=1)
+    commands.add_parser("poor-network")
     options = parser.parse_args(words)
     path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
     if missing := [program for program in _PROGRAMS if not shutil.which(program, path=path)]:
@@ -56,6 +57,8 @@ def main(words: Sequence[str]) -> int:
         if options.cuts:
             return failing_cuts.run(build(), options.cuts, options.seed)
         return failing.run(build(), [options.only] if options.only else list(failing.RELEASES))
+    if options.command == "poor-network":
+        return poor_network.run(build())
     return _update() if options.command == "update" else _cut(options)
 
 
