@@ -209,7 +209,9 @@ def _attempt(context: Context, name: str, paced: bool) -> Outcome:
         _count(context, name, outcome.sentence, failed=False)
         return outcome
     store = context.store
-    failures = {other: failure for other, failure in store.state.failures.items() if other != name}
+    # A response to a check for updates shows that the token is accepted, whatever became of a later `auth`.
+    ended = (name, "auth") if name == "check-update" else (name,)
+    failures = {other: failure for other, failure in store.state.failures.items() if other not in ended}
     store.state = store.state._replace(failures=failures)
     return outcome
 

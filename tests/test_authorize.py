@@ -358,3 +358,10 @@ def test_a_run_by_hand_is_not_held_up_by_an_earlier_rejection(device: Device, se
         on_terminal, env=device.env(), stdin=subprocess.DEVNULL, capture_output=True, check=True
     )
     assert b"has accepted this device" in done.stdout
+
+
+def test_a_failed_login_is_forgotten_when_the_token_of_an_earlier_one_is_accepted(accepted: Device) -> None:
+    accepted.fail("auth", times=3, why="No answer from the server that a new system named.")
+    accepted.fail("send-inventory")
+    accepted.ok("check-update")
+    assert accepted.failures == {"send-inventory": 1}
