@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # One worker for each core.
 PYTEST_OPTIONS ?= -n auto
 
-.PHONY: help demo test test-long coverage mutants lint bench board board-cut board-fail board-poor-network install uninstall install-devserver uninstall-devserver deb sbom clean
+.PHONY: help demo test test-long coverage mutants lint bench board board-cut board-fail board-poor-network board-picture install uninstall install-devserver uninstall-devserver deb sbom clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-19s %s\n", $$1, $$2 }' Makefile
@@ -54,6 +54,9 @@ board-fail: $(VENV)/dev ## deploy releases that must fail to that board: ONLY=ke
 
 board-poor-network: $(VENV)/dev ## run one update on that board in 1970, over a slow network that is cut, with a power cut in the download
 	@cd tests && ../$(BIN)/python -m board poor-network
+
+board-picture: $(VENV)/dev ## draw the writes of one update of that board, for docs/board.md
+	@cd tests && ../$(BIN)/python -m board picture
 
 $(VENV)/runtime: pyproject.toml
 	@sh .ci/venv "$(or $(PYTHON),python3)" $(VENV) .

@@ -6,8 +6,20 @@ import shutil
 import sys
 from collections.abc import Sequence
 
-from . import broken, disk, expected, failing, failing_cuts, poor_network, replay, states, write_log
+from . import (
+    broken,
+    disk,
+    expected,
+    failing,
+    failing_cuts,
+    poor_network,
+    replay,
+    states,
+    time_line,
+    write_log,
+)
 from .build import NEW, Built, build
+from .layout import REPO
 from .machine import Machine, cpu_seconds
 from .recording import Recording, environments, record, requests
 from .server import BoardServer
@@ -48,6 +60,7 @@ def main(words: Sequence[str]) -> int:
     fail.add_argument("--cuts", type=int, default=0, help="cut the power this often in a return instead")
     fail.add_argument("--seed", type=int, default=1)
     commands.add_parser("poor-network")
+    commands.add_parser("picture")
     options = parser.parse_args(words)
     path = f"{os.environ['PATH']}:/usr/sbin:/sbin"
     if missing := [program for program in _PROGRAMS if not shutil.which(program, path=path)]:
@@ -59,6 +72,8 @@ def main(words: Sequence[str]) -> int:
         return failing.run(build(), [options.only] if options.only else list(failing.RELEASES))
     if options.command == "poor-network":
         return poor_network.run(build())
+    if options.command == "picture":
+        return _picture()
     return _update() if options.command == "update" else _cut(options)
 
 
@@ -124,6 +139,17 @@ def _cut(options: argparse.Namespace) -> int:
     if client:
         print("The broken client was caught." if wrong else "The broken client was NOT caught.")
     return int(bool(wrong) != bool(client))
+
+
+def _picture() -> int:
+    """Draw the recorded update for the documents."""
+    built = build()
+    recording = record(built)
+    log = write_log.read(recording.log)
+    course, changes = _course(built, recording, log), environments(built.disk, log)
+    path = REPO / "docs/pictures/writes.svg"
+    path.write_text(time_line.draw(log.entries, recording.offered, recording.idle, course, changes))
+    return 0
 
 
 def _course(built: Built, recording: Recording, log: write_log.WriteLog) -> expected.Course:

@@ -14,12 +14,11 @@ from .machine import Machine, cpu_seconds
 from .mirror import mirror
 from .root_fs import Change, replace
 from .server import BoardServer
-from .update import add_artifact, deploy, update, wait_final, wait_idle
+from .update import add_artifact, checks_for_updates, deploy, update, wait_final, wait_idle
 
 _CONFIGURATION = "etc/mender/mender.conf"
 FAILURE = frozenset({"failure"})
 _NO_START = r"the boot loader tried /dev/vda3, and returned because that system did not start"
-_NEXT = "/deployments/device/deployments/next"
 
 
 def _without_kernel(root: Path) -> None:
@@ -43,6 +42,7 @@ def _hanging(root: Path) -> None:
 
 def _idle(root: Path) -> None:
     """Start no mender-oneshot."""
+    (root / "var/spool/cron/crontabs/root").unlink(missing_ok=True)
     replace(root / "usr/local/sbin/updates", "while :; do\n", "while :; do\n    sleep 3600; continue\n")
     replace(root / "usr/local/sbin/feed-watchdog", "TRIAL=300", "TRIAL=60")
 
@@ -106,7 +106,7 @@ def _fail(server: BoardServer, machine: Machine, built: Built, board: Path, name
     at = len(machine.console)
     wait_final(server, deployment, machine, SETTLE_SECONDS)
     seen = len(server.requests)
-    machine.wait_until(lambda console: _asked(server, seen), "further request for an update", 600.0)
+    machine.wait_until(lambda _: checks_for_updates(server, seen), "check for an update", 600.0)
     wait_idle(machine)
     counted = boots(machine.console[at:])
     history = server.status_history(deployment)
@@ -116,14 +116,9 @@ def _fail(server: BoardServer, machine: Machine, built: Built, board: Path, name
     problems = history_problems(history, FAILURE, bool(log))
     problems += log_problems(log, RELEASES[name].tells)
     problems += boot_problems(counted)
-    problems += offer_problems(_asked(server, seen))
+    problems += offer_problems(checks_for_updates(server, seen))
     problems += slots.problems_of(board, built, "failure")
     return problems + at_rest(machine)
-
-
-def _asked(server: BoardServer, since: int) -> list[str]:
-    """Return the status of each response to a request for an update."""
-    return [str(seen.status) for seen in server.requests[since:] if seen.path.endswith(_NEXT)]
 
 
 def log_problems(log: Sequence[str], tells: str) -> list[str]:
@@ -132,9 +127,9 @@ def log_problems(log: Sequence[str], tells: str) -> list[str]:
     return [] if re.search(tells, last) else [f"the log does not end with {tells!r}, but with {last!r}"]
 
 
-def offer_problems(statuses: Sequence[str]) -> list[str]:
+def offer_problems(statuses: Sequence[int]) -> list[str]:
     """Return what is wrong with the responses to requests for an update after the failure."""
-    return ["it was offered again"] if "200" in statuses else []
+    return ["it was offered again"] if 200 in statuses else []
 
 
 def boot_problems(counted: Boots) -> list[str]:

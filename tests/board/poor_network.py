@@ -1,6 +1,7 @@
 """One good update in 1970, over a slow network that is cut, and with a power cut in the download."""
 
 import re
+import time
 from collections.abc import Sequence
 
 from . import disk, slots
@@ -9,7 +10,7 @@ from .judge import at_rest
 from .link import Link
 from .machine import Machine, cpu_seconds
 from .server import BoardServer
-from .update import UPDATE_SECONDS, add_artifact, deploy, wait_final, wait_idle
+from .update import UPDATE_SECONDS, add_artifact, checks_for_updates, deploy, wait_final, wait_idle
 
 CLOCK = "1970-01-01T00:00:00"
 RATE = 1e6
@@ -36,9 +37,14 @@ def run(built: Built) -> int:
         print("\nThe power is cut.", flush=True)
         with Machine(board, ports, show=True, clock=CLOCK) as machine:
             status = wait_final(server, deployment, machine, UPDATE_SECONDS)
+            _, year = machine.ask("date +%Y")
+            machine.ask(f"date -s @{time.time():.0f}")  # doctor rejects the other one
+            seen = len(server.requests)
+            machine.wait_until(
+                lambda _: checks_for_updates(server, seen), "check for an update", UPDATE_SECONDS
+            )
             wait_idle(machine)
             problems = at_rest(machine)
-            _, year = machine.ask("date +%Y")
         history = server.status_history(deployment)
         ranges = [seen.headers.get("range") for seen in server.requests if seen.origin == "storage"]
         sent = link.forwarded

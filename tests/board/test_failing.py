@@ -35,9 +35,9 @@ def test_the_last_line_of_the_log_gives_the_reason(log: list[str], problems: int
 
 
 @pytest.mark.parametrize(
-    ("statuses", "problems"), [(["204"], 0), (["204", "204"], 0), (["204", "200"], 1), (["401", "204"], 0)]
+    ("statuses", "problems"), [([204], 0), ([204, 204], 0), ([204, 200], 1), ([401, 204], 0)]
 )
-def test_a_release_that_has_failed_is_not_offered_again(statuses: list[str], problems: int) -> None:
+def test_a_release_that_has_failed_is_not_offered_again(statuses: list[int], problems: int) -> None:
     assert len(failing.offer_problems(statuses)) == problems
 
 

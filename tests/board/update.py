@@ -48,6 +48,11 @@ def wait_final(server: BoardServer, deployment: str, machine: Machine, seconds: 
     return machine.wait_until(final, f"final status of {deployment}", seconds)
 
 
+def checks_for_updates(server: BoardServer, since: int) -> list[int]:
+    """Return the status of each response to a check for updates, except the first `since` requests."""
+    return [seen.status for seen in server.requests[since:] if seen.path.endswith("/deployments/next")]
+
+
 def wait_idle(machine: Machine, seconds: float = 600.0) -> None:
     """Wait until an invocation that began after now has ended with 0; raise TimedOut."""
     at = len(machine.console)
