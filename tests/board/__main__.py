@@ -114,8 +114,11 @@ def _cut(options: argparse.Namespace) -> int:
     print(f"The power can be cut in {len(found)} ways that leave different disks.", flush=True)
     if options.only:
         chosen = [cut for cut in found if str(cut) == options.only]
+    elif options.all:
+        chosen = found
     else:
-        chosen = found if options.all else replay.sample(found, options.sample, options.seed)
+        at_flushes = [cut for cut in found if replay.at_flush(log.entries, cut)]
+        chosen = replay.sample(at_flushes, options.sample, options.seed, course.phase)
     if not (phase or options.only):
         expected.require_enough(course, [cut.point for cut in chosen], LEAST_CUTS)
     if not chosen:

@@ -1,8 +1,7 @@
 """A disk as it is when the power fails at one point of a record of writes."""
 
-import itertools
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -91,20 +90,33 @@ def replay(log: WriteLog, base: Path, target: Path, cut: Cut) -> None:
                 file.write(source.read(min(1 << 20, length - at)))
 
 
-def sample(found: Sequence[Cut], size: int, seed: int) -> list[Cut]:
-    """Return a seeded choice of `size` cuts, spread over the forms and over the whole update, in order."""
-    if size >= len(found):
-        return list(found)
-    chosen: set[Cut] = set()
-    by_form = {form: [cut for cut in found if cut.form == form] for form in FORMS}
-    forms = itertools.cycle(form for form, of_form in by_form.items() if of_form)
-    wanted = dict.fromkeys(by_form, 0)
-    while sum(wanted.values()) < size:
-        form = next(forms)
-        wanted[form] += wanted[form] < len(by_form[form])
-    for form, count in wanted.items():
-        of_form, choose = by_form[form], random.Random(f"{seed} {form}")
-        for number in range(count):
-            begin, end = number * len(of_form) // count, (number + 1) * len(of_form) // count
-            chosen.add(of_form[choose.randrange(begin, end)])
-    return [cut for cut in found if cut in chosen]
+def at_flush(entries: Sequence[Entry], cut: Cut) -> bool:
+    """Return whether a cut falls just before or just after a flush."""
+    return any(entry.is_flush for entry in entries[max(0, cut.point - 1) : cut.point + 1])
+
+
+def sample(found: Sequence[Cut], size: int, seed: int, phase: Callable[[int], str]) -> list[Cut]:
+    """Return a seeded choice of `size` cuts, spread over the phases and in each over the forms, in order."""
+    choose = random.Random(seed)
+    left: dict[str, list[list[Cut]]] = {}
+    for cuts_of_one in _grouped(found, phase).values():
+        choose.shuffle(cuts_of_one)
+        left.setdefault(phase(cuts_of_one[0].point), []).append(cuts_of_one)
+    chosen: list[Cut] = []
+    while left and len(chosen) < size:
+        for name in list(left):
+            forms = left[name]
+            chosen.append(forms[0].pop())
+            # The next of this phase is of another form.
+            forms.append(forms.pop(0))
+            left[name] = [cuts_of_one for cuts_of_one in forms if cuts_of_one]
+            if not left[name]:
+                del left[name]
+    return sorted(chosen[:size], key=found.index)
+
+
+def _grouped(found: Sequence[Cut], phase: Callable[[int], str]) -> dict[tuple[str, str], list[Cut]]:
+    groups: dict[tuple[str, str], list[Cut]] = {}
+    for cut in found:
+        groups.setdefault((phase(cut.point), cut.form), []).append(cut)
+    return groups

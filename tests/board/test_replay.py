@@ -96,16 +96,32 @@ def test_a_cut_never_has_a_write_that_came_later_and_always_has_one_that_was_flu
 
 
 @given(ENTRIES, st.integers(1, 30), st.integers(0, 5))
-def test_a_sample_has_its_size_and_every_form_that_there_is(
+def test_a_sample_has_its_size_and_every_phase_that_there_is(
     entries: list[Entry], size: int, seed: int
 ) -> None:
+    def phase(point: int) -> str:
+        return "early" if point < 3 else "late"
+
     every = list(replay.cuts(entries, 0, len(entries), seed))
-    found = replay.sample(every, size, seed)
+    found = replay.sample(every, size, seed, phase)
     assert len(found) == len(set(found)) == min(size, len(every))
     assert found == [cut for cut in every if cut in found]
-    assert found == replay.sample(every, size, seed)
-    if size >= len(FORMS):
+    assert found == replay.sample(every, size, seed, phase)
+    if size >= 2:
+        assert {phase(cut.point) for cut in found} == {phase(cut.point) for cut in every}
+    if size >= 2 * len(FORMS):
         assert {cut.form for cut in found} == {cut.form for cut in every}
+
+
+def test_a_small_sample_of_one_phase_has_each_form() -> None:
+    every = list(replay.cuts(LOG, 0, len(LOG)))
+    found = replay.sample(every, len(FORMS), 1, lambda _: "phase")
+    assert {cut.form for cut in found} == set(FORMS)
+
+
+def test_a_cut_at_a_flush_has_one_before_it_or_after_it() -> None:
+    every = replay.cuts(LOG, 0, len(LOG))
+    assert {cut.point for cut in every if replay.at_flush(LOG, cut)} == {1, 5}
 
 
 def test_a_replayed_disk_has_the_bytes_of_the_log_over_those_of_the_base(tmp_path: Path) -> None:
