@@ -125,6 +125,9 @@ def _cut(options: argparse.Namespace) -> int:
         print("There is no such cut.")
         return 64
     groups = states.groups(built, recording, log, chosen)
+    if client:
+        # Late in its phase the fault has happened.
+        groups.reverse()
     print(f"{len(chosen)} of them are tried; they leave {len(groups)} different boards.", flush=True)
     survey = Survey(built, recording, course, show=bool(options.only))
     results = survey.run(groups, options.jobs, until_wrong=bool(client))
