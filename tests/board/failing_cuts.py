@@ -18,9 +18,9 @@ def run(built: Built, size: int, seed: int) -> int:
     directory = failing.build(built, [RELEASE])
     recording = record(built, bad=directory / f"bad-{RELEASE}.mender")
     log = write_log.read(recording.log)
-    trial = tried(environments(built.disk, log))
-    found = list(replay.cuts(log.entries, trial, recording.idle, seed))
-    chosen = replay.sample(found, size, seed)
+    changes = environments(built.disk, log)
+    found = list(replay.cuts(log.entries, tried(changes), recording.idle, seed))
+    chosen = replay.sample(found, size, seed, lambda point: str(sum(n < point for n, _ in changes)))
     print(f"From the trial on, the power can be cut in {len(found)} ways that leave different disks.")
     wrong = 0
     server = BoardServer(directory / "server")
