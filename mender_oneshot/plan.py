@@ -20,6 +20,7 @@ INVENTORY_MAX_AGE = 86400.0
 SWEEP_GRACE = 60.0
 TOKEN_MARGIN = 300.0
 LONGEST_REASON = 300
+FIRST_SPREAD = 300.0  # after a boot of a device that never checked: a person may be setting it up
 PATIENCE = 6
 """How many times `InstallTimeoutSeconds` a sub-updater that is still running may take."""
 
@@ -71,7 +72,7 @@ def _wanted(state: State, settings: Settings, now: Snapshot, *, with_inventory: 
     check_in = max(
         remaining(state.checked_at, settings.update_poll_interval, now.time),
         _blocked(state, settings, "check-update", now.time),
-        spread_remaining(state, settings, now),
+        spread_remaining(state, settings, now, state.checked_at, settings.update_poll_interval),
     )
     if not state.checked_at and check_in > 0:
         # The first inventory follows the first check that worked, as in the reference client.
@@ -107,7 +108,7 @@ def _inventory_remaining(state: State, settings: Settings, now: Snapshot) -> flo
     return max(
         remaining(state.inventory_at, settings.inventory_poll_interval, now.time),
         _blocked(state, settings, "send-inventory", now.time),
-        spread_remaining(state, settings, now),
+        spread_remaining(state, settings, now, state.inventory_at, settings.inventory_poll_interval),
     )
 
 
@@ -125,7 +126,7 @@ def _blocked(state: State, settings: Settings, step: str, now: float) -> float:
     """Return the seconds that a step must still wait, after a failure, a `Retry-After` or a pause."""
     return max(
         backoff_remaining(state, settings, step, now),
-        pause_remaining(state, settings, step, now),
+        pause_remaining(state, settings, step, now) if state.pauses else 0,
         gate_remaining(state, settings, step, now),
     )
 
@@ -258,13 +259,15 @@ def failed_again(before: Failure | None, now: float, why: str = "", *, failed: b
     return Failure(times, now, short, failed, since)
 
 
-def spread_remaining(state: State, settings: Settings, now: Snapshot) -> float:
-    """Return the seconds left of the random delay after a boot.
+def spread_remaining(state: State, settings: Settings, now: Snapshot, since: float, interval: float) -> float:
+    """Return the seconds left of the random delay after a boot, for a step that succeeded last at `since`.
 
-    It keeps a fleet whose power returns at the same time from sending its requests at the same time.
+    It spreads the requests of a fleet whose power returns at once; a step not yet due at the boot needs none.
     """
-    spread = min(settings.start_spread, settings.update_poll_interval) * min(max(state.spread, 0), 1)
-    return max(0.0, spread - now.uptime)
+    if remaining(since, interval, now.time - now.uptime):
+        return 0
+    longest = min(settings.start_spread, interval, math.inf if state.checked_at else FIRST_SPREAD)
+    return max(0.0, longest * min(max(state.spread, 0), 1) - now.uptime)
 
 
 def tidy_remaining(state: State, settings: Settings, now: Snapshot) -> float:

@@ -31,7 +31,7 @@ class Settings(NamedTuple):
     retry_poll_interval: int = 300
     retry_poll_count: int = 0
     retry_download_count: int = 10
-    start_spread: int = 300
+    start_spread: int = 3600
     install_timeout: int = 14400
     module_timeout: int = 14400
     state_script_timeout: int = 3600

@@ -246,6 +246,16 @@ TABLE = [
          {"start_spread": 300}),
     Case("start spread does not hold up a download", idle(deployment=UPDATE), {"uptime": 10.0}, "download", 0,
          {"start_spread": 300}),
+    Case("start spread of a check not due at the boot", idle(checked_at=NOW - 1750), {"uptime": 100.0},
+         None, 50, {"start_spread": 3600}),
+    Case("start spread of a check due at the boot", idle(checked_at=NOW - 1950), {"uptime": 100.0},
+         None, 800, {"start_spread": 3600}),
+    Case("start spread of an inventory is longer", idle(inventory_at=1, checked_at=NOW), {"uptime": 10.0},
+         None, 1790, {"start_spread": 3600}),
+    Case("start spread of a device that never checked", State(spread=0.5, token=TOKEN), {"uptime": 10.0},
+         None, 140, {"start_spread": 3600}),
+    Case("start spread while the clock is in 1970", idle(checked_at=NOW), {"time": 110.0, "uptime": 10.0},
+         None, 890, {"start_spread": 3600}),
     Case("start spread not drawn yet", idle(checked_at=1, spread=-1), {"uptime": 10.0}, "check-update", 0,
          {"start_spread": 300}),
 
@@ -426,9 +436,11 @@ def test_a_clock_that_jumps_never_blocks_longer_than_one_that_runs(
 @given(st.floats(0, 1), st.floats(0, 1), st.integers(1, 10**6))
 @examples(deadline=None)
 def test_two_devices_of_a_fleet_begin_at_different_times(one: float, other: float, spread: int) -> None:
-    settings = SETTINGS._replace(start_spread=spread, update_poll_interval=10**6)
+    settings = SETTINGS._replace(
+        start_spread=spread, update_poll_interval=10**6, inventory_poll_interval=10**6
+    )
     first, second = (
-        due(State(spread=place, token=TOKEN), settings, MOMENT._replace(uptime=0.0))[1]
+        due(State(spread=place, token=TOKEN, checked_at=1), settings, MOMENT._replace(uptime=0.0))[1]
         for place in (one, other)
     )
     assert first == pytest.approx(one * spread)
