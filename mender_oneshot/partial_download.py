@@ -9,6 +9,9 @@ from . import disk, errors
 SYNC_BYTES = 1 << 20
 """Bytes between two fsyncs, and thus the most that a power cut can corrupt at the end of the file."""
 
+CHECK_BYTES = 1 << 18
+"""Bytes between two checks of the free space; `disk.STATE_RESERVE` is four times as much."""
+
 log = logging.getLogger(__name__)
 
 
@@ -43,6 +46,7 @@ class PartialDownload:
         except OSError as error:
             raise disk.failure(f"open {path}", error) from error
         self._synced = self.size
+        self._checked = -CHECK_BYTES
 
     def close(self) -> None:
         """Sync and close; an error is only logged, because the caller has nothing left to do."""
@@ -72,18 +76,21 @@ class PartialDownload:
 
     def append(self, piece: bytes) -> None:
         """Write after the end; raises `errors.NoSpace` or `errors.DiskError`, and what did fit stays."""
-        view = memoryview(piece)
         try:
             if self.size + len(piece) - self._synced > SYNC_BYTES:
                 os.fsync(self.descriptor)
                 self._synced = self.size
-            while view:
-                written = os.write(self.descriptor, view)
+            written = os.write(self.descriptor, piece)
+            self.size += written
+            while written < len(piece):
+                piece = piece[written:]
+                written = os.write(self.descriptor, piece)
                 self.size += written
-                view = view[written:]
         except OSError as error:
             raise disk.failure(f"write {self.path}", error) from error
-        self.make_room(0)
+        if self.size >= self._checked + CHECK_BYTES:
+            self.make_room(0)
+            self._checked = self.size
 
     def truncate(self, size: int) -> None:
         """Cut the file to so many bytes, durably; raises `errors.DiskError`."""
@@ -93,6 +100,7 @@ class PartialDownload:
         except OSError as error:
             raise disk.failure(f"cut {self.path}", error) from error
         self.size = self._synced = size
+        self._checked = -CHECK_BYTES
 
     def start_over(self) -> None:
         """Remove all bytes; an attempt that does so counts as one without a new byte.
