@@ -1,5 +1,6 @@
 """`mender-oneshot`, and `python -m mender_oneshot`."""
 
+import gc
 import os
 import sys
 import time
@@ -9,6 +10,7 @@ from . import idle, streams
 
 def main() -> int:
     """Run the command line and return the exit code."""
+    gc.disable()  # imports create many objects and hardly any garbage; `app` enables it for long runs
     try:
         code = _main()
     except KeyboardInterrupt:

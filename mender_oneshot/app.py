@@ -1,5 +1,6 @@
 """Run one command: load the settings, set up logging, print the result, map errors to exit codes."""
 
+import gc
 import logging
 import os
 import sys
@@ -38,6 +39,8 @@ def execute(options: Options) -> int:
     console.begin()
     output = Output(options)
     inherited.set_right()
+    if options.command == "terminal" or not options.max_runtime:
+        gc.enable()  # it may run for hours
     # The terminal has a time limit of its own, and the shells that it starts get the umask of its unit.
     if options.command != "terminal":
         inherited.keep_files_private()

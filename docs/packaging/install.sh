@@ -119,13 +119,15 @@ install_client() {
     install_package "$place"
 
     # -I ignores the caller's environment and directory; -S skips site, because a tick with nothing due needs no
-    # libraries; -Xutf8 makes the locale irrelevant.
+    # libraries; -Xutf8 makes the locale irrelevant. main() flushes stdout and stderr, so the interpreter need not
+    # clear its memory before it exits.
     replace 755 "$destdir$launcher" << END
 #!$python -ISXutf8
+import os
 import sys
 sys.path.insert(0, "$place")
 from mender_oneshot.__main__ import main
-sys.exit(main())
+os._exit(main())
 END
 
     if with systemd; then install_units; fi
