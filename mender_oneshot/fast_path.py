@@ -24,6 +24,8 @@ _RUNS: dict[tuple[str, ...], Options] = {
     ("--all", "--only", "inventory"): Options("run", every_step=True, only="inventory"),
 }
 _COMMANDS = ("check-update", "send-inventory", "download", "install", "auth")
+_ARGUMENTS = {"verify": ("file",), "extract": ("file", "directory"), "announce": ("status",)}
+"""Commands with arguments, which sub-updaters and the installer call."""
 _INSTALLATIONS = ("resume", "commit", "rollback")
 """They may take hours, and click would stay in memory as long."""
 _NUMBERS = {"--wait": "wait", "--max-sessions": "max_sessions", "--max-runtime": "max_runtime"}
@@ -33,7 +35,8 @@ def parse(arguments: list[str]) -> Options | None:
     """Parse the command lines that cron, the units and scripts use; return None for any other.
 
     These are `[-c FILE] [-b FILE] [-d DIR] [-l LEVEL] [--syslog] COMMAND`, with the options of `run` that
-    cron and the units use, and those of `terminal`. click would give the same result for all of them.
+    cron and the units use, those of `terminal` and `report`, and arguments. click would give the same result
+    for all of them.
     """
     chosen: dict[str, Any] = {}
     rest = list(arguments)
@@ -58,9 +61,21 @@ def _command(name: str, arguments: tuple[str, ...]) -> Options | None:
         return _RUNS.get(arguments)
     if name == "terminal":
         return _terminal(arguments)
+    if name == "report" and arguments in (("--success",), ("--failure",)):
+        return Options(name, status=arguments[0].removeprefix("--"))
+    if name in _ARGUMENTS:
+        return _with_arguments(name, arguments)
     if name in _INSTALLATIONS and not arguments:
         return Options(name, max_runtime=0)
     return Options(name) if name in _COMMANDS and not arguments else None
+
+
+def _with_arguments(name: str, arguments: tuple[str, ...]) -> Options | None:
+    names = _ARGUMENTS[name]
+    if len(arguments) != len(names) or any(one.startswith("-") for one in arguments):
+        return None
+    chosen: dict[str, Any] = dict(zip(names, arguments, strict=True))
+    return Options(name, **chosen)
 
 
 def _terminal(arguments: tuple[str, ...]) -> Options | None:

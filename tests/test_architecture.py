@@ -85,9 +85,15 @@ def test_nothing_due_costs_nothing_dear(accepted: Device) -> None:
     assert imported(accepted, "run", "--all") == set()
 
 
-def test_the_libraries_are_paid_for_where_they_are_used(accepted: Device, server: DevServer) -> None:
+def test_the_libraries_are_paid_for_where_they_are_used(
+    accepted: Device, server: DevServer, tmp_path: Path
+) -> None:
+    """The paragraph "What is imported when" of the architecture."""
     assert imported(accepted, "check-update") & {"urllib3", "cryptography", "click"} == {"urllib3"}
     assert imported(accepted, "send-inventory") & {"urllib3", "cryptography", "click"} == {"urllib3"}
+    assert imported(accepted, "auth") & {"urllib3", "cryptography", "click"} == set()  # the token is kept
+    artifact = str(make_artifact(tmp_path / "release-2.mender"))
+    assert imported(accepted, "verify", artifact) & {"urllib3", "cryptography", "click"} == set()
     assert imported(accepted, "status") & {"urllib3", "cryptography"} == set()
     assert imported(accepted, "bootstrap") & {"urllib3", "cryptography"} == {"cryptography"}
 

@@ -57,6 +57,14 @@ TERMINALS = [
     ["terminal", "--wait", "0"],
     ["terminal", "--max-runtime", "9", "--max-sessions", "1"],
 ]
+WITH_ARGUMENTS = ["verify", "extract", "announce"]
+CALLS = [
+    ["report", "--success"],
+    ["report", "--failure"],
+    ["verify", "release.mender"],
+    ["extract", "release.mender", "a directory"],
+    ["announce", "installing"],
+]
 OPTIONS = ["-c", "--config", "-b", "--fallback-config", "-d", "--data"]
 values = st.sampled_from(
     ["", "/etc/x.conf", "-c", "--data", "run", "-", "--", "--help", "a b", "--config=x"]
@@ -67,6 +75,9 @@ some_words = st.one_of(
         [
             *OPTIONS,
             *COMMANDS,
+            *WITH_ARGUMENTS,
+            "--success",
+            "--failure",
             "--all",
             "--only",
             "update",
@@ -95,7 +106,7 @@ plain = st.tuples(
     st.lists(
         st.one_of(st.tuples(st.sampled_from(OPTIONS), values), st.just(("--syslog",)), levels), max_size=4
     ),
-    st.sampled_from([*([command] for command in PLAIN_COMMANDS), *WAYS_TO_RUN, *TERMINALS]),
+    st.sampled_from([*([command] for command in PLAIN_COMMANDS), *WAYS_TO_RUN, *TERMINALS, *CALLS]),
 ).map(lambda parts: [word for pair in parts[0] for word in pair] + parts[1])
 
 
@@ -130,7 +141,9 @@ def test_the_fast_path_parses_no_command_line_otherwise_than_click(line: list[st
         "-c run",
         "--config=/x run",
         "-c/x run",
-        "report --success",
+        "report --success --failure",
+        "verify -",
+        "verify a b",
         "status",
         "--help",
         "-l loud run",
@@ -293,7 +306,7 @@ def test_any_words_are_a_request_or_an_exit_code(line: list[str]) -> None:
     if isinstance(found, cli.Reply):
         assert found.code in (0, 64)
     else:
-        assert found.command in COMMANDS
+        assert found.command in COMMANDS + WITH_ARGUMENTS
 
 
 # The same with Debian's click, as a device has it.
