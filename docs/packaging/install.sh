@@ -69,6 +69,7 @@ install_package() { # PLACE
     for file in mender_oneshot/*.py mender_oneshot/*/*.py; do
         case $file in
             mender_oneshot/devserver/*) ;; # for a desk, not for a device
+            mender_oneshot/json_schema.py | mender_oneshot/json_members.py) ;; # for documents and tests
             *) put 644 "$file" "$destdir$1/$file" ;;
         esac
     done
