@@ -116,4 +116,4 @@ def nothing_due(options: Options, kind: str) -> bool:
 def _goes_by_the_clock(known: state.State, chosen: settings.Settings, now: snapshot.Snapshot) -> bool:
     """Return whether only the clock, the configuration and the state decide when the next step is due."""
     installs = known.handoff is not None or now.lock is not None or now.interrupted is not None
-    return not installs and now.uptime >= chosen.start_spread * known.spread
+    return not installs and now.uptime >= chosen.start_spread * plan.spread_share(known, now)

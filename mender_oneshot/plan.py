@@ -267,7 +267,21 @@ def spread_remaining(state: State, settings: Settings, now: Snapshot, since: flo
     if remaining(since, interval, now.time - now.uptime):
         return 0
     longest = min(settings.start_spread, interval, math.inf if state.checked_at else FIRST_SPREAD)
-    return max(0.0, longest * min(max(state.spread, 0), 1) - now.uptime)
+    return max(0.0, longest * spread_share(state, now) - now.uptime)
+
+
+def spread_share(state: State, now: Snapshot) -> float:
+    """Return the share of the longest random delay that the device waits after this boot, from 0 to 1.
+
+    It differs from boot to boot, because a device that is never on for long would otherwise never check.
+    """
+    if state.spread < 0:
+        return 0
+    try:
+        drawn = int(now.boot[:8], 16) / 2**32
+    except ValueError:  # without /proc
+        drawn = 0
+    return min(state.spread, 1) if not drawn else (state.spread + drawn) % 1
 
 
 def tidy_remaining(state: State, settings: Settings, now: Snapshot) -> float:

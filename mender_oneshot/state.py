@@ -119,7 +119,7 @@ class Token(NamedTuple):
 class State(NamedTuple):
     """Everything saved between two invocations; times in seconds since 1970, by a clock that may be wrong."""
 
-    spread: float = -1  # jitter: how much of StartSpreadSeconds this device waits, 0 to 1; -1: not drawn yet
+    spread: float = -1  # jitter: this device's part of `plan.spread_share`, 0 to 1; -1: not drawn yet
     identity_format: str = ""
     owner: str = ""  # digest of the identity of the device that this state belongs to; "": not known yet
     token: Token | None = None

@@ -162,7 +162,7 @@ def test_while_an_update_is_installed_no_time_is_noted(
 
 def test_before_the_spread_after_a_boot_is_over_no_time_is_noted(accepted: Device) -> None:
     accepted.ok("run", "--all")
-    accepted.alter_state(spread=0.999)
+    accepted.set_spread(0.999)
     uptime = time.clock_gettime(time.CLOCK_MONOTONIC)
     accepted.configure(StartSpreadSeconds=int(uptime * 2), UpdatePollIntervalSeconds=int(uptime * 3))
     put_back(watched(accepted), 60)

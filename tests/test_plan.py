@@ -238,6 +238,8 @@ TABLE = [
     Case("start spread", idle(checked_at=1), {"uptime": 10.0}, None, 140, {"start_spread": 300}),
     Case("start spread is over", idle(checked_at=1), {"uptime": 150.0}, "check-update", 0,
          {"start_spread": 300}),
+    Case("start spread is another one after each boot", idle(checked_at=1),
+         {"uptime": 10.0, "boot": "c0000000-"}, None, 65, {"start_spread": 300}),
     Case("start spread never longer than the interval", idle(checked_at=1), {"uptime": 10.0}, None, 20,
          {"start_spread": 300, "update_poll_interval": 60}),
     Case("start spread of the inventory", idle(inventory_at=1), {"uptime": 10.0}, None, 140,

@@ -117,8 +117,9 @@ class StateFile:
         self.alter_state(token=self.state["token"] | {"at": 1.0, "lifetime": 604800.0, "expires": 604801.0})
 
     def set_spread(self, spread: float) -> None:
-        """Give the device another place in its fleet, 0 to 1."""
-        self.alter_state(spread=spread)
+        """Have the device wait this share of the longest random delay after this boot, 0 to 1."""
+        drawn = int(Path("/proc/sys/kernel/random/boot_id").read_text()[:8], 16) / 2**32
+        self.alter_state(spread=(spread - drawn) % 1)
 
     def forget_owner(self) -> None:
         """Lose the digest of the identity, as in a state of a version that did not record it."""
