@@ -36,10 +36,14 @@ lint: $(VENV)/dev ## check format, lint, types, import directions, spelling and 
 	$(BIN)/codespell
 	$(BIN)/python .ci/words.py
 
-bench: $(VENV)/dev ## measure start-up, the cost of an invocation and of an installation, and the terminal
-	@$(BIN)/python tests/bench.py
+bench: $(VENV)/dev ## measure what an invocation, an installation and the terminal cost; ONLY=download for one row
+	@ONLY="$(ONLY)" $(BIN)/python tests/bench.py
+ifneq ($(filter $(or $(ONLY),installation),installation),)
 	@$(BIN)/python tests/bench_installing.py
+endif
+ifneq ($(filter $(or $(ONLY),terminal),terminal),)
 	@$(BIN)/python tests/bench_terminal.py
+endif
 
 # A virtual machine of Debian's packages; docs/board.md lists them.
 board: $(VENV)/dev ## run one update on a virtual board with GRUB and two root file systems; the console is shown
