@@ -25,7 +25,7 @@ from helpers.real_artifact import write_artifact
 
 from mender_oneshot.devserver import DevServer
 
-ROUNDS = int(os.environ.get("BENCH_ROUNDS", "15"))
+ROUNDS = int(os.environ.get("BENCH_ROUNDS", "9"))
 ONLY = os.environ.get("ONLY", "")
 
 BARE_REQUEST = """
@@ -127,42 +127,71 @@ def check(world: World) -> None:
 
 
 def authorities(world: World) -> None:
-    """A check with no CA of the system's, and with 150 of them; the server's own is configured in both."""
-    few, many = world.place / "few", world.place / "many"
-    for directory, count in ((few, 0), (many, 150)):
-        directory.mkdir()
-        bundle = ""
-        for number in range(count):
-            path = directory / f"ca-{number}.pem"
-            new = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN=ca {number}"]
-            words = [*new, "-keyout", "/dev/null", "-out", str(path)]
-            subprocess.run(["openssl", *words], check=True, capture_output=True)
-            bundle += path.read_text()
-        (directory / "bundle").write_text(bundle)
-        subprocess.run(["openssl", "rehash", str(directory)], check=True, capture_output=True)
+    """A check with one CA of the system's and with 150 more, in a file and in a directory as Debian has them.
 
-    def with_cas(directory: Path, words: list[str]) -> Callable[[], Cost]:
-        places = {"SSL_CERT_DIR": str(directory), "SSL_CERT_FILE": str(directory / "bundle")}
+    In the directory each CA has a link named after its hash. A system without it has to read the whole file.
+    """
+    key = world.place / "key.pem"
+    generate = ["openssl", "genpkey", "-algorithm", "rsa", "-out", str(key)]
+    subprocess.run(generate, check=True, capture_output=True)
+    one, many = (_authorities(world.place / f"authorities-{count}", key, count) for count in (1, 151))
+
+    def with_cas(directory: str, bundle: Path, words: list[str]) -> Callable[[], Cost]:
+        places = {"SSL_CERT_DIR": directory, "SSL_CERT_FILE": str(bundle)}
         return lambda: world.starter.cost(words, world.device.env() | places)
 
     ours = [world.device.program, "check-update"]
-    runs = {"few": with_cas(few, ours), "many": with_cas(many, ours), "bare": with_cas(many, world.bare())}
-    found = medians(runs, ROUNDS)
-    ratio("check-update, 150 system CAs : none, CPU", found["many"].cpu, found["few"].cpu, "1.0")
-    ratio("check-update, 150 system CAs : bare urllib3, CPU", found["many"].cpu, found["bare"].cpu, "-")
+    found = medians(
+        {
+            "one": with_cas(str(one), one / "bundle", ours),
+            "many": with_cas(str(many), many / "bundle", ours),
+            "file": with_cas("/nonexistent", many / "bundle", ours),
+            "bare": with_cas(str(many), many / "bundle", world.bare()),
+        },
+        2 * ROUNDS,
+    )
+    many_cas = "check-update, 150 more system CAs"
+    ratio(f"{many_cas} : one, CPU", found["many"].cpu, found["one"].cpu, "1.0")
+    ratio("the same without a directory of CAs : one, CPU", found["file"].cpu, found["one"].cpu, "-")
+    ratio(f"{many_cas} : bare urllib3, CPU", found["many"].cpu, found["bare"].cpu, "-")
+
+
+def _authorities(directory: Path, key: Path, count: int) -> Path:
+    """Make CA certificates in a directory, with links named after their hashes and a file of them all."""
+    directory.mkdir()
+    paths = [directory / f"ca-{number}.pem" for number in range(count)]
+    for number, path in enumerate(paths):
+        new = ["openssl", "req", "-x509", "-key", str(key), "-subj", f"/CN=ca {number}", "-out", str(path)]
+        subprocess.run(new, check=True, capture_output=True)
+    subprocess.run(["openssl", "rehash", str(directory)], check=True, capture_output=True)
+    (directory / "bundle").write_text("".join(path.read_text() for path in paths))
+    return directory
 
 
 def others(world: World) -> None:
     """The other requests of a day, beside a check."""
+    device, server = world.device, world.server
+    server.upload(write_artifact(world.place / "release-2.mender", "single-file", {"app": "new"}))
+    device.script("install", "#!/bin/sh\n")
+
+    def report() -> Cost:
+        server.deploy("release-2")
+        for step in ("check-update", "download", "install"):
+            device.call(step)
+        cost = world.run([device.program, "report", "--success"])
+        (device.data / "update.lock").unlink()
+        return cost
+
     found = medians(
         {
             "check": world.ours("check-update"),
             "auth": world.ours("auth"),
             "inventory": world.ours("send-inventory"),
+            "report": report,
         },
         ROUNDS,
     )
-    for name in ("auth", "inventory"):
+    for name in ("auth", "inventory", "report"):
         ratio(f"{name} : check-update, CPU", found[name].cpu, found["check"].cpu, "-")
 
 
