@@ -9,6 +9,8 @@ from helpers.update_module import Recorder
 from helpers.waiting import until
 
 from mender_oneshot.devserver import DevServer
+from mender_oneshot.installer.record import is_worked_on
+from mender_oneshot.paths import INSTALLER_LOCK
 
 CUT, PAUSE = "kill -9 $PPID $$", "exit 21"
 CASES = [
@@ -32,7 +34,8 @@ def test_the_new_system_is_not_rebooted_again(
     deployment = server.deploy("release-2")
     module.at(place, code)
     accepted.ok("run", "--all")
-    until(lambda: not (module.faults / place).exists(), "the power is cut")
+    until(lambda: not (module.faults / place).exists(), "the fault has happened")
+    until(lambda: not is_worked_on(str(accepted.data / INSTALLER_LOCK)), "the installer has ended")
     accepted.reboot()
     before = module.calls.count("ArtifactReboot")
     until(lambda: "Resumed" in accepted.run("run", wrapper=second).out, "it is resumed")
