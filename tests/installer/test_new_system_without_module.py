@@ -9,6 +9,8 @@ from helpers.update_module import Recorder
 from helpers.waiting import until
 
 from mender_oneshot.devserver import DevServer
+from mender_oneshot.installer.record import is_worked_on
+from mender_oneshot.paths import INSTALLER_LOCK
 
 REBOOT = "#!/bin/sh\\necho reboot >>{calls}\\nkill -9 $PPID\\n"
 WITHOUT_MODULE = """
@@ -40,6 +42,7 @@ def test_it_is_rebooted_once_so_that_the_old_system_rolls_back(
     module.at("ArtifactReboot", "kill -9 $PPID")
     accepted.ok("run", "--all")
     until(lambda: "ArtifactReboot" in module.calls, "it reboots")
+    until(lambda: not is_worked_on(str(accepted.data / INSTALLER_LOCK)), "the installer has ended")
     accepted.reboot()
     assert "Resumed" in accepted.run("run", wrapper=second).out
     until(lambda: "reboot" in module.calls, "it returns to the old system")
