@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # One worker for each core.
 PYTEST_OPTIONS ?= -n auto
 
-.PHONY: help demo test test-long coverage mutants lint bench bench-fleet board board-cut board-fail board-poor-network board-picture install uninstall install-devserver uninstall-devserver deb sbom clean
+.PHONY: help demo test test-long coverage mutants lint bench bench-day bench-fleet board board-cut board-fail board-poor-network board-picture install uninstall install-devserver uninstall-devserver deb sbom clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-19s %s\n", $$1, $$2 }' Makefile
@@ -44,6 +44,9 @@ endif
 ifneq ($(filter $(or $(ONLY),terminal),terminal),)
 	@$(BIN)/python tests/bench_terminal.py
 endif
+
+bench-day: $(VENV)/dev ## measure what a day in the field costs, beside mender-client's daemon where it is installed
+	@$(BIN)/python tests/bench_day.py
 
 bench-fleet: $(VENV)/dev ## count the requests of 10 000 simulated devices in a week; DEVICES=1000 OF=1000000 samples a larger fleet
 	@DEVICES=$(DEVICES) OF=$(OF) $(BIN)/python tests/bench_fleet.py

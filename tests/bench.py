@@ -253,8 +253,11 @@ def verify(world: World) -> None:
 
 
 @contextlib.contextmanager
-def counted(url: str) -> Iterator[tuple[int, list[int]]]:
-    """Forward connections to a server; the port, and a list of the sizes of what was forwarded."""
+def counted(url: str, idle: float | None = None) -> Iterator[tuple[int, list[int]]]:
+    """Forward connections to a server; the port, and a list of the sizes of what was forwarded.
+
+    A connection ends when nothing was sent for `idle` seconds.
+    """
     host, port = urlsplit(url).hostname, urlsplit(url).port
     sizes: list[int] = []
 
@@ -267,6 +270,8 @@ def counted(url: str) -> Iterator[tuple[int, list[int]]]:
 
     def serve(client: socket.socket) -> None:
         with client, socket.create_connection((host, port)) as upstream:
+            client.settimeout(idle)
+            upstream.settimeout(idle)
             back = threading.Thread(target=forward, args=(upstream, client), daemon=True)
             back.start()
             forward(client, upstream)

@@ -15,9 +15,11 @@ from mender_oneshot.devserver import DevServer
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-# A process inherits the peak memory of the process that starts it, so a small one starts the commands.
+# A process inherits the peak memory of the process that starts it, so a small one starts the commands. It
+# adopts processes that outlive a command (PR_SET_CHILD_SUBREAPER), and waits for them too.
 _STARTER = """
-import json, os, sys, time
+import ctypes, json, os, sys, time
+ctypes.CDLL(None).prctl(36, 1)
 for line in sys.stdin:
     words, environment = json.loads(line)
     began = time.monotonic()
@@ -28,10 +30,16 @@ for line in sys.stdin:
             os.dup2(null, number)
         os.chdir("/")
         os.execve(words[0], words, environment)
-    status, used = os.wait4(pid, 0)[1:]
-    wall = time.monotonic() - began
-    cost = [wall, used.ru_utime + used.ru_stime, used.ru_maxrss, os.waitstatus_to_exitcode(status)]
-    print(json.dumps(cost), flush=True)
+    cpu = peak = code = 0
+    while True:
+        try:
+            ended, status, used = os.wait4(-1, 0)
+        except ChildProcessError:
+            break
+        cpu, peak = cpu + used.ru_utime + used.ru_stime, max(peak, used.ru_maxrss)
+        if ended == pid:
+            code = os.waitstatus_to_exitcode(status)
+    print(json.dumps([time.monotonic() - began, cpu, peak, code]), flush=True)
 """
 
 
@@ -120,9 +128,16 @@ class InstalledDevice(Device):
 
     def make_check_due(self) -> None:
         """Let the last check be two days ago."""
+        self._make_due("checked_at")
+
+    def make_inventory_due(self) -> None:
+        """Let the last inventory be two days ago."""
+        self._make_due("inventory_at", "inventory_sent_at")
+
+    def _make_due(self, *members: str) -> None:
         path = self.data / "mender-oneshot.json"
         state = json.loads(path.read_text())
-        path.write_text(json.dumps(state | {"checked_at": time.time() - 2 * 86400}))
+        path.write_text(json.dumps(state | dict.fromkeys(members, time.time() - 2 * 86400)))
 
     def make_idle(self) -> None:
         """Let a run leave its note, which it does only if no file has changed in the last seconds."""
