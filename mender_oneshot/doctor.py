@@ -99,7 +99,7 @@ def _clock(settings: Settings) -> str:
 def _contact(settings: Settings) -> str:
     known, now = _readable_state(settings), snapshot.look(settings.places)
     installing = now.lock is not None or known.deployment is not None
-    return schedule_checks.contact(settings, known, now.time, installing=installing)
+    return schedule_checks.contact(settings, known, now, installing=installing)
 
 
 def _data_directory(settings: Settings) -> str:

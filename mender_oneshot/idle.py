@@ -28,9 +28,9 @@ def kind_of(arguments: list[str]) -> str:
     return _KINDS.get(tuple(arguments[1:] if arguments[:1] == ["--syslog"] else arguments), "")
 
 
-def directory() -> str:
-    """Return the directory of the two files; each data directory has its own."""
-    return (os.environ.get("MENDER_RUN_DIR") or "/run/mender-oneshot") + _data()
+def directory(data: str = "") -> str:
+    """Return the directory in /run of a data directory, by default of the one in the environment."""
+    return (os.environ.get("MENDER_RUN_DIR") or "/run/mender-oneshot") + (data or _data())
 
 
 def watched() -> tuple[str, ...]:

@@ -50,7 +50,7 @@ def _context(options: Options, settings: Settings, progress: Progress) -> Iterat
         finally:
             root.removeHandler(handler)
             context.connection.close()
-            store.save()
+            store.finish()
     finally:
         os.close(lock)
 
@@ -118,8 +118,8 @@ def _run(context: Context, options: Options, on_done: Callable[[Done], None]) ->
         step = plan.next_step(known, paced, context.now(), options.only)
         if step is None:
             return
-        if turn == 0 and step not in ("tidy", "resume"):  # they make no request, and `tidy` frees space
-            store.ensure_writable()
+        if step not in ("tidy", "resume"):  # they make no request, and `tidy` frees space
+            _ensure_writable(context, step)
         outcome = perform(context, step, paced=True)
         on_done(Done(step, outcome))
         if outcome.word == "handed-off":
@@ -147,8 +147,19 @@ def _named(context: Context, options: Options) -> Outcome:
         if _has_good_token(context):
             return Outcome("kept", "The device is authorized; its token is still valid.")
     if options.command != "bootstrap":
-        context.store.ensure_writable()
+        _ensure_writable(context, options.command)
     return perform(context, options.command, paced=False)
+
+
+def _ensure_writable(context: Context, name: str) -> None:
+    """Raise `errors.NoSpace` or `errors.DiskError` if what a step changes could not be saved."""
+    store = context.store
+    if store.written:
+        return
+    if name == "check-update" and _has_good_token(context):
+        store.ensure_writable_for_check()
+    else:
+        store.ensure_writable()
 
 
 def perform(context: Context, name: str, *, paced: bool) -> Outcome:

@@ -232,7 +232,10 @@ STATUS: dict[str, Schema] = {
         "description": "the last deployment that ended, as in `history`, or null",
         "anyOf": [_PAST, {"type": "null"}],
     },
-    "checked_at": or_null(time("when the server was last asked for an update"), "never"),
+    "checked_at": or_null(
+        time("when the server was last asked for an update; after a reboot, perhaps an earlier check"),
+        "never",
+    ),
     "inventory_sent_at": or_null(time("when the inventory was last sent"), "never"),
     "next_step": or_null(text("the step that is due now"), "none"),
     "coming_step": or_null(text("the step that is due next"), "unknown"),

@@ -7,10 +7,11 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from . import errors, processes, unit_files
+from . import errors, plan, processes, unit_files
 from .findings import Skipped, Warned
 from .schedule import COMMAND, CRON_FILE, CRONTABS, EVERY_MINUTE, TIMERS
 from .settings import Settings
+from .snapshot import Snapshot
 from .state import State
 from .units import duration, when
 
@@ -80,16 +81,19 @@ def schedule(settings: Settings) -> str:
     raise _no_cron()
 
 
-def contact(settings: Settings, known: State, now: float, *, installing: bool) -> str:
-    """Return when the server was last contacted; raise `Warned` if that was long ago."""
+def contact(settings: Settings, known: State, now: Snapshot, *, installing: bool) -> str:
+    """Return when the server was last contacted; raise `Warned` if a check is overdue."""
     at = max(known.checked_at, known.inventory_sent_at)
     if not at:
         return "The server has not been asked for an update yet."
     checked = f"The last check for an update was {when(known.checked_at)}"
-    late = now - known.checked_at
-    if known.checked_at and not installing and late > PATIENCE * settings.update_poll_interval + 3600:
+    interval = settings.update_poll_interval
+    late = now.time - known.checked_at > PATIENCE * interval + 3600
+    if plan.spread_remaining(known, settings, now, known.checked_at, interval):
+        late = False  # after a boot, the check waits for the random delay
+    if known.checked_at and late and not installing:
         raise Warned(
-            f"{checked}, although one is due every {duration(settings.update_poll_interval)}; for the "
+            f"{checked}, although one is due every {duration(interval)}; for the "
             "reason: mender-oneshot status"
         )
     return f"{checked}." if known.checked_at else f"The last inventory was sent {when(at)}."

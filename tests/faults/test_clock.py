@@ -129,6 +129,19 @@ def test_each_jump_asks_once_and_blocks_nothing(accepted: Device, server: DevSer
 
 
 @newest_only
+def test_a_jump_after_a_check_without_news_asks_once(accepted: Device, server: DevServer) -> None:
+    """The time of such a check is in /run only; a clock that was set back must not block the next one."""
+    asked = Traffic(server)
+    jumps = (today(), today(hours=1), today(), without_clock(), without_clock(hours=1), today(hours=2))
+    for now in jumps:
+        set_clock(accepted, now)
+        accepted.ok("run", "--only", "update", "--all")
+        assert "next" in asked.new(), now
+        accepted.ok("run", "--only", "update", "--all")
+        assert asked.new() == [], now
+
+
+@newest_only
 def test_each_jump_tries_a_server_that_is_down_once(accepted: Device, server: DevServer) -> None:
     """What keeps a device from asking in a storm is a time stamp too; a jump voids it once, not for good."""
     server.faults.add(count=None, status=503)

@@ -139,6 +139,83 @@ def test_an_input_output_error_in_whatever_call_asks_nobody(accepted: Device, se
     assert asked.new()[-2:] == ["next", "attributes"]
 
 
+# Checks that write to /run only.
+
+
+@pytest.fixture
+def polling(accepted: Device) -> Device:
+    """A device that has checked for an update since it was started; its next check needs no write."""
+    accepted.ok("run", "--all")
+    accepted.let_time_pass(2000, expire=False)
+    return accepted
+
+
+@pytest.mark.parametrize("trouble", TROUBLES)
+@pytest.mark.parametrize("words", [["run"], ["run", "--all"], ["check-update"]])
+def test_a_disk_that_became_unusable_is_seen_without_a_write(
+    polling: Device, server: DevServer, disk: Disk, trouble: Callable[[Disk], None], words: list[str]
+) -> None:
+    before = (polling.data / STATE).read_bytes()
+    trouble(disk)
+    asked = Traffic(server)
+    for _ in range(2):
+        one_sentence(polling.run(*words), FULL, str(disk.path), "the next run will retry")
+    assert (asked.new(), (polling.data / STATE).read_bytes()) == ([], before)
+    disk.relieve() if trouble is not read_only else disk.remount("rw")
+    polling.ok(*words)
+    assert asked.new() == ["next"]
+
+
+@pytest.mark.real
+@needs_strace
+@pytest.mark.parametrize("news", ["an update", "a failure"])
+@pytest.mark.parametrize(("calls", "name"), CALLS[3:])
+def test_what_a_check_finds_but_cannot_save_is_asked_once(
+    polling: Device, server: DevServer, release: Release, news: str, calls: str, name: str
+) -> None:
+    """A write that fails can only be noticed by a write, which comes after the first request."""
+    release() if news == "an update" else server.faults.add(match="* */next", status=503, count=None)
+    asked = Traffic(server)
+    assert polling.run("run", wrapper=failing(calls, polling.data / name)).code == BROKEN
+    assert set(asked.new()) == {"next"}
+    for _ in range(2):
+        polling.run("run", "--all", wrapper=failing(calls, polling.data / name))
+    assert asked.new() == []
+
+
+@pytest.mark.real
+@needs_strace
+def test_a_disk_that_fails_stops_no_checks_while_there_is_nothing_to_save(
+    polling: Device, server: DevServer
+) -> None:
+    asked = Traffic(server)
+    for _ in range(3):
+        for _ in range(2):
+            done = polling.run("run", wrapper=failing("write", polling.data / f"{STATE}.new"))
+            assert (done.code, done.err) == (0, "")
+        assert asked.new() == ["next"]
+        polling.let_time_pass(2000, expire=False)
+
+
+@pytest.mark.real
+@needs_strace
+def test_after_a_check_was_killed_the_next_one_writes_first(
+    polling: Device, server: DevServer, release: Release
+) -> None:
+    release()
+    server.faults.add(match="* */next", stall_after=10)
+    process = polling.start("run")
+    server.faults.wait_for_stall()
+    process.kill()
+    process.communicate()
+    server.faults.release()
+    asked = Traffic(server)
+    done = polling.run("run", wrapper=failing("write", polling.data / f"{STATE}.new"))
+    assert (done.code, asked.new()) == (BROKEN, [])
+    polling.ok("run")
+    assert asked.new() == ["next"]
+
+
 # Downloads.
 
 

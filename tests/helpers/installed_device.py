@@ -127,17 +127,13 @@ class InstalledDevice(Device):
         return ["/bin/sh", "-c", f". {idle} && idle all || exec {self.program} --syslog run --all"]
 
     def make_check_due(self) -> None:
-        """Let the last check be two days ago."""
-        self._make_due("checked_at")
+        """Let the last check be two hours ago."""
+        self.make_hours_old("check-update", 2)
 
     def make_inventory_due(self) -> None:
         """Let the last inventory be two days ago."""
-        self._make_due("inventory_at", "inventory_sent_at")
-
-    def _make_due(self, *members: str) -> None:
-        path = self.data / "mender-oneshot.json"
-        state = json.loads(path.read_text())
-        path.write_text(json.dumps(state | dict.fromkeys(members, time.time() - 2 * 86400)))
+        self.make_hours_old("send-inventory", 48)
+        self.age_sent_inventory()
 
     def make_idle(self) -> None:
         """Let a run leave its note, which it does only if no file has changed in the last seconds."""

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pytest
+
 from helpers.device import REPO, Device, Run, checked
 from helpers.readable import readable
 from mender_oneshot import settings, status
@@ -164,7 +166,9 @@ class Days:
         places = Places(
             f"{device.conf}/mender.conf", "/no/file", True, str(device.conf), "/no", str(device.data)
         )
-        wait: int | None = status.describe(settings.load(places))["next_in_seconds"]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("MENDER_RUN_DIR", device.env()["MENDER_RUN_DIR"])
+            wait: int | None = status.describe(settings.load(places))["next_in_seconds"]
         return DAY if wait is None else wait
 
     def tick(self) -> Run:

@@ -1,12 +1,13 @@
 """The client's state file as tests see and change it: the only helper that depends on its schema."""
 
 import json
+import shutil
 import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-STAMPS = ("at", "checked_at", "inventory_at", "inventory_sent_at", "uptime")
+STAMPS = ("at", "in_state", "checked_at", "inventory_at", "inventory_sent_at", "uptime")
 EXPIRY = "expires"
 
 DUE = {
@@ -27,6 +28,7 @@ class StateFile:
     """Reads the state of a device, and changes it as time, a reboot or another invocation would."""
 
     data: Path
+    root: Path
 
     @property
     def state(self) -> dict[str, Any]:
@@ -41,6 +43,11 @@ class StateFile:
         (self.data / "mender-oneshot.json").write_text(json.dumps(known))
 
     # Read.
+
+    @property
+    def last_check(self) -> Path:
+        """Return the file in /run with the time of the last check that found nothing."""
+        return Path(f"{self.root / 'run'}{self.data}/last-check")
 
     @property
     def token(self) -> str:
@@ -166,7 +173,10 @@ class StateFile:
 
     def make_hours_old(self, step: str, hours: float) -> None:
         """Let hours pass since "check-update" or "send-inventory"."""
-        self.alter_state(**{stamp: time.time() - hours * 3600 for stamp in DUE[step]})
+        at = time.time() - hours * 3600
+        self.alter_state(**dict.fromkeys(DUE[step], at))
+        if step == "check-update" and self.last_check.exists():
+            self.last_check.write_text(json.dumps({"in_state": at, "at": at, "sure": True}))
 
     def age_sent_inventory(self) -> None:
         """Let a day pass since the inventory was sent; an unchanged one is sent again."""
@@ -220,9 +230,16 @@ class StateFile:
             return
         if isinstance(known, dict):
             self.alter_state(**_earlier(known, seconds, (*STAMPS, EXPIRY) if expire else STAMPS))
+        if self.last_check.exists():
+            note = json.loads(self.last_check.read_text())
+            self.last_check.write_text(json.dumps(_earlier(note, seconds, STAMPS)))
 
     def reboot(self) -> None:
-        """Make the boot that the state, and the record of an installation, was written in the one before."""
+        """Make the boot that the state, and the record of an installation, was written in the one before.
+
+        A boot empties /run.
+        """
+        shutil.rmtree(self.root / "run", ignore_errors=True)
         known = self.state
         changed = {name: known[name] for name in ("deployment", "handoff") if known.get(name, {}).get("boot")}
         self.alter_state(**{name: part | {"boot": "the boot before"} for name, part in changed.items()})
