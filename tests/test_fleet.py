@@ -36,7 +36,7 @@ def test_devices_that_all_poll_at_the_same_time_are_found() -> None:
     assert together.peak() >= FEW > 2 * together.mean(Scenario("quiet"))
 
 
-def test_after_a_short_cut_each_device_keeps_its_own_time() -> None:
+def test_after_a_short_cut_each_device_checks_within_an_interval() -> None:
     scenario = Scenario("cut", 2 * HOUR, 600, "power")
     for number in range(50):
         undisturbed = Life(number, Scenario("quiet")).until(6 * HOUR)

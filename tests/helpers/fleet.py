@@ -69,6 +69,8 @@ class Life:
             checked_at=BEGIN - draw.uniform(0, settings.update_poll_interval),
             inventory_at=BEGIN - draw.uniform(0, settings.inventory_poll_interval),
         )
+        # A check without news is not saved, except the first after a boot; a boot forgets it.
+        self._saved_check, self._next_is_saved = self.state.checked_at, False
         self.at = draw.uniform(0, MINUTE)
         self._tick_after_boot = SERVICES_START + draw.uniform(0, MINUTE)
         self._booted = -draw.uniform(HOUR, WEEK)
@@ -82,6 +84,8 @@ class Life:
         while True:
             if self.scenario.fault == "power" and self.at >= self.scenario.begins and not self._rebooted:
                 self._booted, self._boot, self._rebooted = self.scenario.ends, self._next_boot, True
+                self.state = self.state._replace(checked_at=self._saved_check)
+                self._next_is_saved = True
                 self.at = self._booted + self._tick_after_boot
             if self.at >= end:
                 return self
@@ -107,6 +111,7 @@ class Life:
             self.state = state._replace(failures=failures)
             if answer.retry_after:
                 self.state = plan.with_pause(self.state, step, "server", answer.retry_after, now)
+            self._saved_check = self.state.checked_at
             return False
         if state.failures:
             left = {name: failure for name, failure in state.failures.items() if name != step}
@@ -119,6 +124,9 @@ class Life:
             self.checks.append(self.at)
         else:
             state = state._replace(inventory_at=now)
+        changed = state._replace(checked_at=0) != self.state._replace(checked_at=0)
+        if changed or self._next_is_saved or not 0 <= now - self._saved_check < DAY:
+            self._saved_check, self._next_is_saved = state.checked_at, False
         self.state = state
         return True
 
