@@ -13,7 +13,7 @@ from helpers.waiting import until
 
 _CALLS = "write,pwrite64,writev,sendfile,copy_file_range,fsync,fdatasync"
 # copy_file_range(3</source>, NULL, 4</target>, ...): the last descriptor with a path is the one written to.
-_LINE = re.compile(r"^\d+ +(?P<call>\w+)\((?P<arguments>.*)\) += (?P<result>\d+)$")
+_CALL = re.compile(r"^(?P<call>\w+)\((?P<arguments>.*)\) += (?P<result>\d+)$")
 _PATH = re.compile(r"\d<(/[^>]*)>")
 
 
@@ -52,8 +52,8 @@ class Trace:
     def written(self) -> Written:
         """Return what was written below the directories."""
         files, size, syncs = set(), 0, 0
-        for line in self._log.read_text(errors="replace").splitlines():
-            found = _LINE.match(line)
+        for line in self._whole_calls():
+            found = _CALL.match(line)
             paths = _PATH.findall(found["arguments"]) if found else []
             if not found or not paths or not paths[-1].startswith(self._directories):
                 continue
@@ -63,3 +63,16 @@ class Trace:
                 files.add(paths[-1])
                 size += int(found["result"])
         return Written(len(files), size, syncs)
+
+    def _whole_calls(self) -> Iterator[str]:
+        """Return the lines of the trace without pids; a call that another thread interrupted is one line."""
+        begun: dict[str, str] = {}
+        for line in self._log.read_text(errors="replace").splitlines():
+            pid, _, call = line.partition(" ")
+            call = call.lstrip()
+            if call.endswith(" <unfinished ...>"):
+                begun[pid] = call.removesuffix(" <unfinished ...>")
+            elif call.startswith("<... "):
+                yield begun.pop(pid, "") + call.partition(" resumed>")[2]
+            else:
+                yield call
