@@ -26,7 +26,7 @@ class Note(NamedTuple):
 
 
 def read(state_file: str) -> Note | None:
-    """Return the note beside a state file; None if there is none, it may not be ours, or it is invalid."""
+    """Return the note of a state file; None if there is none, it may not be ours, or it is invalid."""
     try:
         content = disk.read_own(_path(state_file), 4096)
         note = Reader().part(Note, "note", json.loads(content or b""))
