@@ -46,7 +46,7 @@ def pack(values: dict[str, str]) -> bytes:
 
 
 def parse(block: bytes) -> Environment | None:
-    """Return what a block tells, None if it is no environment block or lacks a variable."""
+    """Return the variables of a block, None if it is no environment block or lacks a variable."""
     if not block.startswith(HEADER):
         return None
     lines = block.decode("ascii", "replace").splitlines()

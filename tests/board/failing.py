@@ -62,10 +62,10 @@ def _unhealthy(root: Path) -> None:
 
 
 class Release(NamedTuple):
-    """What is wrong with a release, and what the log of its deployment must say."""
+    """What is wrong with a release, and the reason with which the log of its deployment must end."""
 
     change: Change
-    tells: str
+    reason: str
 
 
 RELEASES = {
@@ -114,17 +114,17 @@ def _fail(server: BoardServer, machine: Machine, built: Built, board: Path, name
     print(f"\nThe server received {', '.join(history)} after {counted.total} boots, and this log:")
     print("".join(f"    {line}\n" for line in log), flush=True)
     problems = history_problems(history, FAILURE, bool(log))
-    problems += log_problems(log, RELEASES[name].tells)
+    problems += log_problems(log, RELEASES[name].reason)
     problems += boot_problems(counted)
     problems += offer_problems(checks_for_updates(server, seen))
     problems += slots.problems_of(board, built, "failure")
     return problems + at_rest(machine)
 
 
-def log_problems(log: Sequence[str], tells: str) -> list[str]:
+def log_problems(log: Sequence[str], reason: str) -> list[str]:
     """Return what is wrong with the log of a failure: its last line must give the reason."""
     last = log[-1] if log else ""
-    return [] if re.search(tells, last) else [f"the log does not end with {tells!r}, but with {last!r}"]
+    return [] if re.search(reason, last) else [f"the log does not end with {reason!r}, but with {last!r}"]
 
 
 def offer_problems(statuses: Sequence[int]) -> list[str]:
