@@ -48,7 +48,10 @@ def _main() -> int:
         options = read
     from . import app  # only here, because it imports logging
 
-    return app.execute(options)
+    code = app.execute(options)
+    if unwatched and kind and not code:
+        fast_path.nothing_due(options, kind)  # leaves the time for the next ticks
+    return code
 
 
 def _print_reply(code: int, text: str, sentence: str) -> int:

@@ -1,7 +1,7 @@
 """Whether a `run` can exit at once because the last one found nothing due, without reading a file.
 
-A `run` that finds nothing due leaves two empty files in /run: the time stamp of one is the time of that
-run, that of the other the time until which nothing will be due. Until then nothing is due, unless the
+A `run` at whose end nothing is due leaves two empty files in /run: the time stamp of one is the time of
+that end, that of the other the time until which nothing will be due. Until then nothing is due, unless the
 configuration, the state or the data directory has changed, or the clock was set back; a clock that was set
 forward ends the wait early. A reboot removes both files.
 
@@ -56,7 +56,7 @@ def lasts(kind: str, now: float) -> bool:
 
 
 def note(kind: str, began: float, wait: float) -> None:
-    """Leave the two files for a run that began at `began` and found nothing due for `wait` seconds.
+    """Leave the two files for `wait` seconds with nothing due after `began`, when the files were read.
 
     Does nothing if a file may change without a later time stamp, or if the two cannot be written; the next
     run then looks by itself.

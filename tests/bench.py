@@ -322,6 +322,7 @@ def flash(world: World) -> None:
     device.make_idle()
     for what, words in (("idle tick", device.tick()), ("poll without news", [device.program, "run"])):
         if what != "idle tick":
+            device.call("check-update")  # whatever else is to be saved
             device.make_check_due()
         files, size = device.written(words)
         show(f"written to flash: {what}", f"{files} files, {size} bytes", "0")

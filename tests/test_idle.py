@@ -84,6 +84,16 @@ def test_the_next_run_and_every_shell_find_that_nothing_is_due(resting: Device, 
     assert not any(is_idle(resting, shell, kind) for shell in SHELLS for kind in ("update", "inventory"))
 
 
+def test_after_a_check_without_news_every_shell_finds_that_nothing_is_due(
+    accepted: Device, server: DevServer
+) -> None:
+    accepted.ok("run", "--all")
+    accepted.let_time_pass(2000, expire=False)
+    put_back(watched(accepted), 60)
+    assert runs(accepted, server)
+    assert [is_idle(accepted, shell) for shell in SHELLS] == [True] * len(SHELLS)
+
+
 def test_other_command_lines_ignore_the_time_stamps(resting: Device, server: DevServer) -> None:
     conf = str(resting.conf / "mender.conf")
     for words in (["-c", conf, "run"], ["--data", str(resting.data), "run"], ["run", "--force"]):
