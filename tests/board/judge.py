@@ -17,7 +17,7 @@ from .server import BoardServer
 from .update import FINAL, add_artifact, wait_final, wait_idle
 
 BOOT_SECONDS = 300.0
-SETTLE_SECONDS = 900.0
+SETTLE_SECONDS = 600.0
 BOOTS = 2
 APP = "app-1"
 
