@@ -207,8 +207,12 @@ def connect(
     stream: socket.socket | None = None
     try:
         stream = open_stream(settings, url, end, signals)
+        websocket = WSConnection(ConnectionType.CLIENT)
+        # Not interrupted: it imports a codec, and a signal would leave the module's file open.
+        request = websocket.send(_upgrade(url, token))
         with signals.interrupting():
-            return _handshake(stream, url, token, end)
+            _handshake(stream, websocket, request, url, end)
+        return Connection(stream, websocket, url)
     except ssl.SSLCertVerificationError as error:
         _close(stream)
         raise network.certificate_error(where, error) from error
@@ -225,11 +229,10 @@ def _close(stream: socket.socket | None) -> None:
         stream.close()
 
 
-def _handshake(stream: socket.socket, url: str, token: str, end: float) -> Connection:
-    """Turn the stream into a WebSocket; raises `ConnectionRejected` or `errors.InvalidResponse`."""
+def _upgrade(url: str, token: str) -> Request:
+    """Return the request for a WebSocket."""
     parts = urlsplit(url)
-    websocket = WSConnection(ConnectionType.CLIENT)
-    request = Request(
+    return Request(
         host=parts.netloc.rpartition("@")[2],
         target=parts.path,
         extra_headers=[
@@ -237,15 +240,19 @@ def _handshake(stream: socket.socket, url: str, token: str, end: float) -> Conne
             (b"User-Agent", f"mender-oneshot/{__version__}".encode()),
         ],
     )
+
+
+def _handshake(stream: socket.socket, websocket: WSConnection, request: bytes, url: str, end: float) -> None:
+    """Turn the stream into a WebSocket; raises `ConnectionRejected` or `errors.InvalidResponse`."""
     stream.settimeout(remaining(end))
-    stream.sendall(websocket.send(request))
+    stream.sendall(request)
     while True:
         piece = read_head(stream, end)
         try:
             websocket.receive_data(piece or None)
             for event in websocket.events():
                 if isinstance(event, AcceptConnection):
-                    return Connection(stream, websocket, url)
+                    return
                 if isinstance(event, RejectConnection):
                     headers = {name.lower(): value for name, value in event.headers}
                     retry_after = headers.get(b"retry-after", b"").decode("latin-1")
