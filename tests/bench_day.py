@@ -12,17 +12,17 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 from bench import counted
-from bench_installing import proportional
 from helpers import debian
-from helpers.device import SYSTEM_PYTHON, Device
-from helpers.flash_trace import Trace, Written
+from helpers.device import SYSTEM_PYTHON
+from helpers.flash_trace import Trace
 from helpers.installed_device import Cost, InstalledDevice, Starter, medians
+from helpers.measured_daemon import DAY, INVENTORY, Field, MeasuredDaemon, Part, cpu_seconds
+from helpers.memory import proportional
 from helpers.real_artifact import write_artifact
-from helpers.real_daemon import daemon
+from helpers.real_daemon import daemon, mender
 from helpers.timed_machine import timed_machine
 from helpers.waiting import until
 
@@ -30,41 +30,17 @@ from mender_oneshot.devserver import DevServer
 
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "9"))
 PAYLOAD = int(os.environ.get("BENCH_MEGABYTES", "100")) * 1_000_000
-SECONDS = 15.0
-"""How long a phase of the daemon is watched."""
-
 UPDATE = f"update of {PAYLOAD // 1_000_000} MB"
 
 IDLE = 0.4
 """Seconds until an idle connection ends, so that each poll of the daemon opens one, as in the field."""
 
-DAY = 86400
 TICKS, INVENTORY_TICKS, POLLS, INVENTORIES, UPDATES = 1440, 288, 48, 3, 1
 CHANGES = INVENTORIES + UPDATES
 """Each of them changes the state, so the next tick starts Python to look for what is due."""
 
 SYSTEMD_TICK = 0.005
 """Seconds of CPU for a tick of a timer in a booted Debian 12, from docs/performance.md."""
-
-INVENTORY = "#!/bin/sh\necho colour=blue\necho colour=green\n"
-
-
-class Field(NamedTuple):
-    """A server with the two releases, and a proxy that counts what passes; artifacts pass beside it."""
-
-    place: Path
-    server: DevServer
-    port: int
-    sizes: list[int]
-
-    def wire(self) -> int:
-        """Return the bytes on the wire so far."""
-        stored = (seen.sent for seen in self.server.requests if seen.path.startswith("/storage/"))
-        return sum(self.sizes) + sum(stored)
-
-    def asked(self, end: str) -> int:
-        """Return the number of requests whose path has this end."""
-        return sum(seen.path.endswith(end) for seen in self.server.requests)
 
 
 @contextlib.contextmanager
@@ -74,18 +50,6 @@ def field(place: Path, artifacts: list[Path]) -> Iterator[Field]:
         for path in artifacts:
             server.upload(path)
         yield Field(place, server, port, sizes)
-
-
-class Part(NamedTuple):
-    """One kind of thing that happens so many times a day; seconds, KiB and bytes of one of them."""
-
-    what: str
-    times: int
-    cpu: float
-    wall: float
-    memory: float
-    wire: int
-    flash: Written
 
 
 def releases(place: Path) -> list[Path]:
@@ -168,71 +132,35 @@ def systemd(place: Path) -> None:
     print(f"  {ticks * cost:.1f} s a day in place of the first row ({source})")
 
 
-class Daemon:
-    """Debian's mender daemon, on a device of its own that the server accepts."""
-
-    def __init__(self, field: Field) -> None:
-        self.field = field
-        self.server = field.server
-        self.device = Device(field.place / "device", SYSTEM_PYTHON)
-        self.device.script("identity/mender-device-identity", "#!/bin/sh\necho mac=de:ad:be:ef:00:02\n")
-        self.device.script("inventory/mender-inventory-colour", INVENTORY)
-        self.device.configure(
-            ServerURL=f"https://127.0.0.1:{field.port}",
-            ServerCertificate=str(field.server.ca),
-            RetryPollIntervalSeconds=1,
-        )
+class Daemon(MeasuredDaemon):
+    """Debian's mender daemon."""
 
     @contextlib.contextmanager
-    def polling(self, update: int, inventory: int) -> Iterator[int]:
-        """Run it with these intervals; provide its pid when it has settled."""
-        self.device.configure(UpdatePollIntervalSeconds=update, InventoryPollIntervalSeconds=inventory)
-        began = time.time()
+    def running(self) -> Iterator[int]:
+        """Run the daemon until the end of the block; provide its pid."""
         with contextlib.redirect_stdout(io.StringIO()), daemon(self.device):
-            self.server.accept_all = True
-            for end in ("/attributes", "/next"):
-                self.server.wait_for(lambda seen, end=end: seen.at > began and seen.path.endswith(end))  # type: ignore[misc]
-            time.sleep(2)
-            yield self._pid()
+            until(self._pids, "the daemon runs")
+            yield self._pids()[0]
 
-    def _pid(self) -> int:
+    def _pids(self) -> list[int]:
+        found = []
+        words = [os.fsencode(word) for word in (*mender(self.device), "daemon")]
         for path in Path("/proc").glob("[0-9]*/cmdline"):
             with contextlib.suppress(OSError):
-                words = path.read_bytes().split(b"\0")
-                if (
-                    os.fsencode(self.device.data) in words
-                    and words[0].endswith(b"mender")
-                    and b"daemon" in words
-                ):
-                    return int(path.parent.name)
-        raise AssertionError("the daemon does not run")
+                if path.read_bytes().split(b"\0")[:-1] == words:
+                    found.append(int(path.parent.name))
+        return found
 
-    def part(self, what: str, count: int, end: str, **intervals: int) -> Part:
-        """Let it repeat one request, and return what one costs."""
-        with self.polling(**intervals) as pid:
-            wire, asked, cpu = self.field.wire(), self.field.asked(end), _cpu(pid)
-            time.sleep(SECONDS)
-            asked, cpu = self.field.asked(end) - asked, _cpu(pid) - cpu
-            wire = self.field.wire() - wire
-            memory = proportional(pid)
-            trace = self._trace()
-            again = self.field.asked(end)
-            with trace.attached(pid):
-                time.sleep(5)
-            again, written = self.field.asked(end) - again, trace.written()
-        each = Written(written.files, *(round(value / (again or 1)) for value in written[1:]))
-        return Part(what, count, cpu / (asked or SECONDS), 0, memory, wire // (asked or 1), each)
-
-    def update(self) -> Part:
-        """Have it update twice, the second time under strace."""
+    def update(self, what: str, count: int) -> Part:
+        """Have it update to release-2 and release-3, the second time under strace."""
         with self.polling(update=1, inventory=DAY) as pid:
-            wire, cpu = self.field.wire(), _cpu(pid)
+            wire, cpu = self.field.wire(), cpu_seconds(pid)
             self._until_updated("release-2")
-            cpu, wire, memory = _cpu(pid) - cpu, self.field.wire() - wire, proportional(pid)
-            trace = self._trace()
+            cpu, wire, memory = cpu_seconds(pid) - cpu, self.field.wire() - wire, proportional(pid)
+            trace = self.trace()
             with trace.attached(pid):
                 self._until_updated("release-3")
-        return Part(UPDATE, UPDATES, cpu, 0, memory, wire, trace.written())
+        return Part(what, count, cpu, 0, memory, wire, trace.written())
 
     def _until_updated(self, name: str) -> None:
         deployment = self.server.deploy(name)
@@ -241,29 +169,16 @@ class Daemon:
         assert self.server.status(deployment) == "success"
         time.sleep(1)  # it is not idle at once
 
-    def _trace(self) -> Trace:
-        place = self.field.place
-        return Trace(place / "trace", (self.device.data, self.device.conf, place.parent / "installed"))
 
-
-def _cpu(pid: int) -> float:
-    """Return the seconds of CPU of a process and of the children that it has waited for."""
-    # In nanoseconds, unlike the sum in `stat`, whose unit is longer than a minute of rest takes.
-    own = sum(int(path.read_text().split()[0]) for path in Path(f"/proc/{pid}/task").glob("*/schedstat"))
-    children = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[13:15]
-    return own / 1e9 + sum(map(int, children)) / os.sysconf("SC_CLK_TCK")
-
-
-def theirs(field: Field) -> list[Part]:
-    """Measure what the daemon does."""
-    device = Daemon(field)
+def theirs(device: MeasuredDaemon) -> list[Part]:
+    """Measure what a daemon does."""
     return [
         device.part("second with nothing due", DAY, "", update=DAY, inventory=DAY),
         device.part(
             "poll without news", POLLS, "/v1/deployments/device/deployments/next", update=1, inventory=DAY
         ),
         device.part("inventory", INVENTORIES, "/attributes", update=DAY, inventory=1),
-        device.update(),
+        device.update(UPDATE, UPDATES),
     ]
 
 
@@ -290,8 +205,21 @@ def show(name: str, parts: list[Part], memory: float) -> None:
     )
 
 
+def beside(
+    client: str, title: str, daemon: Callable[[Field], MeasuredDaemon], place: Path, artifacts: list[Path]
+) -> None:
+    """Print the day of another client, or why it is left out."""
+    try:
+        with field(place / client, artifacts) as made:
+            parts = theirs(daemon(made))
+    except pytest.skip.Exception as skipped:
+        print(f"{client}: left out, {skipped}")
+    else:
+        show(f"{client} {title}", parts, parts[0].memory)
+
+
 def main() -> None:
-    """Print the two days."""
+    """Print the day of each client."""
     print(f"A day: {TICKS} ticks, among them {POLLS} polls, {INVENTORIES} inventories and an {UPDATE},")
     print("composed of the median cost of each of them, times its number; not run through.")
     missing = [program for program in ("mender-artifact", "strace") if not shutil.which(program)]
@@ -306,13 +234,7 @@ def main() -> None:
         in_use = sum(part.times * part.wall * part.memory for part in parts)
         show("mender-oneshot, started as by cron, without cron's own share", parts, in_use / DAY)
         systemd(place)
-        try:
-            with field(place / "theirs", artifacts) as made:
-                parts = theirs(made)
-        except pytest.skip.Exception as skipped:
-            print(f"mender-client: left out, {skipped}")
-        else:
-            show("mender-client 3.4 (its daemon)", parts, parts[0].memory)
+        beside("mender-client", "3.4 (its daemon)", Daemon, place, artifacts)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from helpers.device import SYSTEM_PYTHON, Device
+from helpers.memory import proportional
 from helpers.real_artifact import write_artifact
 from helpers.real_daemon import mender, world
 
@@ -111,15 +112,6 @@ def descendants(pid: int) -> Iterator[int]:
         for thread in Path(f"/proc/{pid}/task").iterdir():
             for child in (thread / "children").read_text().split():
                 yield from descendants(int(child))
-
-
-def proportional(pid: int) -> int:
-    """Return the proportional share of memory (PSS) of a process, in KiB; 0 if it has ended."""
-    with contextlib.suppress(OSError):
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                return int(line.split()[1])
-    return 0
 
 
 if __name__ == "__main__":
