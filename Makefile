@@ -45,7 +45,7 @@ ifneq ($(filter $(or $(ONLY),terminal),terminal),)
 	@$(BIN)/python tests/bench_terminal.py
 endif
 
-bench-day: $(VENV)/dev ## measure what a day in the field costs, beside mender-client's daemon where it is installed
+bench-day: $(VENV)/dev ## measure what a day in the field costs, beside mender-client's daemon where it is installed; MENDER_PYTHON_CLIENT=/path/to/checkout adds mender-python-client
 	@$(BIN)/python tests/bench_day.py
 
 bench-fleet: $(VENV)/dev ## count the requests of 10 000 simulated devices in a week; DEVICES=1000 OF=1000000 samples a larger fleet

@@ -1,4 +1,7 @@
-"""`make bench-day`: what a day in the field costs, beside the daemon of Debian's mender-client.
+"""`make bench-day`: what a day in the field costs, beside the daemons of other clients.
+
+They are that of Debian's mender-client and, where MENDER_PYTHON_CLIENT names a checkout, that of
+mender-python-client.
 
 The day is composed of the measured cost of each kind of invocation, times its number; it is not run through.
 CPU is user and system time with all children. Bytes are those of TCP, both ways, without headers of packets.
@@ -15,12 +18,13 @@ from pathlib import Path
 
 import pytest
 from bench import counted
-from helpers import debian
+from helpers import debian, python_client
 from helpers.device import SYSTEM_PYTHON
 from helpers.flash_trace import Trace
 from helpers.installed_device import Cost, InstalledDevice, Starter, medians
 from helpers.measured_daemon import DAY, INVENTORY, Field, MeasuredDaemon, Part, cpu_seconds
 from helpers.memory import proportional
+from helpers.python_client import PythonClient
 from helpers.real_artifact import write_artifact
 from helpers.real_daemon import daemon, mender
 from helpers.timed_machine import timed_machine
@@ -235,6 +239,10 @@ def main() -> None:
         show("mender-oneshot, started as by cron, without cron's own share", parts, in_use / DAY)
         systemd(place)
         beside("mender-client", "3.4 (its daemon)", Daemon, place, artifacts)
+        if os.environ.get(python_client.VARIABLE):
+            beside("mender-python-client", python_client.TITLE, PythonClient, place, artifacts)
+        else:
+            print(f"mender-python-client: left out; {python_client.VARIABLE}=/path/to/its/checkout adds it")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import shutil
 import statistics
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -54,9 +54,12 @@ class Cost(NamedTuple):
 class Starter:
     """Runs commands one after the other and returns what each of them cost."""
 
-    def __init__(self) -> None:
+    def __init__(self, wrapper: Sequence[str] = ()) -> None:
         self._process = subprocess.Popen(
-            ["/usr/bin/python3", "-ISc", _STARTER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [*wrapper, "/usr/bin/python3", "-ISc", _STARTER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
 
     def __enter__(self) -> "Starter":

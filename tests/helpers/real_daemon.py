@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -37,13 +38,20 @@ def need(*programs: str) -> None:
 
 
 def world(device: Device) -> list[str]:
-    """Return a wrapper that mounts the device's directories at the system's paths for a command."""
-    need("mender", "unshare")
-    mounts = {
-        device.conf: "/etc/mender",
-        device.scripts / "identity": "/usr/share/mender/identity",
-        device.scripts / "inventory": "/usr/share/mender/inventory",
-    }
+    """Return a wrapper that mounts the device's directories at the system's paths for `mender`."""
+    need("mender")
+    return mounted(
+        {
+            device.conf: "/etc/mender",
+            device.scripts / "identity": "/usr/share/mender/identity",
+            device.scripts / "inventory": "/usr/share/mender/inventory",
+        }
+    )
+
+
+def mounted(mounts: dict[Path, str]) -> list[str]:
+    """Return a wrapper that mounts directories at the system's paths for a command."""
+    need("unshare")
     lines = [shlex.join(["mount", "--bind", str(ours), theirs]) for ours, theirs in mounts.items()]
     return ["unshare", "-m", "sh", "-euc", "\n".join([*lines, 'exec "$@"']), "sh"]
 
