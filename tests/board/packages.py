@@ -70,7 +70,9 @@ def extract(path: Path, directory: Path) -> None:
     """Extract what the board needs; the rest is twice as large as all of that."""
     with tarfile.open(path) as debian:
         members = [member for member in debian if _is_kept(member.name)]
-        debian.extractall(directory, members, filter="tar")
+        # Python 3.11.2, of Debian 12, has no filters; newer ones warn if there is none.
+        debian.extraction_filter = getattr(tarfile, "tar_filter", lambda member, _: member)
+        debian.extractall(directory, members)
 
 
 def _is_kept(name: str) -> bool:
