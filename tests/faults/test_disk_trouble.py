@@ -14,7 +14,7 @@ import pytest
 from helpers.clock_and_disk import PAGE, RESERVE, Disk, Traffic, failing, needs_strace, small_disk
 from helpers.device import Device, Release, one_sentence
 from helpers.seen import final_status
-from helpers.waiting import until_size
+from helpers.waiting import until, until_size
 
 from mender_oneshot.devserver import DevServer
 
@@ -206,9 +206,11 @@ def test_after_a_check_was_killed_the_next_one_writes_first(
     server.faults.add(match="* */next", stall_after=10)
     process = polling.start("run")
     server.faults.wait_for_stall()
+    before = len(server.requests)
     process.kill()
     process.communicate()
     server.faults.release()
+    until(lambda: len(server.requests) > before, "the server logs the request of the killed check")
     asked = Traffic(server)
     done = polling.run("run", wrapper=failing("write", polling.data / f"{STATE}.new"))
     assert (done.code, asked.new()) == (BROKEN, [])
