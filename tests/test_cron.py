@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from helpers.device import REPO, Device, Run
 from helpers.real_daemon import need
+from helpers.uptime import up_for
 from helpers.waiting import until
 
 from mender_oneshot.devserver import DevServer
@@ -162,21 +163,14 @@ def test_ticks_while_a_run_is_at_work_give_way(
 @pytest.mark.real
 def test_a_fleet_that_powers_up_together_is_spread(accepted: Device, server: DevServer) -> None:
     need("unshare")
-    since_boot = float(Path("/proc/uptime").read_text().split()[0])
-
-    def up_for(seconds: float) -> tuple[str, ...]:
-        """A kernel that started so many seconds ago (time_namespaces(7))."""
-        offset = f"{seconds - since_boot:.0f}"
-        return ("unshare", "--time", f"--monotonic={offset}", f"--boottime={offset}", "--fork")
-
-    if subprocess.run([*up_for(1), "true"], capture_output=True, check=False).returncode:
+    if subprocess.run(["unshare", *up_for(1), "true"], capture_output=True, check=False).returncode:
         pytest.skip("time namespaces need root, and a kernel that has them")
     accepted.configure(StartSpreadSeconds=300)
     accepted.set_spread(0.5)
     accepted.make_due("check-update", "send-inventory")
     asked = len(server.requests)
-    assert {tick(accepted, up_for(seconds)) for seconds in (1, 60, 120)} == {Run(0, "", "")}
+    assert {tick(accepted, ("unshare", *up_for(seconds))) for seconds in (1, 60, 120)} == {Run(0, "", "")}
     assert len(server.requests) == asked
-    tick(accepted, up_for(180))
+    tick(accepted, ("unshare", *up_for(180)))
     asked_for = {seen.path.rpartition("/")[2] for seen in server.requests[asked:]}
     assert asked_for == {"next", "attributes"}

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from helpers.device import Device, Release
+from helpers.uptime import later_by
 from helpers.waiting import until
 
 from mender_oneshot import liveness
@@ -185,14 +186,14 @@ def test_time_asleep_is_no_time_to_install_in(accepted: Device, release: Release
     accepted.sub_updater()
     release()
     accepted.ok("run", "--all")
-    asleep = ("unshare", "-T", "--fork", "--boottime", "14460")
+    asleep = ("unshare", *later_by(boottime=14460))
     run = ("run", "--all", "--only", "update", "--json")
     done = accepted.run(*run, wrapper=asleep)
     if "unshare" in done.err:
         pytest.skip(f"no namespaces of time here: {done.err}")
     assert (done.code, done.json["steps"]) == (0, [])
     assert accepted.handed_off
-    awake = ("unshare", "-T", "--fork", "--monotonic", "14460")
+    awake = ("unshare", *later_by(monotonic=14460))
     steps = accepted.run(*run, wrapper=awake).json["steps"]
     assert steps[0]["outcome"] == "gave-up"
 

@@ -16,6 +16,7 @@ from helpers.debian import make_install, need_root, system
 from helpers.device import REPO
 from helpers.machine import copy, write
 from helpers.seen import final_status
+from helpers.uptime import up_for
 from helpers.waiting import until
 
 from mender_oneshot.devserver import DevServer, Seen
@@ -97,7 +98,7 @@ def root(tmp_path: Path) -> Iterator[Path]:
 def booted(root: Path) -> Iterator["subprocess.Popen[bytes]"]:
     """Boot busybox's init in namespaces of its own; when it ends or is powered off, all its processes end.
 
-    A new boot has a new boot id, which the kernel would not give us without a boot of the host.
+    A new boot has a new boot id and a new uptime, which only a boot of the host would give it.
     """
     write(root / "run/boot_id", f"{uuid.uuid4()}\n")
     start = f"""
@@ -105,7 +106,8 @@ def booted(root: Path) -> Iterator["subprocess.Popen[bytes]"]:
         mount --bind {root}/run/boot_id {root}/proc/sys/kernel/random/boot_id
         exec chroot {root} {BUSYBOX}/init
     """
-    words = ["unshare", "--mount", "--pid", "--uts", "--ipc", "--fork", "--kill-child", "sh", "-euc", start]
+    spaces = ["--mount", "--pid", "--uts", "--ipc", "--kill-child", *up_for(5)]
+    words = ["unshare", *spaces, "sh", "-euc", start]
     process = subprocess.Popen(
         words,
         stdin=subprocess.DEVNULL,
