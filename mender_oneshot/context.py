@@ -10,7 +10,7 @@ from .snapshot import Snapshot
 from .state_store import Store
 
 if TYPE_CHECKING:
-    # Only for the type: importing it at run time would load urllib3 for steps that need no network.
+    # Only for the type: importing it at run time would load TLS for steps that need no network.
     from .server import Server
 
 

@@ -136,28 +136,6 @@ def _rejected(error: ssl.SSLCertVerificationError, connection: Any) -> Rejected:
     return found
 
 
-class ForHost:
-    """A context that always checks one name, and ignores the one that its caller passes.
-
-    urllib3 1.26 does not pass IP addresses to the context, and compares them by its own rules.
-    """
-
-    def __init__(self, context: Context, name: str) -> None:
-        self._context = context
-        self._name = server_name(name)
-
-    def __getattr__(self, attribute: str) -> Any:
-        return getattr(self._context, attribute)
-
-    def wrap_socket(self, stream: socket.socket, **options: Any) -> ssl.SSLSocket:
-        """Call `ssl.SSLContext.wrap_socket` with this name."""
-        return self._context.wrap_socket(stream, **(options | {"server_hostname": self._name}))
-
-    def wrap_bio(self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, **options: Any) -> ssl.SSLObject:
-        """Call `ssl.SSLContext.wrap_bio` with this name."""
-        return self._context.wrap_bio(incoming, outgoing, **(options | {"server_hostname": self._name}))
-
-
 def tls_context(settings: Settings) -> Context:
     """Return the TLS context: trust the system's CAs and ServerCertificate, and use the client certificate.
 
@@ -296,7 +274,7 @@ def why(error: BaseException) -> str:
 
     Never the text of an exception that could contain a URL, and with it a secret.
     """
-    if isinstance(error, socket.gaierror):
+    if isinstance(error, (socket.gaierror, UnicodeError)):
         return "its name cannot be resolved"
     if isinstance(error, TimeoutError):
         return TIMED_OUT
@@ -310,19 +288,16 @@ def why(error: BaseException) -> str:
         return os.strerror(error.errno)
     if isinstance(error, ProxyFailed):
         return str(error)
-    if isinstance(error, OSError) and "Tunnel connection failed" in str(error):
-        return _no_tunnel(str(error))
-    return type(error).__name__
+    return CONNECTION_LOST if isinstance(error, ConnectionError) else type(error).__name__
 
 
-def _no_tunnel(text: str) -> str:
-    """Return why a proxy rejected CONNECT; `text` is "Tunnel connection failed: 403 Forbidden" or similar."""
-    status = next((word for word in text.split() if word.isdigit()), "0")
-    if status == "407":
-        return "the proxy rejected the connection (407): it needs a valid login; correct http(s)_proxy"
-    if status == "0":
-        return NO_PROXY
-    return f"the proxy rejected the connection ({status})"
+def no_tunnel(status: int) -> ProxyFailed:
+    """Return the error for a proxy that has rejected CONNECT; status 0 if its response is not HTTP."""
+    if status == 407:
+        return ProxyFailed(
+            "the proxy rejected the connection (407): it needs a valid login; correct http(s)_proxy"
+        )
+    return ProxyFailed(f"the proxy rejected the connection ({status})" if status else NO_PROXY)
 
 
 def no_answer(where: str, reason: str) -> errors.NetworkError:

@@ -1,5 +1,6 @@
-"""Select the proxy for a URL from the environment, and parse its address."""
+"""Select the proxy for a URL from the environment, parse its address, and ask it for a tunnel."""
 
+import base64
 import os
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -9,9 +10,9 @@ from . import errors, url
 
 
 class Proxy(NamedTuple):
-    """A proxy: its scheme, its address as host:port, and the login for it, "user:password" or ""."""
+    """A proxy: its origin, its address as it was written, and the login for it, "user:password" or ""."""
 
-    scheme: str
+    origin: url.Origin
     address: str
     login: str
 
@@ -94,11 +95,23 @@ def read_proxy(proxy: str) -> Proxy:
         raise errors.SettingsError(
             "The proxy in the environment is neither http:// nor https://; correct http(s)_proxy."
         )
-    if url.origin(f"{scheme}://{address}") is None:
-        raise not_a_proxy()
-    return Proxy(scheme.lower(), address, unquote(login))
+    origin = url.origin(f"{scheme}://{address}")
+    if origin is None:
+        raise errors.SettingsError("The proxy in the environment is not a URL; correct http(s)_proxy.")
+    return Proxy(origin, address, unquote(login))
 
 
-def not_a_proxy() -> errors.SettingsError:
-    """Return the error for a proxy in the environment that is not a URL."""
-    return errors.SettingsError("The proxy in the environment is not a URL; correct http(s)_proxy.")
+def authorization(proxy: Proxy) -> dict[str, str]:
+    """Return the header that carries the login for a proxy, none if it needs no login."""
+    if not proxy.login:
+        return {}
+    login = base64.b64encode(proxy.login.encode("utf-8", "surrogateescape")).decode()
+    return {"Proxy-Authorization": f"Basic {login}"}
+
+
+def connect_request(proxy: Proxy, origin: url.Origin) -> bytes:
+    """Return the request for a tunnel to a host (CONNECT, RFC 9110 section 9.3.6)."""
+    target = f"{origin.bracketed}:{origin.port}"
+    headers = {"Host": target, **authorization(proxy)}
+    lines = [f"CONNECT {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
+    return "".join(f"{line}\r\n" for line in [*lines, ""]).encode()

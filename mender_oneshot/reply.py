@@ -1,8 +1,8 @@
 """Read HTTP response heads within limits that apply to the whole head.
 
 `http.client` limits only the length of a line and the number of lines in a block. It skips only the interim
-response 100, although a client must skip all of them (RFC 9110 section 15.2), and it puts no limit on the
-number of interim responses and trailers.
+response 100, although a client must skip all of them (RFC 9110 section 15.2), puts no limit on the number of
+interim responses and trailers, and takes the first of several lengths.
 """
 
 import http.client
@@ -17,6 +17,10 @@ FIRST_FINAL = 200
 
 class HeadTooLarge(http.client.HTTPException):
     """The head of a response, including interim responses, or its trailers are over the limit."""
+
+
+class Contradiction(http.client.HTTPException):
+    """The head gives more than one Content-Length, so that the end of the body is not known."""
 
 
 class _Head:
@@ -70,6 +74,9 @@ class Reply(http.client.HTTPResponse):
         finally:
             if isinstance(self.fp, _Head):
                 self.fp = self.fp.stream
+        lengths = ",".join(self.headers.get_all("Content-Length", ()))
+        if len({length.strip() for length in lengths.split(",")}) > 1:
+            raise Contradiction
 
     def _read_status(self) -> tuple[str, int, str]:
         while True:

@@ -20,6 +20,17 @@ class Origin(NamedTuple):
     host: str
     port: int
 
+    @property
+    def netloc(self) -> str:
+        """Host and port as in a Host header: without the default port, an IPv6 zone or a trailing dot."""
+        port = "" if self.port == PORTS[self.scheme] else f":{self.port}"
+        return self.bracketed + port
+
+    @property
+    def bracketed(self) -> str:
+        """The host as in a Host header, an IPv6 address in brackets."""
+        return f"[{self.host.partition('%')[0]}]" if ":" in self.host else self.host.rstrip(".")
+
 
 def origin(url: str) -> Origin | None:
     """Return the origin of an http(s) URL, or None if it is not one or parsers could disagree about its host.
@@ -46,6 +57,13 @@ def origin(url: str) -> Origin | None:
 def host(url: str) -> str:
     """Return host and port for a message; never the login or the query, which can contain secrets."""
     return _authority(url.partition("://")[2]).rpartition("@")[2] or "the server"
+
+
+def target(url: str) -> str:
+    """Return path and query of a URL, as in a request line."""
+    rest = url.partition("://")[2].partition("#")[0]
+    rest = rest[len(_authority(rest)) :]
+    return rest if rest.startswith("/") else f"/{rest}"
 
 
 def without_login(url: str) -> str:

@@ -189,7 +189,6 @@ def test_a_clock_that_is_wrong_is_named(
 )
 def test_silence_ends_at_the_time_limit(device: Device, scheme: str, words: bytes) -> None:
     # An exception in the middle of a handshake leaves the socket to the interpreter's end.
-    device.environment["PYTHONWARNINGS"] = "error,ignore::ResourceWarning"
     with silent_after(words) as port:
         device.configure(ServerURL=f"{scheme}://127.0.0.1:{port}")
         one_sentence(device.run("--max-runtime", "3", "auth"), 75, "time limit of 3 s")
@@ -241,7 +240,6 @@ def lock_is_free(device: Device) -> bool:
 @pytest.mark.parametrize("level", ["debug", "warning"])
 def test_a_stderr_that_nobody_reads_ends_at_the_time_limit(device: Device, level: str) -> None:
     """In the middle of the work ("debug") or in its last sentence; the failure is remembered."""
-    device.environment["PYTHONWARNINGS"] = "error,ignore::ResourceWarning"
     with silent_after(b"") as port, unread() as pipe:
         device.configure(ServerURL=f"https://127.0.0.1:{port}")
         # Long enough to reach the request on a busy machine.
@@ -286,7 +284,6 @@ def test_the_time_limit_needs_no_thread(device: Device) -> None:
         "threading.Thread.start = start\n",
     )
     one_sentence(device.run("auth"), 77, "accept it under")
-    device.environment["PYTHONWARNINGS"] = "error,ignore::ResourceWarning"
     with silent_after(b"") as port:
         device.configure(ServerURL=f"https://127.0.0.1:{port}")
         one_sentence(device.run("--max-runtime", "3", "auth"), 75, "time limit of 3 s")

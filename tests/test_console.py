@@ -21,7 +21,6 @@ MEGABYTE = 1_000_000
 @pytest.fixture
 def silent(device: Device) -> Iterator[Device]:
     """A device whose server accepts connections and then stays silent."""
-    device.environment["PYTHONWARNINGS"] = "error,ignore::ResourceWarning"  # of an interrupted handshake
     with silent_after(b"") as port:
         device.configure(ServerURL=f"https://127.0.0.1:{port}")
         yield device

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from helpers.certificates import issue
-from helpers.device import Device
+from helpers.device import Device, patch_python
 from helpers.proxy import Proxy
 
 from mender_oneshot.devserver import DevServer
@@ -73,8 +73,6 @@ def test_a_proxy_that_refuses_the_connection_ends_with_75_without_its_password(
     answer, words = REFUSALS[name]
     with Proxy(answer) as proxy:
         device.environment["https_proxy"] = f"http://us%23er:p%40ss@127.0.0.1:{proxy.port}"
-        # urllib3 leaves the socket to the garbage collector here.
-        device.environment["PYTHONWARNINGS"] = "error,ignore::ResourceWarning"
         done = device.run("auth")
     assert done.code == 75
     assert words in done.err
@@ -118,12 +116,37 @@ def test_a_proxy_with_an_untrusted_certificate_gets_no_login(
     accepted: Device, server: DevServer, secure: Proxy
 ) -> None:
     accepted.environment["https_proxy"] = f"https://user:secret@127.0.0.1:{secure.port}"
-    accepted.environment["PYTHONWARNINGS"] = "error,ignore::ResourceWarning"
     done = accepted.run("check-update")
     assert done.code == 69, done
     assert "it is self-signed" in done.err
     assert "secret" not in done.err
     assert not secure.heads
+
+
+def test_only_a_proxy_spoken_to_in_tls_needs_urllib3(
+    accepted: Device,
+    server: DevServer,
+    proxy: Proxy,
+    secure: Proxy,
+    tmp_path: Path,
+) -> None:
+    both = tmp_path / "both.pem"
+    both.write_bytes(Path(server.ca).read_bytes() + PROXY.pem)
+    accepted.configure(ServerCertificate=str(both))
+    patch_python(accepted, "import sys; sys.modules['urllib3'] = None")
+    accepted.environment["https_proxy"] = f"http://127.0.0.1:{proxy.port}"
+    accepted.ok("check-update")
+    accepted.environment["https_proxy"] = f"https://127.0.0.1:{secure.port}"
+    done = accepted.run("check-update")
+    assert (done.code, done.err) == (78, "The library urllib3 is missing; install python3-urllib3.\n")
+
+
+def test_a_plain_proxy_with_an_https_address_is_named(device: Device, proxy: Proxy) -> None:
+    device.environment["https_proxy"] = f"https://user:secret@127.0.0.1:{proxy.port}"
+    done = device.run("auth")
+    assert done.code == 75
+    assert "the proxy cannot be reached: it does not use TLS on this port" in done.err
+    assert "secret" not in done.err
 
 
 LOGINS = [

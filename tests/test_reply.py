@@ -1,4 +1,4 @@
-"""Answers that are legal and rare, and answers without end, read from a raw socket with every urllib3."""
+"""Answers that are legal and rare, and answers without end, read from a raw socket."""
 
 import contextlib
 import socket
@@ -103,7 +103,6 @@ def test_an_interim_answer_of_a_proxy_is_skipped(device: Device, server: DevServ
     """Before the 200 to CONNECT; what follows has no TLS, so it fails there, and not before."""
     with raw_server(lambda: (EARLY, b"HTTP/1.1 200 Connection established\r\n\r\n")) as address:
         device.environment["https_proxy"] = f"http://{address}"
-        device.environment["PYTHONWARNINGS"] = "error,ignore::ResourceWarning"
         done = device.run("auth")
     assert done.code == 75
     assert "the proxy" not in done.err

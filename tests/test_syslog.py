@@ -159,8 +159,6 @@ def library(name: str, code: str) -> str:
         ("bootstrap -F", 78, NO_OPENSSL, "Unknown OpenSSL error"),
         ("bootstrap -F", 78, PANIC, "Python API call failed"),
         ("bootstrap -F", 78, "import sys; sys.modules['cryptography'] = None", "cryptography is missing"),
-        ("check-update", 78, library("urllib3", "import ssl; ssl.nothing"), "urllib3 is installed"),
-        ("check-update", 78, "import sys; sys.modules['urllib3'] = None", "urllib3 is missing"),
         ("auth --json", 78, "import sys; sys.modules['click'] = None", "click is missing"),
         ("check-update", 78, "import sys; sys.modules['ssl'] = None", "standard library"),
         ("check-update", 75, "import os\ndef no(*w, **o): raise MemoryError\nos.makedirs = no", "memory"),

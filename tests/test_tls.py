@@ -1,4 +1,4 @@
-"""Whom the client trusts: the same with every version of Python and of urllib3, and for every connection."""
+"""Whom the client trusts: the same with every version of Python, and for every connection."""
 
 import fcntl
 import json

@@ -35,7 +35,7 @@ def install(settings: Settings, source: str, stop_before: str, progress: Progres
         _require_nothing_under_way(settings)
         if not is_url(source):
             return _begin(settings, os.path.abspath(source), stop_before)
-        from . import remote_file  # needs urllib3, unlike an installation
+        from . import remote_file  # needs TLS, unlike an installation
 
         path = remote_file.download(settings, source, progress)
         try:

@@ -3,13 +3,12 @@
 SIGTERM and the time limit of the process interrupt every phase, whatever the peer does.
 """
 
-import base64
 import socket
 import time
-from urllib.parse import urlsplit
 
 from .. import errors, network, proxy, reach
 from ..settings import Settings
+from ..url import Origin, host, origin
 from .resolver import Address, Lookup, parse_address
 from .signals import Signals, Stopped
 
@@ -22,8 +21,13 @@ def open_stream(settings: Settings, url: str, end: float, signals: Signals) -> s
 
     Raises `OSError` or an `errors.Error`, and `Stopped` if a signal interrupts it.
     """
-    stream = _reach(url, end, signals)
-    if not url.lower().startswith("https:"):
+    where = origin(url)
+    if where is None:
+        raise errors.SettingsError(f"The address of {host(url)} is not a URL; correct ServerURL.")
+    named = proxy.proxy_for(url)
+    through = proxy.read_proxy(named) if named else None
+    stream = _reach(where, through, end, signals)
+    if where.scheme != "https":
         return stream
     try:
         # Not earlier: the context costs memory, and SkipVerify prints a warning.
@@ -32,22 +36,19 @@ def open_stream(settings: Settings, url: str, end: float, signals: Signals) -> s
         stream.close()
         raise
     try:
-        return _secured(stream, context, url, end, signals)
+        return _secured(stream, context, where, end, signals)
     except network.Rejected:
         if not context.reconsider():
             raise
-    return _secured(_reach(url, end, signals), context, url, end, signals)
+    return _secured(_reach(where, through, end, signals), context, where, end, signals)
 
 
-def _reach(url: str, end: float, signals: Signals) -> socket.socket:
-    """Connect to the host of a URL, possibly through a proxy."""
-    parts = urlsplit(url)
-    host, port = parts.hostname or "", parts.port or (443 if parts.scheme.lower() == "https" else 80)
-    proxy_url = proxy.proxy_for(url)
-    if proxy_url:
-        stream = _connect_through(proxy_url, host, port, end, signals)
+def _reach(where: Origin, through: proxy.Proxy | None, end: float, signals: Signals) -> socket.socket:
+    """Connect to a host, possibly through a proxy."""
+    if through is None:
+        stream = _connect(where, end, signals)
     else:
-        stream = _connect(host, port, end, signals)
+        stream = _connect_through(through, where, end, signals)
     try:
         stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     except BaseException:
@@ -57,13 +58,13 @@ def _reach(url: str, end: float, signals: Signals) -> socket.socket:
 
 
 def _secured(
-    stream: socket.socket, context: network.Context, url: str, end: float, signals: Signals
+    stream: socket.socket, context: network.Context, where: Origin, end: float, signals: Signals
 ) -> socket.socket:
     """Start TLS, and check the certificate; closes the stream if that fails."""
     try:
         stream.settimeout(remaining(end))
-        checked = network.ForHost(context, urlsplit(url).hostname or "")
-        secured = checked.wrap_socket(stream, do_handshake_on_connect=False)
+        name = network.server_name(where.host)
+        secured = context.wrap_socket(stream, server_hostname=name, do_handshake_on_connect=False)
         stream = secured
         with signals.interrupting():
             secured.do_handshake()
@@ -119,27 +120,18 @@ def _after_blank_line(data: bytes) -> int:
     return min(ends, default=0)
 
 
-def _connect_through(proxy_url: str, host: str, port: int, end: float, signals: Signals) -> socket.socket:
-    """Open a tunnel through a proxy (CONNECT, RFC 9110 section 9.3.6)."""
-    parts = proxy.read_proxy(proxy_url)
-    if parts.scheme.lower() != "http":
+def _connect_through(through: proxy.Proxy, where: Origin, end: float, signals: Signals) -> socket.socket:
+    """Open a tunnel to a host through a proxy."""
+    if through.origin.scheme != "http":
         raise errors.SettingsError(
-            f"The terminal supports http:// proxies only, not {parts.scheme}://; correct http(s)_proxy."
+            f"The terminal supports http:// proxies only, not {through.origin.scheme}://; "
+            "correct http(s)_proxy."
         )
-    try:
-        address = urlsplit(f"http://{parts.address}")
-        proxy_host, proxy_port = address.hostname or "", address.port or 80
-    except ValueError as error:
-        raise proxy.not_a_proxy() from error
-    target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}"]
-    if parts.login:
-        lines.append("Proxy-Authorization: Basic " + base64.b64encode(parts.login.encode()).decode())
-    stream = _connect(proxy_host, proxy_port, end, signals)
+    stream = _connect(through.origin, end, signals)
     try:
         with signals.interrupting():
             stream.settimeout(remaining(end))
-            stream.sendall("".join(f"{line}\r\n" for line in [*lines, ""]).encode())
+            stream.sendall(proxy.connect_request(through, where))
             _check_tunnel(read_head(stream, end))
     except BaseException:
         stream.close()
@@ -148,24 +140,24 @@ def _connect_through(proxy_url: str, host: str, port: int, end: float, signals: 
 
 
 def _check_tunnel(head: bytes) -> None:
-    """Raise `OSError` if a proxy's response does not open the tunnel."""
+    """Raise `network.ProxyFailed` if a proxy's response does not open the tunnel."""
     status = _status(head)
     # In TLS and HTTP the client sends first, so data after the head does not come from the server.
     if not 200 <= status < 300 or _after_blank_line(head) != len(head):
-        raise OSError(f"Tunnel connection failed: {status} ")
+        raise network.no_tunnel(0 if 200 <= status < 300 else status)
 
 
-def _connect(host: str, port: int, end: float, signals: Signals) -> socket.socket:
+def _connect(where: Origin, end: float, signals: Signals) -> socket.socket:
     """Connect to the first address that responds; raises `OSError`."""
-    address = parse_address(host, port)
-    addresses = [address] if address else _resolve(host, port, end, signals)
+    address = parse_address(where.host, where.port)
+    addresses = [address] if address else _resolve(where, end, signals)
     with signals.interrupting():
         return reach.connect(addresses, remaining(end))
 
 
-def _resolve(host: str, port: int, end: float, signals: Signals) -> list[Address]:
+def _resolve(where: Origin, end: float, signals: Signals) -> list[Address]:
     answers: list[list[Address]] = []
-    lookup = Lookup(signals.loop, host, port, socket.SOCK_STREAM, answers.append)
+    lookup = Lookup(signals.loop, where.host, where.port, socket.SOCK_STREAM, answers.append)
     timer = signals.loop.later(remaining(end), lookup.give_up)
     try:
         signals.loop.run(lambda: bool(answers) or signals.stopped or signals.timed_out)

@@ -52,7 +52,11 @@ class Proxy:
         with client, contextlib.suppress(OSError):
             head = b""
             while b"\r\n\r\n" not in head:
-                head += client.recv(65536)
+                piece = client.recv(65536)
+                head += piece
+                if not piece or not head[:1].isalpha():
+                    client.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+                    return
             self.heads.append(head.decode())
             client.sendall(self._answer)
             host, _, port = head.split()[1].decode().rpartition(":")
