@@ -48,8 +48,8 @@ class Connection(http.client.HTTPConnection):
     ) -> http.client.HTTPResponse:
         """Send one request and return the response when its head has arrived; `target` is path and query.
 
-        Call `finish` when the response is no longer needed. Raises `OSError`, `http.client.HTTPException`, or
-        `UnicodeError` for the host's name; the connection is then closed.
+        Call `finish` when the response is no longer needed. Raises `OSError` or `http.client.HTTPException`;
+        the connection is then closed.
         """
         host = self.origin.netloc
         headers = {"Host": host, **headers}
@@ -112,13 +112,12 @@ class Connection(http.client.HTTPConnection):
             raise network.ProxyFailed(f"the proxy cannot be reached: {network.why(error)}") from error
 
     def _start_tls(self, sock: Any, host: str) -> Any:
-        name = network.server_name(host)
         if isinstance(sock, ssl.SSLSocket):
             # Only for https through an https proxy: Python has no TLS within TLS for sockets.
             from urllib3.util.ssltransport import SSLTransport
 
-            return SSLTransport(sock, self._context, name)
-        secured = self._context.wrap_socket(sock, server_hostname=name, do_handshake_on_connect=False)
+            return SSLTransport(sock, self._context, network.server_name(host))
+        secured = network.start_tls(self._context, sock, host)
         try:
             secured.do_handshake()
         except BaseException:  # the time limit of the invocation, too
@@ -128,8 +127,9 @@ class Connection(http.client.HTTPConnection):
 
 
 def _reach(origin: Origin) -> socket.socket:
-    """Connect to the first address that answers; raise `OSError`, or `UnicodeError` for the name."""
-    found = socket.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
+    """Connect to the first address that answers."""
+    # As bytes: Python would encode a text, and import its tables of Unicode characters for that.
+    found = socket.getaddrinfo(origin.host.encode(), origin.port, type=socket.SOCK_STREAM)
     sock = reach.connect([(one[0], one[4]) for one in found], CONNECT_SECONDS)
     sock.settimeout(CONNECT_SECONDS)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -136,6 +136,13 @@ def _rejected(error: ssl.SSLCertVerificationError, connection: Any) -> Rejected:
     return found
 
 
+def start_tls(context: Context, stream: socket.socket, host: str) -> ssl.SSLSocket:
+    """Return a socket whose `do_handshake` checks the certificate of a host; it replaces `stream`."""
+    # As bytes: Python would encode a text, and import its tables of Unicode characters for that.
+    name = server_name(host).encode()
+    return context.wrap_socket(stream, server_hostname=name, do_handshake_on_connect=False)
+
+
 def tls_context(settings: Settings) -> Context:
     """Return the TLS context: trust the system's CAs and ServerCertificate, and use the client certificate.
 
@@ -274,7 +281,7 @@ def why(error: BaseException) -> str:
 
     Never the text of an exception that could contain a URL, and with it a secret.
     """
-    if isinstance(error, (socket.gaierror, UnicodeError)):
+    if isinstance(error, socket.gaierror):
         return "its name cannot be resolved"
     if isinstance(error, TimeoutError):
         return TIMED_OUT

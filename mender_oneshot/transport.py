@@ -21,7 +21,7 @@ WHOLE_SECONDS = 300.0
 """Time limit for reading a whole response of the API, even if data arrives steadily."""
 PIECE = 65536
 
-_FAILURES = (http.client.HTTPException, OSError, UnicodeError)
+_FAILURES = (http.client.HTTPException, OSError)
 
 log = logging.getLogger(__name__)
 

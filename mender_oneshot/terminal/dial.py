@@ -63,8 +63,7 @@ def _secured(
     """Start TLS, and check the certificate; closes the stream if that fails."""
     try:
         stream.settimeout(remaining(end))
-        name = network.server_name(where.host)
-        secured = context.wrap_socket(stream, server_hostname=name, do_handshake_on_connect=False)
+        secured = network.start_tls(context, stream, where.host)
         stream = secured
         with signals.interrupting():
             secured.do_handshake()

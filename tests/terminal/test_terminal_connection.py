@@ -145,14 +145,14 @@ def links(pid: int) -> list[str]:
 ANSWERS: dict[str, tuple[bytes, str]] = {
     "a head that is too long": (
         b"HTTP/1.1 200 OK\r\nX-A: " + b"b" * 20000 + b"\r\n\r\n",
-        "rejected the connection",
+        "is not an HTTP proxy",
     ),
-    "too many lines": (b"HTTP/1.1 200 OK\r\n" + b"X-A: b\r\n" * 4000 + b"\r\n", "rejected the connection"),
+    "too many lines": (b"HTTP/1.1 200 OK\r\n" + b"X-A: b\r\n" * 4000 + b"\r\n", "is not an HTTP proxy"),
     "too many interim answers": (b"HTTP/1.1 100 Continue\r\n\r\n" * 4000, "is not an HTTP proxy"),
     "not HTTP": (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", "is not an HTTP proxy"),
     "empty lines only": (b"\r\n\r\n", "is not an HTTP proxy"),
     "a status that is not a number": (b"HTTP/1.1 2xx OK\r\n\r\n", "is not an HTTP proxy"),
-    "data after the head": (b"HTTP/1.1 200 OK\r\n\r\nhello", "rejected the connection"),
+    "data after the head": (b"HTTP/1.1 200 OK\r\n\r\nhello", "is not an HTTP proxy"),
     "another protocol": (b"HTTP/1.1 101 Switching Protocols\r\n\r\n", "rejected the connection"),
     "a rejection": (b"HTTP/1.1 403 Forbidden\r\n\r\n", "rejected the connection"),
     "a rejection without a login": (
