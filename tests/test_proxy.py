@@ -37,6 +37,17 @@ def test_through_a_proxy_with_a_login(device: Device, server: DevServer, proxy: 
     assert "p%40ss" not in done.err
 
 
+def test_the_requests_of_an_invocation_share_one_tunnel(
+    accepted: Device, server: DevServer, proxy: Proxy
+) -> None:
+    accepted.environment["https_proxy"] = f"http://127.0.0.1:{proxy.port}"
+    accepted.make_due("check-update", "send-inventory")
+    asked = len(server.requests)
+    accepted.ok("run", "--all")
+    assert len(server.requests) - asked > 1
+    assert len(proxy.heads) == 1
+
+
 @pytest.mark.parametrize(
     "no_proxy", ["127.0.0.1", "example.com,127.0.0.1", "example.com 127.0.0.1", "*", "127.0.0.0/8"]
 )

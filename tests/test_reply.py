@@ -11,6 +11,9 @@ from helpers.device import MENDERS, Device, Release, Run
 from helpers.memory import PEAK_MEMORY
 
 from mender_oneshot.devserver import DevServer
+from mender_oneshot.paths import Places
+from mender_oneshot.settings import Settings
+from mender_oneshot.transport import Transport
 
 BODY = MENDERS.encode()
 REFUSAL = b"HTTP/1.1 401 Unauthorized\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (
@@ -40,7 +43,7 @@ def raw_server(answer: Callable[[], Iterable[bytes]]) -> Iterator[str]:
                 while connection.recv(65536):
                     pass
 
-    thread = threading.Thread(target=serve)
+    thread = threading.Thread(target=serve, daemon=True)
     thread.start()
     try:
         yield f"127.0.0.1:{listener.getsockname()[1]}"
@@ -192,6 +195,30 @@ def test_a_storage_that_does_not_speak_http_costs_no_bytes(
     assert f"{address}, the storage in the server's link sent a response that is not valid" in done.err
     assert "topsecret" not in done.err
     assert (accepted.data / "artifact.part").stat().st_size == 50_000
+
+
+def test_an_idle_connection_that_the_server_has_closed_is_opened_again() -> None:
+    closed = threading.Event()
+
+    def serve() -> None:
+        for _ in range(2):
+            connection, _address = listener.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")
+            closed.set()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        transport = Transport(Settings(Places("/c/mender.conf", "/d/mender.conf", False, "/c", "/s", "/d")))
+        for _ in range(2):
+            url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+            with transport.send("GET", url, None, {}) as response:
+                assert response.status == 204
+            assert closed.wait(10)
+        transport.close()
+        thread.join()
 
 
 def test_who_is_at_fault_is_named(accepted: Device, release: Release) -> None:
