@@ -100,15 +100,12 @@ class Connection(http.client.HTTPConnection):
         self.sock = sock
 
     def _reach_proxy(self, through: proxy.Proxy) -> Any:
-        sock: Any = None
         try:
             sock = _reach(through.origin)
             return self._start_tls(sock, through.origin.host) if through.origin.scheme == "https" else sock
-        except (network.Rejected, OSError) as error:
-            if sock:
-                sock.close()
-            if isinstance(error, network.Rejected):
-                raise
+        except network.Rejected:
+            raise
+        except OSError as error:
             raise network.ProxyFailed(f"the proxy cannot be reached: {network.why(error)}") from error
 
     def _start_tls(self, sock: Any, host: str) -> Any:

@@ -9,7 +9,7 @@ from helpers.artifacts import make_artifact
 from helpers.device import MENDERS, Device, Release
 from helpers.memory import PEAK_MEMORY
 from helpers.seen import fetched
-from helpers.waiting import until_size
+from helpers.waiting import until, until_size
 
 from mender_oneshot.devserver import DevServer
 
@@ -39,6 +39,7 @@ def test_killed_and_resumed(offered: Device, server: DevServer, tmp_path: Path) 
     until_size(offered.data / "artifact.part", 2 * MEGABYTE)
     process.send_signal(signal.SIGKILL)
     process.communicate()
+    until(lambda: fetched(server), "the server logs the request that was cut")
     downloads(offered, server, tmp_path)
     assert fetched(server)[-1].headers["Range"] == f"bytes={2 * MEGABYTE}-"
     assert fetched(server)[-1].headers["If-Range"].startswith('"')

@@ -121,12 +121,12 @@ def test_a_body_that_never_ends_fails_the_update_after_three_attempts(
     artifact = server.artifacts[0]
     server.serve_file(artifact.id, endless, 64 * GIBIBYTE)
     server.faults.add(match=STORAGE, count=None, no_length=True, ignore_range=True, slow=20e6)
-    done = offered.run("--max-runtime", "1", "download")
+    done = offered.run("--max-runtime", "3", "download")
     one_sentence(done, 75, "of an unknown size", "time limit")
     deployment = offered.deployment
     codes = []
     while offered.deployment:
-        codes.append(offered.run("--max-runtime", "1", "download").code)
+        codes.append(offered.run("--max-runtime", "3", "download").code)
         assert len(codes) <= 3, f"no end after {codes}"
     server.faults.clear()
     offered.ok("run", "--force")

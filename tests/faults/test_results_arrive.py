@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from helpers.device import MENDERS, Device, Release
 from helpers.simulated_days import DAY, HOUR, TICK, Days, keeps_to
+from helpers.waiting import until
 
 from mender_oneshot.devserver import DevServer, Seen
 from mender_oneshot.devserver.validation import BODY_LIMIT
@@ -200,8 +201,10 @@ def cut_in(device: Device, server: DevServer, *words: str) -> None:
     """The power goes while the server is silent over an answer."""
     process = device.start(*words)
     server.faults.wait_for_stall()
+    before = len(server.requests)
     process.send_signal(signal.SIGKILL)
     process.communicate()
+    until(lambda: len(server.requests) > before, "the server logs the request that was cut")
 
 
 @pytest.mark.parametrize("result", ["success", "failure"])
