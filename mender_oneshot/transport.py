@@ -113,12 +113,14 @@ class Transport:
         certificate, and `errors.SettingsError` for an unusable proxy.
         """
         name = name or host(address)
-        log.debug("%s %s", method, address.partition("?")[0])
-        connection = self._connection(address, name)
+        connection, target = self._connection(address, name), url.target(address)
+        where = connection.origin
+        # Neither a login nor a query: both can contain secrets.
+        log.debug("%s %s://%s%s", method, where.scheme, where.netloc, target.partition("?")[0])
         headers = {"User-Agent": f"mender-oneshot/{__version__}", **headers}
         try:
             with console.waiting(f"Asking {name} ..."):
-                reply = connection.ask(method, url.target(address), body, headers)
+                reply = connection.ask(method, target, body, headers)
         except _FAILURES as error:
             if self._trust.reconsider():  # no byte of the request has been sent
                 return self.send(method, address, body, headers, name)

@@ -438,3 +438,11 @@ def test_scripts_that_talk_to_the_terminal(accepted: Device) -> None:
     assert done.code == 0
     assert "evil" in done.err
     is_harmless(done)
+
+
+def test_the_login_of_a_link_is_not_logged(offered: Device) -> None:
+    offered.change_link("https://user:tops3cret@127.0.0.1:9/x?Signature=tops3cret")
+    done = offered.run("-l", "debug", "download")
+    assert done.code == 75
+    assert "GET https://127.0.0.1:9/x\n" in done.err
+    assert "tops3cret" not in done.err
