@@ -9,6 +9,7 @@ from .layout import CACHE
 
 PACKAGES = (
     "busybox-static",
+    "e2fsprogs",
     "linux-image-cloud-amd64",
     "python3",
     "python3-click",
@@ -19,13 +20,13 @@ SUITE = "bookworm"
 PYTHON = "python3.11"
 
 _LIBRARIES = (
-    *("bz2", "c", "cap", "crypto", "dl", "expat", "ffi", "gcc_s", "lzma", "m", "nsl", "pthread"),
-    *("resolv", "rt", "ssl", "util", "uuid", "z"),
+    *("blkid", "bz2", "c", "cap", "com_err", "crypto", "dl", "e2p", "expat", "ext2fs", "ffi", "gcc_s"),
+    *("lzma", "m", "nsl", "pthread", "resolv", "rt", "ssl", "util", "uuid", "z"),
 )
 _KEPT = (
     *("./bin", "./lib", "./lib64", "./sbin"),
     *("./boot/vmlinuz-*", "./usr/lib64/*"),
-    *("./usr/bin/busybox", "./usr/bin/python3*"),
+    *("./usr/bin/busybox", "./usr/bin/python3*", "./usr/sbin/e2fsck"),
     *("./usr/lib/python3/*", f"./usr/lib/{PYTHON}/*"),
     *(f"./usr/lib/x86_64-linux-gnu/lib{name}.so*" for name in _LIBRARIES),
     *("./usr/lib/x86_64-linux-gnu/ld-linux-*", "./usr/lib/x86_64-linux-gnu/ossl-modules/*"),
