@@ -34,8 +34,8 @@ class Connection(http.client.HTTPConnection):
         self._response: http.client.HTTPResponse | None = None
 
     @property
-    def passed_on_by(self) -> str:
-        """The address of a proxy that is used without a tunnel, and so may respond itself; or ""."""
+    def forwarding_proxy(self) -> str:
+        """The address of a proxy that forwards requests, without a tunnel, and may respond itself; or ""."""
         return self.through.address if self.through and self.origin.scheme == "http" else ""
 
     @property
@@ -53,7 +53,7 @@ class Connection(http.client.HTTPConnection):
         """
         host = self.origin.netloc
         headers = {"Host": host, **headers}
-        if self.through and self.passed_on_by:
+        if self.through and self.forwarding_proxy:
             target = f"http://{host}{target}"
             headers |= proxy.authorization(self.through)
         try:
@@ -80,7 +80,7 @@ class Connection(http.client.HTTPConnection):
                 self.close()
 
     def _has_ended(self) -> bool:
-        """Return whether the other side has closed an idle connection, or sent something unasked."""
+        """Return whether the other side has closed an idle connection, or sent data without a request."""
         poller = select.poll()
         poller.register(self.sock, select.POLLIN)
         return bool(poller.poll(0))

@@ -33,7 +33,7 @@ class Response:
         self, address: str, name: str, connection: Connection, reply: http.client.HTTPResponse
     ) -> None:
         self.url = address
-        self.proxy = connection.passed_on_by
+        self.proxy = connection.forwarding_proxy
         """The proxy that may have sent the response itself, because it is used without a tunnel; or ""."""
         self.status: int = reply.status
         self.headers: dict[str, str] = {}

@@ -134,7 +134,7 @@ def test_a_proxy_with_an_untrusted_certificate_gets_no_login(
     assert not secure.heads
 
 
-def test_only_a_proxy_spoken_to_in_tls_needs_urllib3(
+def test_only_an_https_proxy_needs_urllib3(
     accepted: Device,
     server: DevServer,
     proxy: Proxy,

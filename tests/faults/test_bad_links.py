@@ -329,7 +329,6 @@ def test_a_storage_that_accepts_no_connection_ends_at_the_time_limit(offered: De
     with old_server(b"") as url:
         uri = url.replace("http:", "https:")
         offered.change_link(uri)
-        # An exception in the middle of a handshake leaves the socket to the interpreter's end.
         one_sentence(offered.run("--max-runtime", "1", "download"), 75, "time limit of 1 s was reached")
 
 
